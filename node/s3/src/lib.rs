@@ -1,0 +1,1 @@
+//! confman-dev-s3

@@ -1,0 +1,2 @@
+//! The `confman` binary.
+fn main() {}
