@@ -1,0 +1,185 @@
+//! What `GET /api/v1/status` answers: one node's view of itself and its groups.
+
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+
+/// One node's view. Scripts rely on these names (DESIGN.md section 12).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The cluster, born with it.
+    pub cluster_uuid: String,
+    /// The cluster's life.
+    pub incarnation: u64,
+    /// Whose view this is.
+    pub node: NodeRef,
+    /// As `/health/ready` says.
+    pub ready: bool,
+    /// Every replica on this node.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// A node, by its id and the operator's name for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRef {
+    /// The cluster's number for it, never used twice.
+    pub id: u64,
+    /// The operator's name for it.
+    pub name: String,
+}
+
+/// What a replica is in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaRole {
+    /// It takes the writes.
+    Leader,
+    /// It votes and follows.
+    Follower,
+    /// It asks to lead.
+    Candidate,
+    /// It follows and does not vote.
+    Learner,
+}
+
+/// What a member is in the membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberRole {
+    /// Its acknowledgement counts.
+    Voter,
+    /// It follows and does not vote.
+    Learner,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStatus {
+    /// The group, for example `config/0`.
+    pub group: String,
+    /// What this replica is.
+    pub role: ReplicaRole,
+    /// The term it is in.
+    pub term: u64,
+    /// The leader it knows, if any.
+    pub leader: Option<LeaderRef>,
+    /// Last entry in its log; 0 for none.
+    pub last_index: u64,
+    /// Last entry it knows to be committed; 0 for none.
+    pub committed_index: u64,
+    /// Last entry in its state; 0 for none.
+    pub applied_index: u64,
+    /// Last entry dropped from its log; 0 for none.
+    pub purged_index: u64,
+    /// Entries in its log.
+    pub log_entries: u64,
+    /// Bytes of its log on disk.
+    pub log_bytes: u64,
+    /// Its state's hash and where it holds.
+    pub state_hash: StateHashStatus,
+    /// The newest recorded snapshot of the group.
+    pub snapshot: Option<SnapshotStatus>,
+    /// The last failure to make one, until one succeeds.
+    pub snapshot_error: Option<SnapshotError>,
+    /// How this replica came back, when it did.
+    pub restore: Option<RestoreStatus>,
+    /// The membership, with what this replica knows of each.
+    pub members: Vec<MemberStatus>,
+}
+
+/// The leader of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderRef {
+    /// Its node id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it serves clients.
+    pub api_url: String,
+}
+
+/// The lattice hash over all records of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateHashStatus {
+    /// The applied index at which it holds.
+    pub index: u64,
+    /// Hex.
+    pub hash: String,
+}
+
+/// A recorded snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStatus {
+    /// Its id.
+    pub id: String,
+    /// The log index it holds.
+    pub index: u64,
+    /// When it was made.
+    pub time: Time,
+    /// Read back from the store and decoded to the end.
+    pub verified: bool,
+}
+
+/// Why the last snapshot failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotError {
+    /// When it failed.
+    pub time: Time,
+    /// What it was doing: `build`, `upload`, `verify`, `record`.
+    pub phase: String,
+    /// What went wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Where a replica's state came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestoreSource {
+    /// The object store.
+    Store,
+    /// The leader.
+    Peer,
+}
+
+/// How a replica came back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreStatus {
+    /// Where the state came from.
+    pub source: RestoreSource,
+    /// The snapshot, when there was one.
+    pub snapshot_id: Option<String>,
+    /// The log index it held.
+    pub snapshot_index: Option<u64>,
+    /// Log entries replayed after it; `null` while that still goes on.
+    pub tail_entries: Option<u64>,
+    /// From the decision to a replica that has caught up; until then, to the installed state.
+    pub seconds: f64,
+}
+
+/// A member of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Its node id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub role: MemberRole,
+    /// Where it serves clients.
+    pub api_url: String,
+    /// Where it serves other nodes.
+    pub peer_addr: String,
+    /// Last entry the leader knows it to have; `null` where this replica does not lead.
+    pub matched_index: Option<u64>,
+}
