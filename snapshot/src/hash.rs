@@ -1,0 +1,42 @@
+//! The two plain hashes that other packages need, so that `blake3` is named in this package only.
+
+use crate::lthash::Digest;
+
+/// FNV-1a of 64 bits: which group a namespace lives in. Not for checking anything.
+pub fn fnv1a64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The BLAKE3 hash of a whole value.
+pub fn value_hash(value: &[u8]) -> [u8; 32] {
+    *blake3::hash(value).as_bytes()
+}
+
+/// [`value_hash`] of a value that comes in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct ValueHasher(blake3::Hasher);
+
+impl ValueHasher {
+    /// Nothing taken in yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next piece in.
+    pub fn update(&mut self, piece: &[u8]) -> &mut Self {
+        self.0.update(piece);
+        self
+    }
+
+    /// The hash of all pieces so far.
+    pub fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+
+    /// The same as [`ValueHasher::finish`], as a [`Digest`].
+    pub fn digest(&self) -> Digest {
+        Digest(self.finish())
+    }
+}

@@ -1,0 +1,178 @@
+//! The state hash: one hash over all records of a group that follows every change for almost nothing.
+//!
+//! A lattice (homomorphic) hash: each record is stretched by BLAKE3 to 1024 numbers of 16 bits, and the hash of a
+//! set of records is the sum of theirs, number by number, modulo 2^16. Adding a record adds, removing one
+//! subtracts, and the order does not matter. Two states are equal when their hashes are, short of an attack that
+//! costs more than 2^200 steps at these parameters.
+//!
+//! Source: M. Bellare, D. Micciancio, "A New Paradigm for Collision-Free Hashing: Incrementality at Reduced Cost"
+//! (EUROCRYPT 1997), and K. Lewi, W. Kim, I. Maykov, S. Weis, "Securing Update Propagation with Homomorphic
+//! Hashing" (2019), whose `lthash16` uses the same lattice with BLAKE2.
+//!
+//! Promises: `(key, value)` is unambiguous (the key's length goes first); `remove` undoes `add` exactly; the hash
+//! of no records is all zeros. It does not detect that a record was added 65,536 times, nor that one was removed
+//! that never was there: the caller keeps a *set* of records.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::model::ModelError;
+
+/// Size of a [`StateHash`] in bytes.
+pub const STATE_HASH_BYTES: usize = 2048;
+const LANES: usize = STATE_HASH_BYTES / 2;
+/// Sets these hashes apart from every other use of BLAKE3.
+const DOMAIN: &[u8; 32] = b"confman state hash, lthash16, v1";
+
+/// The lattice hash of a set of records.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StateHash(Box<[u16; LANES]>);
+
+impl StateHash {
+    /// The hash of no records.
+    pub fn new() -> Self {
+        Self(Box::new([0; LANES]))
+    }
+
+    /// Takes a record in.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        let stretched = stretch(key, value);
+        for (lane, pair) in self.0.iter_mut().zip(stretched.as_chunks::<2>().0) {
+            *lane = lane.wrapping_add(u16::from_le_bytes(*pair));
+        }
+    }
+
+    /// Takes a record out that was added before, with exactly this value.
+    pub fn remove(&mut self, key: &[u8], value: &[u8]) {
+        let stretched = stretch(key, value);
+        for (lane, pair) in self.0.iter_mut().zip(stretched.as_chunks::<2>().0) {
+            *lane = lane.wrapping_sub(u16::from_le_bytes(*pair));
+        }
+    }
+
+    /// Takes in all records of another set that shares none with this one.
+    pub fn merge(&mut self, other: &Self) {
+        for (lane, theirs) in self.0.iter_mut().zip(other.0.iter()) {
+            *lane = lane.wrapping_add(*theirs);
+        }
+    }
+
+    /// The whole hash, as it is stored so that it can be carried on.
+    pub fn to_bytes(&self) -> [u8; STATE_HASH_BYTES] {
+        let mut bytes = [0; STATE_HASH_BYTES];
+        for (pair, lane) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(self.0.iter()) {
+            *pair = lane.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// The hash that [`StateHash::to_bytes`] gave. Any 2048 bytes are a hash: whoever stores them guards them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
+        if bytes.len() != STATE_HASH_BYTES {
+            return Err(ModelError::new(
+                "state hash",
+                format!("{} bytes", bytes.len()),
+                "2048 bytes",
+            ));
+        }
+        let mut hash = Self::new();
+        for (lane, pair) in hash.0.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *lane = u16::from_le_bytes(*pair);
+        }
+        Ok(hash)
+    }
+
+    /// 32 bytes that stand for the hash where it is only shown and compared.
+    pub fn digest(&self) -> Digest {
+        Digest(*blake3::hash(&self.to_bytes()).as_bytes())
+    }
+}
+
+impl Default for StateHash {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for StateHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateHash({})", self.digest())
+    }
+}
+
+fn stretch(key: &[u8], value: &[u8]) -> [u8; STATE_HASH_BYTES] {
+    let mut hasher = blake3::Hasher::new_keyed(DOMAIN);
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    let mut bytes = [0; STATE_HASH_BYTES];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A BLAKE3 hash: of a [`StateHash`], a manifest, a value. Written as 64 hex digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of the state hash of no records at all.
+    pub fn empty() -> Self {
+        StateHash::new().digest()
+    }
+
+    /// The bytes of a digest as they stand in a stored message.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, ModelError> {
+        let bytes: [u8; 32] = bytes
+            .try_into()
+            .map_err(|_| ModelError::new("digest", format!("{} bytes", bytes.len()), "32 bytes"))?;
+        Ok(Self(bytes))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The bytes as a stored message takes them.
+    pub fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| ModelError::new("digest", text, "64 hex digits"))?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
