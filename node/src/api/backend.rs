@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use confman_client::VersionToken;
 use confman_client::wire::Readiness;
 use confman_client::wire::SnapshotItem;
@@ -30,7 +31,7 @@ pub struct WriteContext {
     /// Where present, the write is applied once for (actor, key).
     pub idempotency_key: Option<String>,
     /// What the idempotency key stands for: a hash of the request, empty without a key.
-    pub fingerprint: Vec<u8>,
+    pub fingerprint: Bytes,
 }
 
 /// Where the leader of a group is, as the committed membership says.
