@@ -1,0 +1,133 @@
+//! The name of every file in a data directory: built and parsed here, nowhere else.
+//!
+//! ```text
+//! {data}/LOCK                                  held by the running process
+//! {data}/identity                              who this node is
+//! {data}/groups/{topic}-{partition}/log/       the Raft log
+//! {data}/groups/{topic}-{partition}/state.redb the state
+//! {data}/groups/{topic}-{partition}/restored   how the state came here from a snapshot
+//! {data}/tmp/                                  emptied at every start
+//! {data}/objects/                              the default object store
+//! {data}/aside/                                what was set aside, never deleted by us
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use confman_snapshot::model::GroupId;
+
+/// The files of one data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataPaths {
+    root: PathBuf,
+}
+
+impl DataPaths {
+    /// The files under `root`; nothing is touched.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file whose lock says that the directory is in use.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    /// The file that says who the node is.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+
+    /// The directory of all groups.
+    pub fn groups(&self) -> PathBuf {
+        self.root.join("groups")
+    }
+
+    /// Files that mean nothing after a crash.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// The default object store.
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    /// What was set aside.
+    pub fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
+    /// The files of one group.
+    pub fn group(&self, group: &GroupId) -> GroupPaths {
+        let name = format!("{}-{}", group.topic(), group.partition());
+        GroupPaths {
+            dir: self.groups().join(&name),
+            tmp: self.tmp(),
+            name,
+            group: group.clone(),
+        }
+    }
+
+    /// The group whose directory has this name.
+    pub fn parse_group_dir(name: &str) -> Option<GroupId> {
+        let (topic, partition) = name.rsplit_once('-')?;
+        let group: GroupId = format!("{topic}/{partition}").parse().ok()?;
+        Some(group)
+    }
+}
+
+/// The files of one group on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPaths {
+    group: GroupId,
+    name: String,
+    dir: PathBuf,
+    tmp: PathBuf,
+}
+
+impl GroupPaths {
+    /// The group.
+    pub fn group(&self) -> &GroupId {
+        &self.group
+    }
+
+    /// The group's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory of the Raft log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// The state.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state.redb")
+    }
+
+    /// A state that is being built and will take the place of [`GroupPaths::state`].
+    pub fn state_new(&self) -> PathBuf {
+        self.dir.join("state.redb.new")
+    }
+
+    /// How the state came here from a snapshot.
+    pub fn restored(&self) -> PathBuf {
+        self.dir.join("restored")
+    }
+
+    /// A temporary file of this group, `what` of [`DataPaths::tmp`].
+    pub fn tmp_file(&self, what: &str) -> PathBuf {
+        self.tmp.join(format!("{}.{what}", self.name))
+    }
+
+    /// The directory of temporary files.
+    pub fn tmp_dir(&self) -> &Path {
+        &self.tmp
+    }
+}

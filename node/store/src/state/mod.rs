@@ -1,0 +1,13 @@
+//! The state database and everything that reads it.
+
+mod audit;
+mod db;
+mod handle;
+mod read;
+
+pub use audit::{AuditEntry, AuditFilter, AuditPage};
+pub(crate) use db::{Head, RECORDS, StateDb, database_error};
+pub(crate) use handle::{Shared, Visible};
+pub use handle::{StateHandle, StateStats};
+pub(crate) use read::Reader;
+pub use read::{EntryItem, IdempotencyAnswer, NamespaceItem, SnapshotFact};
