@@ -1,1 +1,29 @@
-//! confman-tests
+//! The harness of the whole-system scenarios: real `confman serve` processes, real sockets, real disks.
+//!
+//! What is here:
+//! - [`cluster`] starts processes on free ports with directories of their own, and does to them what the world does:
+//!   kill -9, SIGSTOP, a lost disk, a store that is gone or damaged. All of it ends when the [`cluster::Cluster`] is
+//!   dropped, and unless [`cluster::Cluster::finish`] was reached the nodes' logs are shown.
+//! - [`http`] speaks to one node, without following redirects or retrying unless asked, so that a scenario sees what
+//!   a node says.
+//! - [`history`], [`order`], [`register`] and [`audit`] judge what clients saw: a lost, doubled, reordered or stale
+//!   answer is found and named. They are tested on planted faults.
+//! - [`load`] makes such histories.
+//!
+//! What it deliberately does not: use any code of the node. Names and shapes are those of the documented HTTP API and
+//! settings, so a change that would break a script outside this repository breaks a scenario.
+
+pub mod agree;
+pub mod audit;
+pub mod binary;
+pub mod cluster;
+pub mod history;
+pub mod http;
+pub mod load;
+pub mod node;
+pub mod order;
+pub mod ports;
+pub mod random;
+pub mod register;
+pub mod store;
+pub mod wait;

@@ -1,0 +1,493 @@
+//! A cluster of real processes in a directory of its own, and everything that a scenario does to it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::binary;
+use crate::http::{Answer, Api, origin};
+use crate::node::Node;
+use crate::ports::free_port;
+use crate::store::Store;
+use crate::wait::wait_until;
+
+/// What a start, an election or a rejoin may take on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The group that holds configuration when there is one.
+pub const CONFIG: &str = "config/0";
+/// The group that holds the cluster's own affairs.
+pub const META: &str = "__meta/0";
+
+const LOG_LINES_SHOWN: usize = 60;
+const BATCH_ITEMS: usize = 500;
+
+/// A cluster to be.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    name: String,
+    nodes: usize,
+    env: BTreeMap<String, String>,
+    store: bool,
+}
+
+/// A cluster of test processes; dropping it ends them and removes its directory.
+pub struct Cluster {
+    name: String,
+    nodes: Vec<Node>,
+    key: String,
+    api: Api,
+    store: Mutex<Option<Store>>,
+    dir: Option<TempDir>,
+    writes: AtomicU64,
+    finished: bool,
+}
+
+impl Plan {
+    /// Three nodes with quick elections and a store inside the test.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let env = [
+            ("CONFMAN_HEARTBEAT_MS", "150"),
+            ("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "900"),
+            ("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "1800"),
+            ("RUST_BACKTRACE", "1"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { name: name.to_owned(), nodes: 3, env, store: true }
+    }
+
+    /// This many nodes.
+    #[must_use]
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// A setting for every node.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// No S3 server: the caller sets `CONFMAN_OBJECT_STORE_URL`, or leaves the default.
+    #[must_use]
+    pub fn without_store(mut self) -> Self {
+        self.store = false;
+        self
+    }
+
+    /// Lays it out without starting a node.
+    ///
+    /// # Errors
+    /// Directory, ports, store or keys cannot be had.
+    pub async fn lay_out(self) -> anyhow::Result<Cluster> {
+        let dir = tempfile::Builder::new().prefix(&format!("confman-{}-", self.name)).tempdir()?;
+        let keys = dir.path().join("api-keys.json");
+        let key = create_key(&keys, "tester", "admin")?;
+        let store = match self.store {
+            true => Some(Store::start(&dir.path().join("s3")).await?),
+            false => None,
+        };
+        let mut ports = Vec::new();
+        for _ in 0..self.nodes {
+            ports.push((free_port()?, free_port()?));
+        }
+        let peer = |index: usize| format!("127.0.0.1:{}", ports[index].1);
+        let peers: Vec<String> =
+            (0..self.nodes).map(|index| format!("node{}={}", index + 1, peer(index))).collect();
+        let mut nodes = Vec::new();
+        for (index, (api_port, _)) in ports.iter().enumerate() {
+            let name = format!("node{}", index + 1);
+            let data_dir = dir.path().join(&name);
+            let api_url = format!("http://127.0.0.1:{api_port}");
+            let mut env: BTreeMap<String, String> = [
+                ("CONFMAN_NODE_NAME", name.clone()),
+                ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
+                ("CONFMAN_API_LISTEN", format!("127.0.0.1:{api_port}")),
+                ("CONFMAN_PEER_LISTEN", peer(index)),
+                ("CONFMAN_PEERS", peers.join(",")),
+                ("CONFMAN_API_KEYS_FILE", keys.display().to_string()),
+                ("CONFMAN_CLUSTER_TOKEN", "token-of-the-test-cluster-0123456789".to_owned()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
+            if let Some(store) = &store {
+                env.extend(store.env());
+            }
+            env.extend(self.env.clone());
+            let log = dir.path().join(format!("{name}.log"));
+            nodes.push(Node::new(name, api_url, peer(index), data_dir, log, env));
+        }
+        let api = Api::new(&nodes.first().context("no nodes")?.api_url, &key)?;
+        Ok(Cluster {
+            name: self.name,
+            nodes,
+            key,
+            api,
+            store: Mutex::new(store),
+            dir: Some(dir),
+            writes: AtomicU64::new(0),
+            finished: false,
+        })
+    }
+
+    /// Starts it and waits until every node is ready.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn start(self) -> anyhow::Result<Cluster> {
+        let cluster = self.lay_out().await?;
+        cluster.start_all()?;
+        cluster.wait_all_ready().await?;
+        Ok(cluster)
+    }
+}
+
+/// Makes a key with the program itself; gives the key.
+///
+/// # Errors
+/// The program refuses.
+pub fn create_key(file: &Path, name: &str, role: &str) -> anyhow::Result<String> {
+    let output = Command::new(binary::confman()?)
+        .args(["key", "create", "--name", name, "--role", role, "--file"])
+        .arg(file)
+        .env_clear()
+        .output()
+        .context("run confman key create")?;
+    if !output.status.success() {
+        bail!("confman key create: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let key = String::from_utf8(output.stdout).context("the key is not text")?;
+    Ok(key.trim().to_owned())
+}
+
+impl Cluster {
+    /// The nodes, in order of their names.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// One node, counted from 0.
+    #[must_use]
+    pub fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
+    /// The admin key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The directory of the whole test.
+    ///
+    /// # Errors
+    /// Never while the cluster lives.
+    pub fn dir(&self) -> anyhow::Result<&Path> {
+        Ok(self.dir.as_ref().context("the directory is gone")?.path())
+    }
+
+    /// The API of one node.
+    #[must_use]
+    pub fn api(&self, index: usize) -> Api {
+        self.api.at(&self.nodes[index].api_url)
+    }
+
+    /// The URLs of all nodes.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.api_url.clone()).collect()
+    }
+
+    /// The object store, held while the guard lives.
+    pub async fn store(&self) -> tokio::sync::MutexGuard<'_, Option<Store>> {
+        self.store.lock().await
+    }
+
+    /// Stops the S3 server: connections are refused.
+    pub async fn stop_store(&self) {
+        if let Some(store) = self.store.lock().await.as_mut() {
+            store.stop().await;
+        }
+    }
+
+    /// Starts the S3 server again.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub async fn resume_store(&self) -> anyhow::Result<()> {
+        match self.store.lock().await.as_mut() {
+            Some(store) => store.resume().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the program as a client of this cluster; gives its output.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn confman(&self, args: &[&str]) -> anyhow::Result<std::process::Output> {
+        Command::new(binary::confman()?)
+            .args(args)
+            .env_clear()
+            .env("CONFMAN_ENDPOINTS", self.endpoints().join(","))
+            .env("CONFMAN_API_KEY", &self.key)
+            .current_dir(self.dir()?)
+            .output()
+            .context("run confman")
+    }
+
+    /// Starts every node that is down.
+    ///
+    /// # Errors
+    /// One cannot be started.
+    pub fn start_all(&self) -> anyhow::Result<()> {
+        self.nodes.iter().filter(|node| node.pid().is_none()).try_for_each(Node::start)
+    }
+
+    /// kill -9 of every node that runs.
+    ///
+    /// # Errors
+    /// One cannot be killed.
+    pub fn kill_all(&self) -> anyhow::Result<()> {
+        self.nodes.iter().filter(|node| node.pid().is_some()).try_for_each(Node::kill)
+    }
+
+    /// Waits until every node that runs is ready.
+    ///
+    /// # Errors
+    /// One is not in time.
+    pub async fn wait_all_ready(&self) -> anyhow::Result<()> {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].pid().is_some() {
+                self.wait_ready(index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until one node is ready.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub async fn wait_ready(&self, index: usize) -> anyhow::Result<()> {
+        let api = self.api(index);
+        wait_until(&format!("{} is ready", self.nodes[index].name), PATIENCE, || async {
+            api.get("/health/ready").timeout(Duration::from_secs(2)).send().await?.expect(&[200])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// One node's status document.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn status(&self, index: usize) -> anyhow::Result<Value> {
+        let answer = self.api(index).get("/api/v1/status").timeout(Duration::from_secs(5)).send().await?;
+        answer.expect(&[200])?.json()
+    }
+
+    /// What one node says about one group.
+    ///
+    /// # Errors
+    /// It does not answer, or knows no such group.
+    pub async fn group(&self, index: usize, group: &str) -> anyhow::Result<Value> {
+        let status = self.status(index).await?;
+        let groups = status["groups"].as_array().context("status has no groups")?;
+        let found = groups.iter().find(|found| found["group"] == group);
+        found.cloned().with_context(|| format!("{} has no group {group}: {status}", self.nodes[index].name))
+    }
+
+    /// Waits until exactly one running node leads the group and all running ones agree; gives its place.
+    ///
+    /// # Errors
+    /// They do not agree in time.
+    pub async fn wait_leader(&self, group: &str) -> anyhow::Result<usize> {
+        wait_until(&format!("one leader of {group}"), PATIENCE, || self.leader(group)).await
+    }
+
+    async fn leader(&self, group: &str) -> anyhow::Result<usize> {
+        let mut leaders = Vec::new();
+        let mut named = Vec::new();
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].pid().is_none() {
+                continue;
+            }
+            let status = self.group(index, group).await?;
+            if status["role"] == "leader" {
+                leaders.push(index);
+            }
+            named.push(status["leader"]["name"].as_str().unwrap_or("none").to_owned());
+        }
+        match leaders[..] {
+            [leader] if named.iter().all(|name| *name == self.nodes[leader].name) => Ok(leader),
+            _ => bail!("leaders {leaders:?}, named {named:?}"),
+        }
+    }
+
+    /// A running node that does not lead the group.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn follower(&self, group: &str) -> anyhow::Result<usize> {
+        let leader = self.wait_leader(group).await?;
+        let running = |index: &usize| *index != leader && self.nodes[*index].pid().is_some();
+        (0..self.nodes.len()).find(running).context("no follower runs")
+    }
+
+    /// Writes one value through whoever leads, retrying for as long as an election may take. A retry is the same
+    /// write: it carries an idempotency key.
+    ///
+    /// # Errors
+    /// It is not acknowledged in time, or refused.
+    pub async fn write(&self, path: &str, value: &Value) -> anyhow::Result<Answer> {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let idempotency = format!("{}-{number}", self.name);
+        let path = format!("/api/v1/config/{path}");
+        let body = json!({ "value": value });
+        self.send_to_leader(&path, &idempotency, reqwest::Method::PUT, &body, &[200, 201]).await
+    }
+
+    /// Writes many small values `{namespace}/{prefix}{n}` in batches.
+    ///
+    /// # Errors
+    /// A batch is refused, or not answered in time.
+    pub async fn fill(&self, namespace: &str, prefix: &str, count: usize, value: &str) -> anyhow::Result<()> {
+        let mut from = 0;
+        while from < count {
+            let to = count.min(from + BATCH_ITEMS);
+            let item = |n: usize| {
+                json!({ "op": "put", "namespace": namespace, "key": format!("{prefix}{n}"),
+                        "value": format!("{value}-{n}") })
+            };
+            let items: Vec<Value> = (from..to).map(item).collect();
+            let number = self.writes.fetch_add(1, Ordering::Relaxed);
+            let idempotency = format!("{}-{number}", self.name);
+            let body = json!({ "items": items });
+            let answer = self
+                .send_to_leader("/api/v1/batch", &idempotency, reqwest::Method::POST, &body, &[200])
+                .await?;
+            let answered = answer.json()?;
+            let results = answered["items"].as_array().context("a batch answer without items")?;
+            let bad = results.iter().find(|item| !matches!(item["status"].as_u64(), Some(200 | 201)));
+            if let Some(bad) = bad {
+                bail!("an item of the batch was refused: {bad}");
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    async fn send_to_leader(
+        &self,
+        path: &str,
+        idempotency: &str,
+        method: reqwest::Method,
+        body: &Value,
+        wanted: &[u16],
+    ) -> anyhow::Result<Answer> {
+        let next = std::cell::Cell::new(0_usize);
+        let target = std::cell::RefCell::new(None::<String>);
+        wait_until(&format!("{method} {path}"), PATIENCE, || async {
+            let api = match target.take() {
+                Some(base) => self.api.at(&base),
+                None => {
+                    next.set(next.get() + 1);
+                    let running: Vec<&Node> =
+                        self.nodes.iter().filter(|node| node.pid().is_some()).collect();
+                    let node = running.get(next.get() % running.len().max(1)).context("no node runs")?;
+                    self.api.at(&node.api_url)
+                }
+            };
+            let answer = api
+                .ask(method.clone(), path)
+                .header("content-type", "application/json")
+                .header("idempotency-key", idempotency)
+                .timeout(Duration::from_secs(15))
+                .body(body.to_string())
+                .send()
+                .await?;
+            if answer.status == 307 {
+                target.replace(Some(origin(answer.header("location").context("307 without Location")?)?));
+            }
+            answer.expect(wanted)
+        })
+        .await
+    }
+
+    /// Reads a value from one node; none if the key is absent.
+    ///
+    /// # Errors
+    /// The node refuses or does not answer.
+    pub async fn read(&self, index: usize, path: &str, mode: &str) -> anyhow::Result<Option<Value>> {
+        let answer =
+            self.api(index).get(&format!("/api/v1/config/{path}")).consistency(mode).send().await?;
+        match answer.status {
+            404 => Ok(None),
+            _ => Ok(Some(answer.expect(&[200])?.json()?["value"].clone())),
+        }
+    }
+
+    /// Asks for a snapshot of one group now; gives its item of the answer.
+    ///
+    /// # Errors
+    /// It fails or does not end in time.
+    pub async fn snapshot(&self, group: &str) -> anyhow::Result<Value> {
+        let leader = self.wait_leader(group).await?;
+        let group_query = group.replace('/', "%2F");
+        let path = format!("/api/v1/admin/snapshots?group={group_query}");
+        let mut answer = self.api(leader).post(&path, &json!({})).timeout(PATIENCE).send().await?;
+        if answer.status == 307 {
+            let base = origin(answer.header("location").context("307 without Location")?)?;
+            answer = self.api.at(&base).post(&path, &json!({})).timeout(PATIENCE).send().await?;
+        }
+        let answered = answer.expect(&[200])?.json()?;
+        answered["items"].get(0).cloned().with_context(|| format!("no item in {answered}"))
+    }
+
+    /// Ends the test well: no node has panicked, and nobody needs to see the logs.
+    ///
+    /// # Errors
+    /// A node has panicked, now or earlier.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            let text = node.log_text().unwrap_or_default();
+            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+                bail!("{} has panicked: {line}", node.name);
+            }
+        }
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        eprintln!("==== the nodes of {} ====", self.name);
+        for node in &self.nodes {
+            // Together, so that none logs the end of the others.
+            let _ = node.kill();
+        }
+        for node in &self.nodes {
+            node.show_log(LOG_LINES_SHOWN);
+        }
+        if std::env::var_os("CONFMAN_TEST_KEEP").is_some()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("==== kept: {} ====", dir.keep().display());
+        }
+    }
+}
