@@ -16,13 +16,15 @@ pub struct ParseTimeError {
     pub text: String,
 }
 
+/// 0001-01-01T00:00:00Z.
+const US_MIN: i64 = -62_135_596_800_000_000;
+/// 9999-12-30T00:00:00Z: the last full day that every time zone can print.
+const US_MAX: i64 = 253_402_128_000_000_000;
+
 impl Time {
-    /// From microseconds since the epoch; what a calendar cannot hold becomes its first or last moment.
+    /// From microseconds since the epoch; what lies outside the years 1 to 9999 becomes their first or last moment.
     pub fn from_us(us: i64) -> Self {
-        Self(us.clamp(
-            jiff::Timestamp::MIN.as_microsecond() + 1,
-            jiff::Timestamp::MAX.as_microsecond(),
-        ))
+        Self(us.clamp(US_MIN, US_MAX))
     }
 
     /// Microseconds since the epoch.
@@ -82,7 +84,11 @@ mod tests {
     #[test]
     fn beyond_the_calendar_still_prints() {
         assert!(Time::from_us(i64::MAX).to_string().starts_with("9999-"));
-        assert!(Time::from_us(i64::MIN).to_string().starts_with("-009999-"));
+        assert_eq!(
+            Time::from_us(i64::MIN).to_string(),
+            "0001-01-01T00:00:00.000000Z"
+        );
+        assert!(Time::default().as_us() == 0 && Time::from_us(US_MAX).as_us() == US_MAX);
     }
 
     proptest! {
