@@ -8,6 +8,7 @@
 use std::fmt;
 
 use confman_snapshot::model::ClusterId;
+use confman_store::datadir::{Facts, Identity, IdentityState};
 
 /// What this node's settings and its own data directory say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,21 @@ pub struct LocalFacts {
     pub name: String,
     /// What was found in the data directory.
     pub data: LocalData,
+}
+
+impl LocalFacts {
+    /// The facts of a node called `name` whose data directory was inspected.
+    pub fn new(name: impl Into<String>, found: Facts) -> Self {
+        let data = match found {
+            Facts::Empty => LocalData::Empty,
+            Facts::Good(identity) => LocalData::Good(LocalIdentity::new(&identity)),
+            Facts::Damaged(finding) => LocalData::Damaged { finding },
+        };
+        Self {
+            name: name.into(),
+            data,
+        }
+    }
 }
 
 /// What was found in the data directory.
@@ -43,6 +59,33 @@ pub struct LocalIdentity {
     pub name: String,
     /// How far the directory has come.
     pub stage: Stage,
+}
+
+impl LocalIdentity {
+    /// What a decision needs of an identity. One whose groups have not been started is of a birth when it
+    /// names itself among the members, and of a join when it does not: a joining node got its id from them.
+    pub fn new(identity: &Identity) -> Self {
+        let at_birth = identity
+            .members
+            .iter()
+            .any(|member| member.id == identity.node_id);
+        let stage = match identity.state() {
+            IdentityState::Formed if at_birth => Stage::Forming,
+            IdentityState::Formed => Stage::Rejoining,
+            IdentityState::Initialized => Stage::Complete,
+            IdentityState::Fenced => Stage::Fenced {
+                reason: identity.reason.clone(),
+            },
+        };
+        let (cluster, node_id, name) =
+            (identity.cluster(), identity.node_id, identity.name.clone());
+        Self {
+            cluster,
+            node_id,
+            name,
+            stage,
+        }
+    }
 }
 
 /// How far a data directory has come in its life.

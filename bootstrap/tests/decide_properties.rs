@@ -1,9 +1,9 @@
 //! Promises of the decision table over every combination of facts, drawn at random and enumerated in part.
 
-use confman_bootstrap::decide::{Decision, decide};
 use confman_bootstrap::facts::{
     LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage, StoreFacts,
 };
+use confman_bootstrap::{Decision, decide};
 use confman_snapshot::model::ClusterId;
 use proptest::prelude::*;
 

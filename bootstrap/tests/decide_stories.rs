@@ -3,9 +3,12 @@
 //! `UPDATE_STORIES=1 cargo test -p confman-bootstrap --test decide_stories` writes the verdicts anew; read
 //! the difference before you keep it.
 
+// Helpers of a test may panic: that is how a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::path::{Path, PathBuf};
 
-use confman_bootstrap::decide::decide;
+use confman_bootstrap::decide;
 use confman_bootstrap::facts::{
     LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage, StoreFacts,
 };
