@@ -1,7 +1,7 @@
 //! The declarations: one per setting, and nothing about a setting is written anywhere else.
 //!
 //! To add one: declare it here, read it in `settings.rs` (a test finds a setting that is declared and
-//! not read), and run `UPDATE_README=1 cargo test -p confman-config` for the table in the README.
+//! not read), and run `UPDATE_README=1 cargo test -p confman-config readme` for the table in the README.
 
 use crate::kinds::{
     ApiUrl, Choice, Endpoints, FilePath, Flag, HostPort, Kind, Listen, LogFilter, Millis, Name,

@@ -126,8 +126,9 @@ fn host_port(text: &str) -> Parsed<String> {
     let (host, port) = text
         .rsplit_once(':')
         .ok_or_else(|| Some("the port is missing".to_owned()))?;
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     let port: u16 = match port.parse() {
-        Ok(port) if port > 0 && !text.ends_with(|c: char| !c.is_ascii_digit()) => port,
+        Ok(port) if port > 0 && digits => port,
         _ => return Err(Some("the port is not a number from 1 to 65535".to_owned())),
     };
     let host = Host::parse(host).map_err(|error| Some(error.to_string()))?;

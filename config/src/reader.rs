@@ -46,10 +46,8 @@ impl<'m> Reader<'m> {
             }
             if !catalog::names().any(|known| known == name) {
                 unknown.insert(name, value);
-            } else if reader.given.contains_key(&name) {
+            } else if let Some(_first) = reader.given.insert(name.clone(), value) {
                 reader.errors.push(SettingError::Repeated { name });
-            } else {
-                reader.given.insert(name, value);
             }
         }
         for (name, value) in unknown {
