@@ -13,27 +13,42 @@ use crate::wait::wait_until;
 /// # Errors
 /// The replicas do not come to the same position, or two differ there.
 pub async fn state_hashes(cluster: &Cluster, group: &str) -> anyhow::Result<(u64, String)> {
-    let states = wait_until(&format!("all replicas of {group} are at the same position"), PATIENCE, || async {
-        let mut states = Vec::new();
-        for (index, node) in cluster.nodes().iter().enumerate() {
-            if node.pid().is_none() {
-                continue;
+    let states = wait_until(
+        &format!("all replicas of {group} are at the same position"),
+        PATIENCE,
+        || async {
+            let mut states = Vec::new();
+            for (index, node) in cluster.nodes().iter().enumerate() {
+                if node.pid().is_none() {
+                    continue;
+                }
+                let status = cluster.group(index, group).await?;
+                let place = status["stateHash"]["index"]
+                    .as_u64()
+                    .context("no stateHash.index")?;
+                let last = status["lastIndex"].as_u64().context("no lastIndex")?;
+                let hash = status["stateHash"]["hash"]
+                    .as_str()
+                    .context("no stateHash.hash")?
+                    .to_owned();
+                ensure!(place == last, "{} has applied {place} of {last}", node.name);
+                states.push((node.name.clone(), place, hash));
             }
-            let status = cluster.group(index, group).await?;
-            let place = status["stateHash"]["index"].as_u64().context("no stateHash.index")?;
-            let last = status["lastIndex"].as_u64().context("no lastIndex")?;
-            let hash = status["stateHash"]["hash"].as_str().context("no stateHash.hash")?.to_owned();
-            ensure!(place == last, "{} has applied {place} of {last}", node.name);
-            states.push((node.name.clone(), place, hash));
-        }
-        let first = states.first().context("no node runs")?.1;
-        ensure!(states.iter().all(|(_, place, _)| *place == first), "{states:?}");
-        Ok(states)
-    })
+            let first = states.first().context("no node runs")?.1;
+            ensure!(
+                states.iter().all(|(_, place, _)| *place == first),
+                "{states:?}"
+            );
+            Ok(states)
+        },
+    )
     .await?;
     let (_, place, hash) = states[0].clone();
     if let Some(other) = states.iter().find(|state| state.2 != hash) {
-        bail!("state hashes of {group} differ at {place}: {:?} and {other:?}", states[0]);
+        bail!(
+            "state hashes of {group} differ at {place}: {:?} and {other:?}",
+            states[0]
+        );
     }
     Ok((place, hash))
 }
@@ -53,7 +68,9 @@ pub async fn audits(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Resul
             reference = Some((node.name.clone(), told));
             continue;
         };
-        if let Some(place) = (0..known.len().max(told.len())).find(|place| known.get(*place) != told.get(*place)) {
+        if let Some(place) =
+            (0..known.len().max(told.len())).find(|place| known.get(*place) != told.get(*place))
+        {
             bail!(
                 "audit differs at event {place}: {name} tells {:?}, {} tells {:?}",
                 known.get(place).map(Value::to_string),

@@ -16,14 +16,27 @@ const PAGES_MAX: usize = 10_000;
 /// # Errors
 /// The node does not answer, or the cursor never ends.
 pub async fn events(api: &Api, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
-    let filter = namespace.map(|name| format!("&namespace={name}&recursive=true")).unwrap_or_default();
+    let filter = namespace
+        .map(|name| format!("&namespace={name}&recursive=true"))
+        .unwrap_or_default();
     let mut found = Vec::new();
     let mut cursor = String::new();
     for _ in 0..PAGES_MAX {
         let path = format!("/api/v1/audit?limit=1000{filter}{cursor}");
-        let answer = api.get(&path).consistency("eventual").send().await?.expect(&[200])?;
+        let answer = api
+            .get(&path)
+            .consistency("eventual")
+            .send()
+            .await?
+            .expect(&[200])?;
         let page = answer.json()?;
-        found.extend(page["items"].as_array().context("a page without items")?.iter().cloned());
+        found.extend(
+            page["items"]
+                .as_array()
+                .context("a page without items")?
+                .iter()
+                .cloned(),
+        );
         match page["nextCursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => {
@@ -54,9 +67,13 @@ pub fn check(history: &[Op], events: &[Value]) -> Result<(), String> {
         }
         let key = format!("{}/{}", text(event, "namespace"), text(event, "key"));
         let id = text(event, "correlationId");
-        let op = asked.get(id).ok_or_else(|| format!("{key}: {action} by {id:?}, which nobody asked for: {event}"))?;
+        let op = asked
+            .get(id)
+            .ok_or_else(|| format!("{key}: {action} by {id:?}, which nobody asked for: {event}"))?;
         if told.insert(&op.id, place).is_some() {
-            return Err(format!("{key}: {id} was applied twice, the second time as {event}"));
+            return Err(format!(
+                "{key}: {id} was applied twice, the second time as {event}"
+            ));
         }
         check_event(&key, action, op, event)?;
         check_version(&key, action, event, &mut versions)?;
@@ -75,13 +92,22 @@ fn check_event(key: &str, action: &str, op: &Op, event: &Value) -> Result<(), St
     };
     let told = (action, event["newValue"].as_str());
     if op.key != key || told != wanted {
-        return Err(format!("{} asked for {:?} on {}, audit tells {event}", op.id, op.act, op.key));
+        return Err(format!(
+            "{} asked for {:?} on {}, audit tells {event}",
+            op.id, op.act, op.key
+        ));
     }
     match op.outcome {
-        Outcome::Refused | Outcome::Saw(_) => Err(format!("{} was refused, yet audit tells {event}", op.id)),
-        Outcome::Done { version: Some(version), .. } if event["version"].as_u64() != Some(version) => {
-            Err(format!("{} was told version {version}, audit tells {event}", op.id))
+        Outcome::Refused | Outcome::Saw(_) => {
+            Err(format!("{} was refused, yet audit tells {event}", op.id))
         }
+        Outcome::Done {
+            version: Some(version),
+            ..
+        } if event["version"].as_u64() != Some(version) => Err(format!(
+            "{} was told version {version}, audit tells {event}",
+            op.id
+        )),
         _ => Ok(()),
     }
 }
@@ -93,10 +119,18 @@ fn check_version(
     event: &Value,
     versions: &mut BTreeMap<String, u64>,
 ) -> Result<(), String> {
-    let version = event["version"].as_u64().ok_or_else(|| format!("{key}: no version in {event}"))?;
+    let version = event["version"]
+        .as_u64()
+        .ok_or_else(|| format!("{key}: no version in {event}"))?;
     let known = versions.insert(key.to_owned(), version).unwrap_or(0);
     let fits = version == known + 1 || (action == "delete" && version == known);
-    if fits { Ok(()) } else { Err(format!("{key}: version {known} is followed by {version}: {event}")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!(
+            "{key}: version {known} is followed by {version}: {event}"
+        ))
+    }
 }
 
 fn check_complete(history: &[Op], told: &HashMap<&str, usize>) -> Result<(), String> {
@@ -111,11 +145,19 @@ fn check_complete(history: &[Op], told: &HashMap<&str, usize>) -> Result<(), Str
     let mut before: Option<(usize, &Op)> = None;
     for (index, op) in done {
         let place = told.get(op.id.as_str());
-        let place = *place.ok_or_else(|| format!("{} was acknowledged at {index}, audit does not know it: lost", op.id))?;
+        let place = *place.ok_or_else(|| {
+            format!(
+                "{} was acknowledged at {index}, audit does not know it: lost",
+                op.id
+            )
+        })?;
         if let Some((earlier, known)) = before
             && place < earlier
         {
-            return Err(format!("audit tells {} before {}, the log the other way round", op.id, known.id));
+            return Err(format!(
+                "audit tells {} before {}, the log the other way round",
+                op.id, known.id
+            ));
         }
         before = Some((place, op));
     }
@@ -130,14 +172,21 @@ mod tests {
     use crate::http::Token;
 
     fn op(id: &str, value: &str, index: u64, version: u64) -> Op {
-        let token = Token { incarnation: 1, term: 1, index };
+        let token = Token {
+            incarnation: 1,
+            term: 1,
+            index,
+        };
         Op {
             id: id.to_owned(),
             key: "app/k".to_owned(),
             act: Act::Put(value.to_owned()),
             call: 0,
             end: 1,
-            outcome: Outcome::Done { token, version: Some(version) },
+            outcome: Outcome::Done {
+                token,
+                version: Some(version),
+            },
         }
     }
     fn event(id: &str, value: &str, version: u64) -> Value {
@@ -153,13 +202,24 @@ mod tests {
 
     #[test]
     fn a_lost_write_is_found() {
-        let error = check(&[op("a", "1", 5, 1), op("b", "2", 6, 2)], &[event("a", "1", 1)]).unwrap_err();
-        assert!(error.contains("b was acknowledged") && error.contains("lost"), "{error}");
+        let error = check(
+            &[op("a", "1", 5, 1), op("b", "2", 6, 2)],
+            &[event("a", "1", 1)],
+        )
+        .unwrap_err();
+        assert!(
+            error.contains("b was acknowledged") && error.contains("lost"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_doubled_write_is_found() {
-        let error = check(&[op("a", "1", 5, 1)], &[event("a", "1", 1), event("a", "1", 2)]).unwrap_err();
+        let error = check(
+            &[op("a", "1", 5, 1)],
+            &[event("a", "1", 1), event("a", "1", 2)],
+        )
+        .unwrap_err();
         assert!(error.contains("applied twice"), "{error}");
     }
 
@@ -167,25 +227,43 @@ mod tests {
     fn a_reordered_history_is_found() {
         let mut history = [op("a", "1", 6, 1), op("b", "2", 5, 2)];
         let events = [event("a", "1", 1), event("b", "2", 2)];
-        assert!(check(&history, &events).unwrap_err().contains("other way round"));
+        assert!(
+            check(&history, &events)
+                .unwrap_err()
+                .contains("other way round")
+        );
         history[0] = op("a", "1", 4, 1);
         check(&history, &events).unwrap();
     }
 
     #[test]
     fn what_nobody_asked_for_is_found() {
-        assert!(check(&[], &[event("x", "1", 1)]).unwrap_err().contains("nobody asked"));
+        assert!(
+            check(&[], &[event("x", "1", 1)])
+                .unwrap_err()
+                .contains("nobody asked")
+        );
     }
 
     #[test]
     fn a_refused_write_that_happened_is_found() {
-        let refused = Op { outcome: Outcome::Refused, ..op("a", "1", 5, 1) };
-        assert!(check(&[refused], &[event("a", "1", 1)]).unwrap_err().contains("refused"));
+        let refused = Op {
+            outcome: Outcome::Refused,
+            ..op("a", "1", 5, 1)
+        };
+        assert!(
+            check(&[refused], &[event("a", "1", 1)])
+                .unwrap_err()
+                .contains("refused")
+        );
     }
 
     #[test]
     fn an_unknown_write_may_have_happened_once() {
-        let unknown = Op { outcome: Outcome::Unknown, ..op("a", "1", 5, 1) };
+        let unknown = Op {
+            outcome: Outcome::Unknown,
+            ..op("a", "1", 5, 1)
+        };
         check(std::slice::from_ref(&unknown), &[]).unwrap();
         check(std::slice::from_ref(&unknown), &[event("a", "1", 1)]).unwrap();
         assert!(check(&[unknown], &[event("a", "1", 1), event("a", "1", 2)]).is_err());

@@ -25,7 +25,10 @@ fn find() -> anyhow::Result<PathBuf> {
     }
     let this = std::env::current_exe().context("find this executable")?;
     // target/{profile}/deps/scenarios-hash, or target/{profile}/bench
-    let profile = this.ancestors().skip(1).find(|dir| dir.file_name().is_some_and(|name| name != "deps"));
+    let profile = this
+        .ancestors()
+        .skip(1)
+        .find(|dir| dir.file_name().is_some_and(|name| name != "deps"));
     let profile = profile.context("this executable lies in no target directory")?;
     let program = profile.join("confman");
     if !program.exists() {

@@ -59,8 +59,15 @@ impl Plan {
             ("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "1800"),
             ("RUST_BACKTRACE", "1"),
         ];
-        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { name: name.to_owned(), nodes: 3, env, store: true }
+        let env = env
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        Self {
+            name: name.to_owned(),
+            nodes: 3,
+            env,
+            store: true,
+        }
     }
 
     /// This many nodes.
@@ -89,7 +96,9 @@ impl Plan {
     /// # Errors
     /// Directory, ports, store or keys cannot be had.
     pub async fn lay_out(self) -> anyhow::Result<Cluster> {
-        let dir = tempfile::Builder::new().prefix(&format!("confman-{}-", self.name)).tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("confman-{}-", self.name))
+            .tempdir()?;
         let keys = dir.path().join("api-keys.json");
         let key = create_key(&keys, "tester", "admin")?;
         let store = match self.store {
@@ -101,8 +110,9 @@ impl Plan {
             ports.push((free_port()?, free_port()?));
         }
         let peer = |index: usize| format!("127.0.0.1:{}", ports[index].1);
-        let peers: Vec<String> =
-            (0..self.nodes).map(|index| format!("node{}={}", index + 1, peer(index))).collect();
+        let peers: Vec<String> = (0..self.nodes)
+            .map(|index| format!("node{}={}", index + 1, peer(index)))
+            .collect();
         let mut nodes = Vec::new();
         for (index, (api_port, _)) in ports.iter().enumerate() {
             let name = format!("node{}", index + 1);
@@ -115,7 +125,10 @@ impl Plan {
                 ("CONFMAN_PEER_LISTEN", peer(index)),
                 ("CONFMAN_PEERS", peers.join(",")),
                 ("CONFMAN_API_KEYS_FILE", keys.display().to_string()),
-                ("CONFMAN_CLUSTER_TOKEN", "token-of-the-test-cluster-0123456789".to_owned()),
+                (
+                    "CONFMAN_CLUSTER_TOKEN",
+                    "token-of-the-test-cluster-0123456789".to_owned(),
+                ),
             ]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
@@ -163,7 +176,10 @@ pub fn create_key(file: &Path, name: &str, role: &str) -> anyhow::Result<String>
         .output()
         .context("run confman key create")?;
     if !output.status.success() {
-        bail!("confman key create: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "confman key create: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let key = String::from_utf8(output.stdout).context("the key is not text")?;
     Ok(key.trim().to_owned())
@@ -251,7 +267,10 @@ impl Cluster {
     /// # Errors
     /// One cannot be started.
     pub fn start_all(&self) -> anyhow::Result<()> {
-        self.nodes.iter().filter(|node| node.pid().is_none()).try_for_each(Node::start)
+        self.nodes
+            .iter()
+            .filter(|node| node.pid().is_none())
+            .try_for_each(Node::start)
     }
 
     /// kill -9 of every node that runs.
@@ -259,7 +278,10 @@ impl Cluster {
     /// # Errors
     /// One cannot be killed.
     pub fn kill_all(&self) -> anyhow::Result<()> {
-        self.nodes.iter().filter(|node| node.pid().is_some()).try_for_each(Node::kill)
+        self.nodes
+            .iter()
+            .filter(|node| node.pid().is_some())
+            .try_for_each(Node::kill)
     }
 
     /// Waits until every node that runs is ready.
@@ -281,10 +303,18 @@ impl Cluster {
     /// It is not in time.
     pub async fn wait_ready(&self, index: usize) -> anyhow::Result<()> {
         let api = self.api(index);
-        wait_until(&format!("{} is ready", self.nodes[index].name), PATIENCE, || async {
-            api.get("/health/ready").timeout(Duration::from_secs(2)).send().await?.expect(&[200])?;
-            Ok(())
-        })
+        wait_until(
+            &format!("{} is ready", self.nodes[index].name),
+            PATIENCE,
+            || async {
+                api.get("/health/ready")
+                    .timeout(Duration::from_secs(2))
+                    .send()
+                    .await?
+                    .expect(&[200])?;
+                Ok(())
+            },
+        )
         .await
     }
 
@@ -293,7 +323,12 @@ impl Cluster {
     /// # Errors
     /// It does not answer.
     pub async fn status(&self, index: usize) -> anyhow::Result<Value> {
-        let answer = self.api(index).get("/api/v1/status").timeout(Duration::from_secs(5)).send().await?;
+        let answer = self
+            .api(index)
+            .get("/api/v1/status")
+            .timeout(Duration::from_secs(5))
+            .send()
+            .await?;
         answer.expect(&[200])?.json()
     }
 
@@ -303,9 +338,13 @@ impl Cluster {
     /// It does not answer, or knows no such group.
     pub async fn group(&self, index: usize, group: &str) -> anyhow::Result<Value> {
         let status = self.status(index).await?;
-        let groups = status["groups"].as_array().context("status has no groups")?;
+        let groups = status["groups"]
+            .as_array()
+            .context("status has no groups")?;
         let found = groups.iter().find(|found| found["group"] == group);
-        found.cloned().with_context(|| format!("{} has no group {group}: {status}", self.nodes[index].name))
+        found
+            .cloned()
+            .with_context(|| format!("{} has no group {group}: {status}", self.nodes[index].name))
     }
 
     /// Waits until exactly one running node leads the group and all running ones agree; gives its place.
@@ -313,7 +352,10 @@ impl Cluster {
     /// # Errors
     /// They do not agree in time.
     pub async fn wait_leader(&self, group: &str) -> anyhow::Result<usize> {
-        wait_until(&format!("one leader of {group}"), PATIENCE, || self.leader(group)).await
+        wait_until(&format!("one leader of {group}"), PATIENCE, || {
+            self.leader(group)
+        })
+        .await
     }
 
     async fn leader(&self, group: &str) -> anyhow::Result<usize> {
@@ -327,7 +369,12 @@ impl Cluster {
             if status["role"] == "leader" {
                 leaders.push(index);
             }
-            named.push(status["leader"]["name"].as_str().unwrap_or("none").to_owned());
+            named.push(
+                status["leader"]["name"]
+                    .as_str()
+                    .unwrap_or("none")
+                    .to_owned(),
+            );
         }
         match leaders[..] {
             [leader] if named.iter().all(|name| *name == self.nodes[leader].name) => Ok(leader),
@@ -342,7 +389,9 @@ impl Cluster {
     pub async fn follower(&self, group: &str) -> anyhow::Result<usize> {
         let leader = self.wait_leader(group).await?;
         let running = |index: &usize| *index != leader && self.nodes[*index].pid().is_some();
-        (0..self.nodes.len()).find(running).context("no follower runs")
+        (0..self.nodes.len())
+            .find(running)
+            .context("no follower runs")
     }
 
     /// Writes one value through whoever leads, retrying for as long as an election may take. A retry is the same
@@ -355,14 +404,27 @@ impl Cluster {
         let idempotency = format!("{}-{number}", self.name);
         let path = format!("/api/v1/config/{path}");
         let body = json!({ "value": value });
-        self.send_to_leader(&path, &idempotency, reqwest::Method::PUT, &body, &[200, 201]).await
+        self.send_to_leader(
+            &path,
+            &idempotency,
+            reqwest::Method::PUT,
+            &body,
+            &[200, 201],
+        )
+        .await
     }
 
     /// Writes many small values `{namespace}/{prefix}{n}` in batches.
     ///
     /// # Errors
     /// A batch is refused, or not answered in time.
-    pub async fn fill(&self, namespace: &str, prefix: &str, count: usize, value: &str) -> anyhow::Result<()> {
+    pub async fn fill(
+        &self,
+        namespace: &str,
+        prefix: &str,
+        count: usize,
+        value: &str,
+    ) -> anyhow::Result<()> {
         let mut from = 0;
         while from < count {
             let to = count.min(from + BATCH_ITEMS);
@@ -375,11 +437,21 @@ impl Cluster {
             let idempotency = format!("{}-{number}", self.name);
             let body = json!({ "items": items });
             let answer = self
-                .send_to_leader("/api/v1/batch", &idempotency, reqwest::Method::POST, &body, &[200])
+                .send_to_leader(
+                    "/api/v1/batch",
+                    &idempotency,
+                    reqwest::Method::POST,
+                    &body,
+                    &[200],
+                )
                 .await?;
             let answered = answer.json()?;
-            let results = answered["items"].as_array().context("a batch answer without items")?;
-            let bad = results.iter().find(|item| !matches!(item["status"].as_u64(), Some(200 | 201)));
+            let results = answered["items"]
+                .as_array()
+                .context("a batch answer without items")?;
+            let bad = results
+                .iter()
+                .find(|item| !matches!(item["status"].as_u64(), Some(200 | 201)));
             if let Some(bad) = bad {
                 bail!("an item of the batch was refused: {bad}");
             }
@@ -403,9 +475,14 @@ impl Cluster {
                 Some(base) => self.api.at(&base),
                 None => {
                     next.set(next.get() + 1);
-                    let running: Vec<&Node> =
-                        self.nodes.iter().filter(|node| node.pid().is_some()).collect();
-                    let node = running.get(next.get() % running.len().max(1)).context("no node runs")?;
+                    let running: Vec<&Node> = self
+                        .nodes
+                        .iter()
+                        .filter(|node| node.pid().is_some())
+                        .collect();
+                    let node = running
+                        .get(next.get() % running.len().max(1))
+                        .context("no node runs")?;
                     self.api.at(&node.api_url)
                 }
             };
@@ -418,7 +495,9 @@ impl Cluster {
                 .send()
                 .await?;
             if answer.status == 307 {
-                target.replace(Some(origin(answer.header("location").context("307 without Location")?)?));
+                target.replace(Some(origin(
+                    answer.header("location").context("307 without Location")?,
+                )?));
             }
             answer.expect(wanted)
         })
@@ -429,9 +508,18 @@ impl Cluster {
     ///
     /// # Errors
     /// The node refuses or does not answer.
-    pub async fn read(&self, index: usize, path: &str, mode: &str) -> anyhow::Result<Option<Value>> {
-        let answer =
-            self.api(index).get(&format!("/api/v1/config/{path}")).consistency(mode).send().await?;
+    pub async fn read(
+        &self,
+        index: usize,
+        path: &str,
+        mode: &str,
+    ) -> anyhow::Result<Option<Value>> {
+        let answer = self
+            .api(index)
+            .get(&format!("/api/v1/config/{path}"))
+            .consistency(mode)
+            .send()
+            .await?;
         match answer.status {
             404 => Ok(None),
             _ => Ok(Some(answer.expect(&[200])?.json()?["value"].clone())),
@@ -446,13 +534,27 @@ impl Cluster {
         let leader = self.wait_leader(group).await?;
         let group_query = group.replace('/', "%2F");
         let path = format!("/api/v1/admin/snapshots?group={group_query}");
-        let mut answer = self.api(leader).post(&path, &json!({})).timeout(PATIENCE).send().await?;
+        let mut answer = self
+            .api(leader)
+            .post(&path, &json!({}))
+            .timeout(PATIENCE)
+            .send()
+            .await?;
         if answer.status == 307 {
             let base = origin(answer.header("location").context("307 without Location")?)?;
-            answer = self.api.at(&base).post(&path, &json!({})).timeout(PATIENCE).send().await?;
+            answer = self
+                .api
+                .at(&base)
+                .post(&path, &json!({}))
+                .timeout(PATIENCE)
+                .send()
+                .await?;
         }
         let answered = answer.expect(&[200])?.json()?;
-        answered["items"].get(0).cloned().with_context(|| format!("no item in {answered}"))
+        answered["items"]
+            .get(0)
+            .cloned()
+            .with_context(|| format!("no item in {answered}"))
     }
 
     /// Ends the test well: no node has panicked, and nobody needs to see the logs.

@@ -60,7 +60,10 @@ pub struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { begin: Instant::now(), ops: Arc::default() }
+        Self {
+            begin: Instant::now(),
+            ops: Arc::default(),
+        }
     }
 }
 
@@ -73,19 +76,27 @@ impl Recorder {
 
     /// Adds an operation that has come to its end.
     pub fn record(&self, op: Op) {
-        self.ops.lock().unwrap_or_else(PoisonError::into_inner).push(op);
+        self.ops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(op);
     }
 
     /// Everything recorded so far.
     #[must_use]
     pub fn ops(&self) -> Vec<Op> {
-        self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many writes were acknowledged so far.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         let ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
-        ops.iter().filter(|op| matches!(op.outcome, Outcome::Done { .. })).count()
+        ops.iter()
+            .filter(|op| matches!(op.outcome, Outcome::Done { .. }))
+            .count()
     }
 }

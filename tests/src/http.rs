@@ -24,7 +24,11 @@ impl std::str::FromStr for Token {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let parts: Vec<u64> = text.split('.').map(str::parse).collect::<Result<_, _>>()?;
         match parts[..] {
-            [incarnation, term, index] => Ok(Self { incarnation, term, index }),
+            [incarnation, term, index] => Ok(Self {
+                incarnation,
+                term,
+                index,
+            }),
             _ => bail!("version token {text} has {} parts", parts.len()),
         }
     }
@@ -59,7 +63,9 @@ impl Answer {
     /// # Errors
     /// There is none, or it is not one.
     pub fn token(&self) -> anyhow::Result<Token> {
-        let text = self.header("x-confman-version").context("the answer has no X-Confman-Version")?;
+        let text = self
+            .header("x-confman-version")
+            .context("the answer has no X-Confman-Version")?;
         text.parse()
     }
 
@@ -68,8 +74,13 @@ impl Answer {
     /// # Errors
     /// It is not JSON.
     pub fn json(&self) -> anyhow::Result<Value> {
-        serde_json::from_slice(&self.body)
-            .with_context(|| format!("status {} with a body that is not JSON: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body).with_context(|| {
+            format!(
+                "status {} with a body that is not JSON: {}",
+                self.status,
+                self.text()
+            )
+        })
     }
 
     /// The body as text.
@@ -86,7 +97,11 @@ impl Answer {
         if statuses.contains(&self.status) {
             return Ok(self);
         }
-        bail!("status {} instead of {statuses:?}: {}", self.status, self.text())
+        bail!(
+            "status {} instead of {statuses:?}: {}",
+            self.status,
+            self.text()
+        )
     }
 }
 
@@ -116,19 +131,29 @@ impl Api {
             .timeout(Duration::from_secs(30))
             .build()
             .context("make an HTTP client")?;
-        Ok(Self { client, base: base.to_owned(), key: key.to_owned() })
+        Ok(Self {
+            client,
+            base: base.to_owned(),
+            key: key.to_owned(),
+        })
     }
 
     /// The same client for another node.
     #[must_use]
     pub fn at(&self, base: &str) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), ..self.clone() }
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The same node, with another key (or none).
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
-        Self { key: key.to_owned(), ..self.clone() }
+        Self {
+            key: key.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// Where it speaks to.
@@ -157,7 +182,9 @@ impl Api {
     #[must_use]
     pub fn put(&self, path: &str, value: &Value) -> Ask {
         let body = serde_json::json!({ "value": value }).to_string();
-        self.ask(Method::PUT, path).header("content-type", "application/json").body(body)
+        self.ask(Method::PUT, path)
+            .header("content-type", "application/json")
+            .body(body)
     }
 
     /// DELETE.
@@ -169,7 +196,9 @@ impl Api {
     /// POST with a JSON body.
     #[must_use]
     pub fn post(&self, path: &str, body: &Value) -> Ask {
-        self.ask(Method::POST, path).header("content-type", "application/json").body(body.to_string())
+        self.ask(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(body.to_string())
     }
 
     /// GET, expecting 200 and JSON.
@@ -218,14 +247,20 @@ impl Ask {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = response.bytes().await?.to_vec();
-        Ok(Answer { status, headers, body })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
     }
 }
 
 /// Whether this error proves that the node never saw the request.
 #[must_use]
 pub fn never_sent(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
+    error
+        .downcast_ref::<reqwest::Error>()
+        .is_some_and(reqwest::Error::is_connect)
 }
 
 /// `http://host:port` of a `Location` header.
@@ -233,7 +268,9 @@ pub fn never_sent(error: &anyhow::Error) -> bool {
 /// # Errors
 /// It is not an absolute URL.
 pub fn origin(location: &str) -> anyhow::Result<String> {
-    let rest = location.strip_prefix("http://").with_context(|| format!("Location {location} is not absolute"))?;
+    let rest = location
+        .strip_prefix("http://")
+        .with_context(|| format!("Location {location} is not absolute"))?;
     let host = rest.split('/').next().unwrap_or_default();
     Ok(format!("http://{host}"))
 }

@@ -44,7 +44,14 @@ pub struct LoadPlan {
 
 impl Default for LoadPlan {
     fn default() -> Self {
-        Self { writers: 5, readers: 3, keys: 6, deletes_percent: 10, pause: Duration::ZERO, seed: Random::seed() }
+        Self {
+            writers: 5,
+            readers: 3,
+            keys: 6,
+            deletes_percent: 10,
+            pause: Duration::ZERO,
+            seed: Random::seed(),
+        }
     }
 }
 
@@ -99,10 +106,16 @@ impl Load {
             name,
             favourite: None,
         };
-        let writers = (0..plan.writers).map(|n| tokio::spawn(client(format!("w{n}"), n).write_all()));
-        let readers = (0..plan.readers).map(|n| tokio::spawn(client(format!("r{n}"), 1000 + n).read_all()));
+        let writers =
+            (0..plan.writers).map(|n| tokio::spawn(client(format!("w{n}"), n).write_all()));
+        let readers =
+            (0..plan.readers).map(|n| tokio::spawn(client(format!("r{n}"), 1000 + n).read_all()));
         let tasks = writers.chain(readers).collect();
-        Self { recorder, stop, tasks }
+        Self {
+            recorder,
+            stop,
+            tasks,
+        }
     }
 
     /// How many writes were acknowledged so far.
@@ -117,11 +130,15 @@ impl Load {
     /// They are not within `bound`.
     pub async fn wait_progress(&self, more: usize, bound: Duration) -> anyhow::Result<()> {
         let wanted = self.acknowledged() + more;
-        crate::wait::wait_until(&format!("{more} more acknowledged writes"), bound, || async {
-            let now = self.acknowledged();
-            anyhow::ensure!(now >= wanted, "{now} of {wanted}");
-            Ok(())
-        })
+        crate::wait::wait_until(
+            &format!("{more} more acknowledged writes"),
+            bound,
+            || async {
+                let now = self.acknowledged();
+                anyhow::ensure!(now >= wanted, "{now} of {wanted}");
+                Ok(())
+            },
+        )
         .await
     }
 
@@ -193,7 +210,14 @@ impl Client {
             tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         }
         let end = self.recorder.now();
-        self.recorder.record(Op { id, key, act, call, end, outcome });
+        self.recorder.record(Op {
+            id,
+            key,
+            act,
+            call,
+            end,
+            outcome,
+        });
     }
 
     async fn write_once(&mut self, id: &str, key: &str, act: &Act, careful: bool) -> Outcome {
@@ -203,7 +227,10 @@ impl Client {
             Act::Delete | Act::Read => (Method::DELETE, None),
         };
         let idempotency = careful.then_some(id);
-        match self.send(method, &path, body.as_deref(), id, idempotency).await {
+        match self
+            .send(method, &path, body.as_deref(), id, idempotency)
+            .await
+        {
             Attempt::NotSent => Outcome::Refused,
             Attempt::NoAnswer => Outcome::Unknown,
             Attempt::Answered(answer) => match answer.status {
@@ -221,13 +248,24 @@ impl Client {
         let call = self.recorder.now();
         let base = self.any();
         self.favourite = Some(base);
-        let attempt = self.send(Method::GET, &format!("/api/v1/config/{key}"), None, &id, None).await;
+        let attempt = self
+            .send(
+                Method::GET,
+                &format!("/api/v1/config/{key}"),
+                None,
+                &id,
+                None,
+            )
+            .await;
         let end = self.recorder.now();
         let value = match attempt {
             Attempt::Answered(answer) if answer.status == 404 => None,
             Attempt::Answered(answer) if answer.status == 200 => {
                 // A body that is no JSON is seen as what it is: a value that nobody wrote.
-                let text = answer.json().ok().and_then(|body| body["value"].as_str().map(str::to_owned));
+                let text = answer
+                    .json()
+                    .ok()
+                    .and_then(|body| body["value"].as_str().map(str::to_owned));
                 Some(text.unwrap_or_else(|| answer.text()))
             }
             _ => {
@@ -235,7 +273,14 @@ impl Client {
                 return;
             }
         };
-        self.recorder.record(Op { id, key, act: Act::Read, call, end, outcome: Outcome::Saw(value) });
+        self.recorder.record(Op {
+            id,
+            key,
+            act: Act::Read,
+            call,
+            end,
+            outcome: Outcome::Saw(value),
+        });
     }
 
     fn any(&mut self) -> String {
@@ -256,13 +301,19 @@ impl Client {
             None => self.any(),
         };
         for _ in 0..HOPS_MAX {
-            let mut ask = self.api.at(&base).ask(method.clone(), path).header("x-correlation-id", id);
+            let mut ask = self
+                .api
+                .at(&base)
+                .ask(method.clone(), path)
+                .header("x-correlation-id", id);
             ask = ask.timeout(ATTEMPT_WAIT);
             if let Some(key) = idempotency {
                 ask = ask.header("idempotency-key", key);
             }
             if let Some(body) = body {
-                ask = ask.header("content-type", "application/json").body(body.to_owned());
+                ask = ask
+                    .header("content-type", "application/json")
+                    .body(body.to_owned());
             }
             match ask.send().await {
                 Err(error) if never_sent(&error) => return Attempt::NotSent,
@@ -292,7 +343,11 @@ fn done(answer: &Answer) -> Outcome {
         Ok(token) => Outcome::Done { token, version },
         // Acknowledged without a token: counted as unknown here would hide a fault, so it is made to fail the check.
         Err(_) => Outcome::Done {
-            token: crate::http::Token { incarnation: 0, term: 0, index: 0 },
+            token: crate::http::Token {
+                incarnation: 0,
+                term: 0,
+                index: 0,
+            },
             version,
         },
     }

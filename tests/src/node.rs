@@ -38,7 +38,15 @@ impl Node {
         log: PathBuf,
         env: BTreeMap<String, String>,
     ) -> Self {
-        Self { name, api_url, peer_addr, data_dir, log, env: Mutex::new(env), child: Mutex::new(None) }
+        Self {
+            name,
+            api_url,
+            peer_addr,
+            data_dir,
+            log,
+            env: Mutex::new(env),
+            child: Mutex::new(None),
+        }
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
@@ -54,7 +62,10 @@ impl Node {
     /// Its settings.
     #[must_use]
     pub fn env(&self) -> BTreeMap<String, String> {
-        self.env.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.env
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Starts the process, without waiting for anything.
@@ -66,8 +77,12 @@ impl Node {
         if child.is_some() {
             bail!("{} runs already", self.name);
         }
-        fs::create_dir_all(&self.data_dir).with_context(|| format!("make {}", self.data_dir.display()))?;
-        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        fs::create_dir_all(&self.data_dir)
+            .with_context(|| format!("make {}", self.data_dir.display()))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
         let started = std::process::Command::new(binary::confman()?)
             .args(["serve", "--exit-with-parent"])
             .env_clear()
@@ -93,7 +108,10 @@ impl Node {
     /// It does not run.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let child = self.child();
-        let id = child.as_ref().with_context(|| format!("{} does not run", self.name))?.id();
+        let id = child
+            .as_ref()
+            .with_context(|| format!("{} does not run", self.name))?
+            .id();
         let pid = Pid::from_raw(i32::try_from(id)?).context("no process id")?;
         rustix::process::kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
     }
@@ -104,9 +122,15 @@ impl Node {
     /// It does not run.
     pub fn kill(&self) -> anyhow::Result<()> {
         let mut child = self.child();
-        let mut killed = child.take().with_context(|| format!("{} does not run", self.name))?;
-        killed.kill().with_context(|| format!("kill {}", self.name))?;
-        killed.wait().with_context(|| format!("wait for {}", self.name))?;
+        let mut killed = child
+            .take()
+            .with_context(|| format!("{} does not run", self.name))?;
+        killed
+            .kill()
+            .with_context(|| format!("kill {}", self.name))?;
+        killed
+            .wait()
+            .with_context(|| format!("wait for {}", self.name))?;
         Ok(())
     }
 
@@ -165,7 +189,8 @@ impl Node {
         if self.pid().is_some() {
             bail!("{} runs; kill it first", self.name);
         }
-        fs::remove_dir_all(&self.data_dir).with_context(|| format!("remove {}", self.data_dir.display()))
+        fs::remove_dir_all(&self.data_dir)
+            .with_context(|| format!("remove {}", self.data_dir.display()))
     }
 
     /// Everything that it has logged so far.
@@ -185,7 +210,9 @@ impl Node {
         let what = format!("log of {} says {words:?}", self.name);
         wait_until(&what, bound, || async {
             let text = self.log_text()?;
-            let line = text.lines().find(|line| words.iter().all(|word| line.contains(word)));
+            let line = text
+                .lines()
+                .find(|line| words.iter().all(|word| line.contains(word)));
             line.map(str::to_owned).context("it does not")
         })
         .await
@@ -199,8 +226,15 @@ impl Node {
         let pid = self.pid().context("does not run")?;
         let text = fs::read_to_string(format!("/proc/{pid}/status")).context("read /proc")?;
         let field = |name: &str| -> anyhow::Result<u64> {
-            let line = text.lines().find(|line| line.starts_with(name)).context("no such field")?;
-            Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name))
+                .context("no such field")?;
+            Ok(line
+                .split_whitespace()
+                .nth(1)
+                .context("no number")?
+                .parse()?)
         };
         Ok((field("VmRSS:")?, field("VmHWM:")?))
     }
@@ -218,7 +252,12 @@ impl Node {
         let text = self.log_text().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let skipped = lines.len().saturating_sub(lines_max);
-        eprintln!("---- {} ({} lines, the last {}) ----", self.name, lines.len(), lines.len() - skipped);
+        eprintln!(
+            "---- {} ({} lines, the last {}) ----",
+            self.name,
+            lines.len(),
+            lines.len() - skipped
+        );
         for line in &lines[skipped..] {
             eprintln!("{line}");
         }

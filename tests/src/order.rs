@@ -55,10 +55,16 @@ fn check_entries(acks: &[Ack<'_>]) -> Result<(), String> {
     for pair in acks.windows(2) {
         let [one, two] = pair else { continue };
         if (one.token.incarnation, one.token.index) == (two.token.incarnation, two.token.index) {
-            return Err(format!("entry {} was acknowledged for {} and for {}", one.token, one.op.id, two.op.id));
+            return Err(format!(
+                "entry {} was acknowledged for {} and for {}",
+                one.token, one.op.id, two.op.id
+            ));
         }
         if two.token.term < one.token.term {
-            return Err(format!("the term goes back: {} of {} is before {} of {}", one.token, one.op.id, two.token, two.op.id));
+            return Err(format!(
+                "the term goes back: {} of {} is before {} of {}",
+                one.token, one.op.id, two.token, two.op.id
+            ));
         }
     }
     Ok(())
@@ -93,7 +99,10 @@ fn check_versions(key: &str, acks: &[&Ack<'_>], unknown: &[&Op]) -> Result<(), S
         };
         let known = before.map_or(0, |(_, version)| version);
         if version <= known {
-            return Err(format!("{key}: {} at {} made version {version}, but {known} was there already", ack.op.id, ack.token));
+            return Err(format!(
+                "{key}: {} at {} made version {version}, but {known} was there already",
+                ack.op.id, ack.token
+            ));
         }
         // Whatever lies between came from writes whose outcome nobody was told, or from deletes.
         let gap = version - known - 1;
@@ -109,8 +118,15 @@ fn check_versions(key: &str, acks: &[&Ack<'_>], unknown: &[&Op]) -> Result<(), S
     Ok(())
 }
 
-fn check_final(key: &str, acks: &[&Ack<'_>], unknown: &[&Op], value: Option<&String>) -> Result<(), String> {
-    let Some(last) = acks.last() else { return Ok(()) };
+fn check_final(
+    key: &str,
+    acks: &[&Ack<'_>],
+    unknown: &[&Op],
+    value: Option<&String>,
+) -> Result<(), String> {
+    let Some(last) = acks.last() else {
+        return Ok(());
+    };
     let expected = match &last.op.act {
         Act::Put(value) => Some(value),
         Act::Delete | Act::Read => None,
@@ -136,8 +152,19 @@ fn check_final(key: &str, acks: &[&Ack<'_>], unknown: &[&Op], value: Option<&Str
 mod tests {
     use super::*;
 
-    fn ack(id: &str, key: &str, value: Option<&str>, span: (u64, u64), index: u64, version: Option<u64>) -> Op {
-        let token = Token { incarnation: 1, term: 1, index };
+    fn ack(
+        id: &str,
+        key: &str,
+        value: Option<&str>,
+        span: (u64, u64),
+        index: u64,
+        version: Option<u64>,
+    ) -> Op {
+        let token = Token {
+            incarnation: 1,
+            term: 1,
+            index,
+        };
         Op {
             id: id.to_owned(),
             key: key.to_owned(),
@@ -158,7 +185,10 @@ mod tests {
     }
 
     fn finally(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -169,7 +199,10 @@ mod tests {
     #[test]
     fn a_lost_write_is_found() {
         let error = check(&good(), &finally(&[("k", "2"), ("j", "x")])).unwrap_err();
-        assert!(error.contains("d at 1.1.8") && error.contains("lost"), "{error}");
+        assert!(
+            error.contains("d at 1.1.8") && error.contains("lost"),
+            "{error}"
+        );
         let error = check(&good(), &finally(&[("k", "3")])).unwrap_err();
         assert!(error.contains("lost"), "{error}");
     }
@@ -178,8 +211,14 @@ mod tests {
     fn a_doubled_write_is_found() {
         let mut history = good();
         // b was applied twice: d got version 4.
-        history[3].outcome =
-            Outcome::Done { token: Token { incarnation: 1, term: 1, index: 9 }, version: Some(4) };
+        history[3].outcome = Outcome::Done {
+            token: Token {
+                incarnation: 1,
+                term: 1,
+                index: 9,
+            },
+            version: Some(4),
+        };
         let error = check(&history, &finally(&[("k", "3"), ("j", "x")])).unwrap_err();
         assert!(error.contains("nobody wrote"), "{error}");
     }
@@ -187,13 +226,26 @@ mod tests {
     #[test]
     fn an_unknown_write_explains_a_gap_and_an_end_but_only_one() {
         let mut history = good();
-        let token = Token { incarnation: 1, term: 1, index: 9 };
-        history[3].outcome = Outcome::Done { token, version: Some(4) };
-        let maybe = Op { outcome: Outcome::Unknown, ..ack("m", "k", Some("m"), (12, 0), 0, None) };
+        let token = Token {
+            incarnation: 1,
+            term: 1,
+            index: 9,
+        };
+        history[3].outcome = Outcome::Done {
+            token,
+            version: Some(4),
+        };
+        let maybe = Op {
+            outcome: Outcome::Unknown,
+            ..ack("m", "k", Some("m"), (12, 0), 0, None)
+        };
         history.push(maybe);
         check(&history, &finally(&[("k", "3"), ("j", "x")])).unwrap();
         check(&history, &finally(&[("k", "m"), ("j", "x")])).unwrap();
-        history[3].outcome = Outcome::Done { token, version: Some(5) };
+        history[3].outcome = Outcome::Done {
+            token,
+            version: Some(5),
+        };
         check(&history, &finally(&[("k", "3"), ("j", "x")])).unwrap_err();
     }
 
@@ -223,8 +275,14 @@ mod tests {
     #[test]
     fn a_term_that_goes_back_is_found() {
         let mut history = good();
-        history[3].outcome =
-            Outcome::Done { token: Token { incarnation: 1, term: 0, index: 8 }, version: Some(3) };
+        history[3].outcome = Outcome::Done {
+            token: Token {
+                incarnation: 1,
+                term: 0,
+                index: 8,
+            },
+            version: Some(3),
+        };
         let error = check(&history, &finally(&[("k", "3"), ("j", "x")])).unwrap_err();
         assert!(error.contains("term"), "{error}");
     }

@@ -19,7 +19,8 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 /// None is free.
 pub fn free_port() -> anyhow::Result<u16> {
     // Processes start at different places, so that test binaries that run at the same time rarely meet.
-    let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).unwrap_or_default();
+    let start =
+        u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).unwrap_or_default();
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + step) % COUNT;

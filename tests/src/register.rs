@@ -43,7 +43,8 @@ pub fn check(history: &[Op]) -> Result<(), String> {
     for op in history {
         keys.entry(&op.key).or_default().push(op);
     }
-    keys.into_iter().try_for_each(|(key, ops)| check_key(key, &ops))
+    keys.into_iter()
+        .try_for_each(|(key, ops)| check_key(key, &ops))
 }
 
 fn check_key(key: &str, ops: &[&Op]) -> Result<(), String> {
@@ -67,18 +68,30 @@ fn check_key(key: &str, ops: &[&Op]) -> Result<(), String> {
             (Outcome::Saw(value), _) => Step::Read(number(&mut values, value.as_deref())),
             (Outcome::Done { .. }, _) => Step::Write(number(&mut values, written)),
             // A write that nobody was told of and nobody saw changes nothing for anyone.
-            (Outcome::Unknown, Act::Put(_) | Act::Delete) if seen.contains(&written) => Step::Write(number(&mut values, written)),
+            (Outcome::Unknown, Act::Put(_) | Act::Delete) if seen.contains(&written) => {
+                Step::Write(number(&mut values, written))
+            }
             _ => continue,
         };
-        let end = if op.outcome == Outcome::Unknown { u64::MAX } else { op.end };
+        let end = if op.outcome == Outcome::Unknown {
+            u64::MAX
+        } else {
+            op.end
+        };
         steps.push(step);
         times.push((op.call, end));
         shown.push(*op);
     }
     match linearize(&steps, &times) {
         Verdict::Linearizable => Ok(()),
-        Verdict::Impossible(at) => Err(format!("{key}: no order explains what clients saw:\n{}", around(&shown, at))),
-        Verdict::TooHard => Err(format!("{key}: {} operations are too many to check", steps.len())),
+        Verdict::Impossible(at) => Err(format!(
+            "{key}: no order explains what clients saw:\n{}",
+            around(&shown, at)
+        )),
+        Verdict::TooHard => Err(format!(
+            "{key}: {} operations are too many to check",
+            steps.len()
+        )),
     }
 }
 
@@ -91,14 +104,24 @@ fn number<'a>(values: &mut HashMap<&'a str, u32>, value: Option<&'a str>) -> u32
 fn around(ops: &[&Op], at: usize) -> String {
     let mut by_time: Vec<&&Op> = ops.iter().collect();
     by_time.sort_by_key(|op| op.call);
-    let place = by_time.iter().position(|op| op.id == ops[at].id).unwrap_or_default();
+    let place = by_time
+        .iter()
+        .position(|op| op.id == ops[at].id)
+        .unwrap_or_default();
     let from = place.saturating_sub(SHOWN);
     let to = by_time.len().min(place + SHOWN + 1);
     let line = |op: &&&Op| {
         let mark = if op.id == ops[at].id { ">" } else { " " };
-        format!("{mark} {:>14} .. {:>14} {} {:?} {:?}", op.call, op.end, op.id, op.act, op.outcome)
+        format!(
+            "{mark} {:>14} .. {:>14} {} {:?} {:?}",
+            op.call, op.end, op.id, op.act, op.outcome
+        )
     };
-    by_time[from..to].iter().map(line).collect::<Vec<_>>().join("\n")
+    by_time[from..to]
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 enum Verdict {
@@ -139,7 +162,9 @@ fn linearize(steps: &[Step], times: &[(u64, u64)]) -> Verdict {
             if chosen.len() >= furthest.0 {
                 furthest = (chosen.len(), op);
             }
-            let Some((back, before)) = chosen.pop() else { return Verdict::Impossible(furthest.1) };
+            let Some((back, before)) = chosen.pop() else {
+                return Verdict::Impossible(furthest.1);
+            };
             state = before;
             let op = events[back].op;
             done[op / 64] &= !(1 << (op % 64));
@@ -169,9 +194,19 @@ fn link(times: &[(u64, u64)]) -> (Vec<Event>, usize) {
     let mut events: Vec<Event> = Vec::new();
     let mut calls = vec![NONE; times.len()];
     for (place, (_, is_return, op)) in order.iter().enumerate() {
-        let next = if place + 1 == order.len() { NONE } else { place + 1 };
+        let next = if place + 1 == order.len() {
+            NONE
+        } else {
+            place + 1
+        };
         let previous = if place == 0 { order.len() } else { place - 1 };
-        events.push(Event { op: *op, is_call: !is_return, partner: NONE, previous, next });
+        events.push(Event {
+            op: *op,
+            is_call: !is_return,
+            partner: NONE,
+            previous,
+            next,
+        });
         if *is_return {
             events[calls[*op]].partner = place;
         } else {
@@ -180,7 +215,13 @@ fn link(times: &[(u64, u64)]) -> (Vec<Event>, usize) {
     }
     let head = events.len();
     let first = if events.is_empty() { NONE } else { 0 };
-    events.push(Event { op: NONE, is_call: false, partner: NONE, previous: NONE, next: first });
+    events.push(Event {
+        op: NONE,
+        is_call: false,
+        partner: NONE,
+        previous: NONE,
+        next: first,
+    });
     (events, head)
 }
 
@@ -210,33 +251,69 @@ mod tests {
     use crate::http::Token;
     use crate::random::Random;
 
-    const TOKEN: Token = Token { incarnation: 1, term: 1, index: 1 };
+    const TOKEN: Token = Token {
+        incarnation: 1,
+        term: 1,
+        index: 1,
+    };
 
     fn put(value: &str, span: (u64, u64)) -> Op {
-        op(Act::Put(value.to_owned()), span, Outcome::Done { token: TOKEN, version: None })
+        op(
+            Act::Put(value.to_owned()),
+            span,
+            Outcome::Done {
+                token: TOKEN,
+                version: None,
+            },
+        )
     }
     fn saw(value: Option<&str>, span: (u64, u64)) -> Op {
         op(Act::Read, span, Outcome::Saw(value.map(str::to_owned)))
     }
     fn op(act: Act, (call, end): (u64, u64), outcome: Outcome) -> Op {
-        Op { id: format!("{act:?}@{call}"), key: "k".to_owned(), act, call, end, outcome }
+        Op {
+            id: format!("{act:?}@{call}"),
+            key: "k".to_owned(),
+            act,
+            call,
+            end,
+            outcome,
+        }
     }
 
     #[test]
     fn reads_that_overlap_a_write_may_see_either() {
-        check(&[put("1", (0, 10)), saw(None, (1, 9)), saw(Some("1"), (2, 12)), saw(Some("1"), (11, 13))]).unwrap();
+        check(&[
+            put("1", (0, 10)),
+            saw(None, (1, 9)),
+            saw(Some("1"), (2, 12)),
+            saw(Some("1"), (11, 13)),
+        ])
+        .unwrap();
     }
 
     #[test]
     fn a_stale_read_is_found() {
-        let history = [put("1", (0, 10)), put("2", (20, 30)), saw(Some("1"), (31, 40))];
+        let history = [
+            put("1", (0, 10)),
+            put("2", (20, 30)),
+            saw(Some("1"), (31, 40)),
+        ];
         let error = check(&history).unwrap_err();
-        assert!(error.contains("no order explains") && error.contains("> "), "{error}");
+        assert!(
+            error.contains("no order explains") && error.contains("> "),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_read_that_goes_back_is_found() {
-        let history = [put("1", (0, 5)), put("2", (10, 100)), saw(Some("2"), (20, 30)), saw(Some("1"), (31, 40))];
+        let history = [
+            put("1", (0, 5)),
+            put("2", (10, 100)),
+            saw(Some("2"), (20, 30)),
+            saw(Some("1"), (31, 40)),
+        ];
         assert!(check(&history).is_err());
     }
 
@@ -248,22 +325,39 @@ mod tests {
     #[test]
     fn a_write_that_comes_back_is_found() {
         // A doubled write: "1" was overwritten, then appeared again.
-        let history =
-            [put("1", (0, 5)), put("2", (10, 20)), saw(Some("2"), (21, 22)), saw(Some("1"), (23, 24))];
+        let history = [
+            put("1", (0, 5)),
+            put("2", (10, 20)),
+            saw(Some("2"), (21, 22)),
+            saw(Some("1"), (23, 24)),
+        ];
         assert!(check(&history).is_err());
     }
 
     #[test]
     fn an_unknown_write_may_happen_late_or_never_but_not_before_it_was_asked() {
         let maybe = |span| op(Act::Put("m".to_owned()), span, Outcome::Unknown);
-        check(&[put("1", (0, 5)), maybe((6, 0)), saw(Some("1"), (10, 20)), saw(Some("m"), (30, 40))]).unwrap();
+        check(&[
+            put("1", (0, 5)),
+            maybe((6, 0)),
+            saw(Some("1"), (10, 20)),
+            saw(Some("m"), (30, 40)),
+        ])
+        .unwrap();
         check(&[put("1", (0, 5)), maybe((6, 0)), saw(Some("1"), (10, 20))]).unwrap();
         assert!(check(&[put("1", (0, 5)), saw(Some("m"), (6, 8)), maybe((9, 0))]).is_err());
     }
 
     #[test]
     fn a_delete_is_a_write_of_nothing() {
-        let gone = op(Act::Delete, (6, 8), Outcome::Done { token: TOKEN, version: None });
+        let gone = op(
+            Act::Delete,
+            (6, 8),
+            Outcome::Done {
+                token: TOKEN,
+                version: None,
+            },
+        );
         check(&[put("1", (0, 5)), gone.clone(), saw(None, (9, 10))]).unwrap();
         assert!(check(&[put("1", (0, 5)), gone, saw(Some("1"), (9, 10))]).is_err());
     }
@@ -287,7 +381,10 @@ mod tests {
         let mut history = Vec::new();
         for n in 1..=count {
             let instant = n * 100;
-            let span = (instant - random.below(300) as u64 % instant, instant + random.below(300) as u64);
+            let span = (
+                instant - random.below(300) as u64 % instant,
+                instant + random.below(300) as u64,
+            );
             if random.chance(40) {
                 value = Some(n.to_string());
                 history.push(put(&n.to_string(), span));
@@ -302,8 +399,13 @@ mod tests {
     fn plant_stale_read(history: &[Op]) -> Option<Vec<Op>> {
         let mut planted = history.to_vec();
         let last = planted.iter().rposition(|op| op.act == Act::Read)?;
-        let stale = planted.iter().find(|op| matches!(op.act, Act::Put(_)))?.clone();
-        let Act::Put(value) = stale.act else { return None };
+        let stale = planted
+            .iter()
+            .find(|op| matches!(op.act, Act::Put(_)))?
+            .clone();
+        let Act::Put(value) = stale.act else {
+            return None;
+        };
         planted[last].outcome = Outcome::Saw(Some(value));
         Some(planted)
     }

@@ -28,7 +28,11 @@ impl Store {
     /// It cannot listen, or its directory cannot be made.
     pub async fn start(root: &Path) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let mut store = Self { root: root.to_owned(), address, running: None };
+        let mut store = Self {
+            root: root.to_owned(),
+            address,
+            running: None,
+        };
         store.resume().await?;
         Ok(store)
     }
@@ -52,7 +56,11 @@ impl Store {
             secret_key: SECRET_KEY.to_owned(),
             bucket: BUCKET.to_owned(),
         };
-        self.running = Some(confman_dev_s3::serve(config).await.context("start the S3 server")?);
+        self.running = Some(
+            confman_dev_s3::serve(config)
+                .await
+                .context("start the S3 server")?,
+        );
         Ok(())
     }
 
@@ -60,7 +68,10 @@ impl Store {
     #[must_use]
     pub fn env(&self) -> BTreeMap<String, String> {
         [
-            ("CONFMAN_OBJECT_STORE_URL", format!("s3://{BUCKET}/{PREFIX}")),
+            (
+                "CONFMAN_OBJECT_STORE_URL",
+                format!("s3://{BUCKET}/{PREFIX}"),
+            ),
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
             ("AWS_REGION", "us-east-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
@@ -76,7 +87,12 @@ impl Store {
     /// # Errors
     /// The directory cannot be listed.
     pub fn snapshots(&self, group: &str) -> anyhow::Result<Vec<PathBuf>> {
-        let dir = self.root.join(BUCKET).join(PREFIX).join("snapshots").join(group);
+        let dir = self
+            .root
+            .join(BUCKET)
+            .join(PREFIX)
+            .join("snapshots")
+            .join(group);
         let mut found = Vec::new();
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -85,7 +101,10 @@ impl Store {
         };
         for entry in entries {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.ends_with(".snap") && !name.starts_with('.') {
                 found.push(path);
             }
@@ -100,8 +119,12 @@ impl Store {
     /// There is none of that id.
     pub fn snapshot(&self, group: &str, id: &str) -> anyhow::Result<PathBuf> {
         let found = self.snapshots(group)?;
-        let object = found.iter().find(|path| path.to_string_lossy().contains(id));
-        object.cloned().with_context(|| format!("no object of snapshot {id} among {found:?}"))
+        let object = found
+            .iter()
+            .find(|path| path.to_string_lossy().contains(id));
+        object
+            .cloned()
+            .with_context(|| format!("no object of snapshot {id} among {found:?}"))
     }
 }
 
@@ -112,7 +135,9 @@ impl Store {
 pub fn flip_bit(path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     let middle = bytes.len() / 2;
-    let Some(byte) = bytes.get_mut(middle) else { bail!("{} is empty", path.display()) };
+    let Some(byte) = bytes.get_mut(middle) else {
+        bail!("{} is empty", path.display())
+    };
     *byte ^= 0x10;
     std::fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
 }
@@ -124,5 +149,6 @@ pub fn flip_bit(path: &Path) -> anyhow::Result<()> {
 pub fn truncate(path: &Path) -> anyhow::Result<()> {
     let file = std::fs::OpenOptions::new().write(true).open(path)?;
     let length = file.metadata()?.len();
-    file.set_len(length / 2).with_context(|| format!("truncate {}", path.display()))
+    file.set_len(length / 2)
+        .with_context(|| format!("truncate {}", path.display()))
 }

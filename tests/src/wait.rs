@@ -23,7 +23,10 @@ where
             Err(complaint) => complaint,
         };
         if begin.elapsed() >= bound {
-            bail!("{what}: not within {:.1} s: {complaint:#}", bound.as_secs_f64());
+            bail!(
+                "{what}: not within {:.1} s: {complaint:#}",
+                bound.as_secs_f64()
+            );
         }
         tokio::time::sleep(PAUSE).await;
     }

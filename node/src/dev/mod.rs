@@ -1,1 +1,112 @@
-//! dev/mod
+//! `confman dev`: a whole cluster on one machine, for trying things out.
+//!
+//! It starts an S3 server on loopback and one `confman serve` child process per node, each configured by
+//! nothing but its environment, exactly as an operator would. `{dir}/dev.json` says all that a script needs.
+//!
+//! Promises:
+//! - Ctrl-C, SIGTERM and `confman dev stop` stop every child; when this process is killed the children end too,
+//!   because each reads a pipe that only this process holds open.
+//! - Nothing is restarted behind the user's back: a node that exits is reported and stays down until
+//!   `confman dev start`.
+//! - `--fresh` removes only what an earlier `confman dev` made, and only in a directory that carries its mark.
+//!
+//! It deliberately does not: listen beyond loopback, watch or heal nodes, or keep anything secret from the user
+//! who runs it (key and token lie in the directory, readable by that user only).
+//!
+//! Where to go next: [`layout`] knows every file name, [`plan`] what each node is told, [`fleet`] the processes,
+//! [`control`] the socket that the other terminal talks to, [`document`] `dev.json`.
+
+mod announce;
+mod control;
+mod document;
+mod fleet;
+mod keeper;
+mod layout;
+mod plan;
+mod ready;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// `confman dev` and its actions on a cluster that runs already.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = false)]
+pub struct DevArgs {
+    /// Where the cluster lives: data, logs, keys, dev.json
+    #[arg(long, default_value = "confman-dev", global = true, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// How to start it (without an action).
+    #[command(flatten)]
+    pub start: StartArgs,
+    /// What to do to a cluster that runs in another terminal.
+    #[command(subcommand)]
+    pub action: Option<DevAction>,
+}
+
+/// How to start a cluster.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Number of nodes [default: 3, or as the directory has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: Option<u16>,
+    /// Number of configuration groups, fixed at birth [default: 1, or as the directory has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub shards: Option<u32>,
+    /// An object store of yours instead of the built-in S3 server; its AWS_*, GOOGLE_* or AZURE_* come from the environment
+    #[arg(long, value_name = "URL")]
+    pub object_store: Option<String>,
+    /// First API port; node N serves the API on base + 100 (N-1) and peers on the next one; 0 chooses free ports
+    /// [default: 6100, or as the directory has it]
+    #[arg(long, value_name = "PORT")]
+    pub port_base: Option<u16>,
+    /// Start over: remove what an earlier `confman dev` made in the directory
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+/// What to do to one node, or to all of it, from another terminal.
+#[derive(Debug, Subcommand)]
+pub enum DevAction {
+    /// Kill one node at once (SIGKILL); its data stays
+    Kill(NodeArg),
+    /// Kill one node and remove its data, as when a disk is lost
+    Wipe(NodeArg),
+    /// Start one node again
+    Start(NodeArg),
+    /// Stop one node in its tracks (SIGSTOP): it neither answers nor closes connections
+    Pause(NodeArg),
+    /// Let a paused node go on (SIGCONT)
+    Resume(NodeArg),
+    /// Show the nodes
+    Status {
+        /// One JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop everything, or one node, gracefully (SIGTERM, then SIGKILL after ten seconds)
+    Stop {
+        /// Only this node
+        node: Option<String>,
+    },
+}
+
+/// One node by name.
+#[derive(Debug, Args)]
+pub struct NodeArg {
+    /// The node's name, for example node2 (or just 2)
+    pub node: String,
+}
+
+/// Runs `confman dev` to its end, or one action against a running one.
+///
+/// # Errors
+/// Everything that keeps the cluster from starting, each with a hint where there is a remedy.
+pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    match args.action {
+        None => run::start(&args.dir, &args.start).await,
+        Some(action) => control::send(&args.dir, action).await,
+    }
+}

@@ -1,0 +1,61 @@
+//! What `confman dev` prints when the cluster is ready: where it is, its key, and what to try next.
+
+use super::layout::Layout;
+use super::plan::{NodePlan, StorePlan};
+
+/// The text for a cluster that is ready.
+pub(super) fn ready(
+    layout: &Layout,
+    nodes: &[NodePlan],
+    store: &StorePlan,
+    api_key: &str,
+    seconds: f64,
+) -> String {
+    let mut text = format!("{} nodes are ready after {seconds:.1} s\n\n", nodes.len());
+    for node in nodes {
+        text.push_str(&format!(
+            "  {}   {}   peers {}\n",
+            node.name,
+            node.api_url(),
+            node.peer
+        ));
+    }
+    let endpoint = store
+        .env
+        .get("AWS_ENDPOINT_URL")
+        .map(|url| format!(" at {url}"))
+        .unwrap_or_default();
+    let endpoints: Vec<String> = nodes.iter().map(NodePlan::api_url).collect();
+    let last = nodes.last().map_or("node1", |node| node.name.as_str());
+    let dir = layout.root().display();
+    let dir_flag = if std::path::absolute("confman-dev").is_ok_and(|usual| usual == layout.root()) {
+        String::new()
+    } else {
+        format!(" --dir {dir}")
+    };
+    text.push_str(&format!(
+        "
+  object store   {}{endpoint}
+  data, logs     {dir}
+  API key        {api_key}   (admin; kept in {})
+
+Try next, in another terminal:
+
+  export CONFMAN_ENDPOINTS={}
+  export CONFMAN_API_KEY={api_key}
+  confman put web/frontend/greeting '\"hello\"'
+  confman get web/frontend/greeting
+  confman import DIR                 # a directory tree, for example a git checkout
+  confman status
+  confman snapshot                   # to the object store, now
+  confman dev{dir_flag} wipe {last}       # lose a disk
+  confman dev{dir_flag} start {last}      # it comes back from the store
+
+Ctrl-C stops it; a second run finds its data; --fresh starts over.
+",
+        store.url,
+        layout.api_key().display(),
+        endpoints.join(","),
+    ));
+    text
+}

@@ -1,0 +1,346 @@
+//! The nodes of a running `confman dev` and what can be done to each.
+//!
+//! Nothing here starts a node by itself. What a node does unasked, it exits; the fleet then tells once, with the end
+//! of the node's log, and keeps it down.
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::document::Document;
+use super::keeper::Keeper;
+use super::layout::Layout;
+use super::plan::NodePlan;
+
+/// How long a node may take to stop when asked.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How much of a log's end is looked at, and how much of it is shown.
+const LOG_TAIL_BYTES: u64 = 16 * 1024;
+const LOG_TAIL_LINES: usize = 6;
+
+/// All nodes; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Fleet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    program: PathBuf,
+    layout: Layout,
+    document: Document,
+    nodes: Mutex<Vec<Slot>>,
+}
+
+struct Slot {
+    plan: NodePlan,
+    keeper: Option<Keeper>,
+    paused: bool,
+    /// The end of the present process was asked for, so it is no news.
+    expected: bool,
+}
+
+/// One node as `confman dev status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// `running`, `paused` or `down`.
+    pub state: String,
+    /// Its process id, the last one when it is down.
+    pub pid: Option<u32>,
+    /// Where it serves the API.
+    pub api_url: String,
+}
+
+impl Fleet {
+    /// A fleet of nodes that are not started yet.
+    pub(super) fn new(
+        program: PathBuf,
+        layout: Layout,
+        document: Document,
+        nodes: Vec<NodePlan>,
+    ) -> Self {
+        let slot = |plan| Slot {
+            plan,
+            keeper: None,
+            paused: false,
+            expected: false,
+        };
+        let nodes = Mutex::new(nodes.into_iter().map(slot).collect());
+        Self {
+            inner: Arc::new(Inner {
+                program,
+                layout,
+                document,
+                nodes,
+            }),
+        }
+    }
+
+    /// Starts every node.
+    pub(super) async fn start_all(&self) -> anyhow::Result<()> {
+        let mut slots = self.inner.nodes.lock().await;
+        for index in 0..slots.len() {
+            self.spawn(&mut slots, index)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node that is down.
+    pub(super) async fn start(&self, name: &str) -> anyhow::Result<String> {
+        let mut slots = self.inner.nodes.lock().await;
+        let index = find(&slots, name)?;
+        if let Some(keeper) = running(&slots[index]) {
+            bail!(
+                "{} runs already, as process {}",
+                slots[index].plan.name,
+                keeper.pid()
+            );
+        }
+        let pid = self.spawn(&mut slots, index)?;
+        Ok(format!("{} started, process {pid}", slots[index].plan.name))
+    }
+
+    fn spawn(&self, slots: &mut MutexGuard<'_, Vec<Slot>>, index: usize) -> anyhow::Result<u32> {
+        let slot = &mut slots[index];
+        let log = self.inner.layout.log(&slot.plan.name);
+        let keeper = Keeper::start(&self.inner.program, &slot.plan, &log)?;
+        let pid = keeper.pid();
+        slot.keeper = Some(keeper.clone());
+        slot.paused = false;
+        slot.expected = false;
+        tokio::spawn(self.clone().report_exit(index, keeper, log));
+        self.inner.document.write(&statuses(slots))?;
+        Ok(pid)
+    }
+
+    async fn report_exit(self, index: usize, keeper: Keeper, log: PathBuf) {
+        let Some(status) = keeper.wait().await else {
+            return;
+        };
+        let slots = self.inner.nodes.lock().await;
+        let slot = &slots[index];
+        if let Err(error) = self.inner.document.write(&statuses(&slots)) {
+            eprintln!("confman dev: {error:#}");
+        }
+        let same = slot
+            .keeper
+            .as_ref()
+            .is_some_and(|now| now.pid() == keeper.pid());
+        if same && !slot.expected {
+            let name = &slot.plan.name;
+            eprintln!(
+                "confman dev: {name} ended by itself: {}; it stays down",
+                describe(status)
+            );
+            for line in log_tail(&log) {
+                eprintln!("  {name}: {line}");
+            }
+            eprintln!(
+                "  hint: its whole log is {}; `confman dev start {name}` starts it again",
+                log.display()
+            );
+        }
+    }
+
+    /// Kills a node at once.
+    pub(super) async fn kill(&self, name: &str) -> anyhow::Result<String> {
+        let mut slots = self.inner.nodes.lock().await;
+        let index = find(&slots, name)?;
+        let slot = &mut slots[index];
+        let Some(keeper) = running(slot) else {
+            bail!("{} is down already", slot.plan.name)
+        };
+        slot.expected = true;
+        slot.paused = false;
+        keeper.signal(Signal::KILL).await;
+        keeper.wait().await;
+        Ok(format!(
+            "{} killed, process {}",
+            slot.plan.name,
+            keeper.pid()
+        ))
+    }
+
+    /// Kills a node, if it runs, and empties its data directory.
+    pub(super) async fn wipe(&self, name: &str) -> anyhow::Result<String> {
+        let mut slots = self.inner.nodes.lock().await;
+        let index = find(&slots, name)?;
+        let slot = &mut slots[index];
+        if let Some(keeper) = running(slot) {
+            slot.expected = true;
+            slot.paused = false;
+            keeper.signal(Signal::KILL).await;
+            keeper.wait().await;
+        }
+        self.inner.layout.wipe(&slot.plan.name)?;
+        Ok(format!(
+            "{} killed and {} emptied",
+            slot.plan.name,
+            slot.plan.data_dir.display()
+        ))
+    }
+
+    /// Stops a node in its tracks, or lets it go on.
+    pub(super) async fn pause(&self, name: &str, pause: bool) -> anyhow::Result<String> {
+        let mut slots = self.inner.nodes.lock().await;
+        let index = find(&slots, name)?;
+        let slot = &mut slots[index];
+        let Some(keeper) = running(slot) else {
+            bail!("{} is down", slot.plan.name)
+        };
+        keeper
+            .signal(if pause { Signal::STOP } else { Signal::CONT })
+            .await;
+        slot.paused = pause;
+        Ok(format!(
+            "{} {}",
+            slot.plan.name,
+            if pause { "paused" } else { "goes on" }
+        ))
+    }
+
+    /// Stops one node gracefully.
+    pub(super) async fn stop(&self, name: &str) -> anyhow::Result<String> {
+        let (keeper, name) = {
+            let mut slots = self.inner.nodes.lock().await;
+            let index = find(&slots, name)?;
+            let slot = &mut slots[index];
+            let Some(keeper) = running(slot) else {
+                bail!("{} is down already", slot.plan.name)
+            };
+            slot.expected = true;
+            slot.paused = false;
+            (keeper, slot.plan.name.clone())
+        };
+        Ok(stop_gracefully(&keeper, &name).await)
+    }
+
+    /// Stops every node gracefully, all at the same time; says how each ended.
+    pub(super) async fn stop_all(&self) -> Vec<String> {
+        let mut stopping = Vec::new();
+        for slot in self.inner.nodes.lock().await.iter_mut() {
+            if let Some(keeper) = running(slot) {
+                slot.expected = true;
+                slot.paused = false;
+                let name = slot.plan.name.clone();
+                stopping.push(async move { stop_gracefully(&keeper, &name).await });
+            }
+        }
+        futures::future::join_all(stopping).await
+    }
+
+    /// Every node's state.
+    pub(super) async fn status(&self) -> Vec<NodeStatus> {
+        statuses(&self.inner.nodes.lock().await)
+    }
+
+    /// Name and API address of the nodes that run now.
+    pub(super) async fn running(&self) -> Vec<NodePlan> {
+        let slots = self.inner.nodes.lock().await;
+        slots
+            .iter()
+            .filter(|slot| running(slot).is_some())
+            .map(|slot| slot.plan.clone())
+            .collect()
+    }
+}
+
+async fn stop_gracefully(keeper: &Keeper, name: &str) -> String {
+    keeper.signal(Signal::TERM).await;
+    // A paused process would never see the request.
+    keeper.signal(Signal::CONT).await;
+    match tokio::time::timeout(STOP_WAIT, keeper.wait()).await {
+        Ok(status) => format!(
+            "{name} stopped: {}",
+            status.map_or("end unknown".to_owned(), describe)
+        ),
+        Err(_) => {
+            keeper.signal(Signal::KILL).await;
+            keeper.wait().await;
+            format!(
+                "{name} did not stop within {} s and was killed",
+                STOP_WAIT.as_secs()
+            )
+        }
+    }
+}
+
+fn running(slot: &Slot) -> Option<Keeper> {
+    slot.keeper
+        .clone()
+        .filter(|keeper| keeper.exited().is_none())
+}
+
+fn find(slots: &[Slot], name: &str) -> anyhow::Result<usize> {
+    let wanted =
+        |slot: &Slot| slot.plan.name == name || slot.plan.name.strip_prefix("node") == Some(name);
+    slots.iter().position(wanted).with_context(|| {
+        let names: Vec<&str> = slots.iter().map(|slot| slot.plan.name.as_str()).collect();
+        format!(
+            "no node is named {name}\nhint: there are {}",
+            names.join(", ")
+        )
+    })
+}
+
+fn statuses(slots: &[Slot]) -> Vec<NodeStatus> {
+    let status = |slot: &Slot| {
+        let state = match (running(slot).is_some(), slot.paused) {
+            (true, false) => "running",
+            (true, true) => "paused",
+            (false, _) => "down",
+        };
+        NodeStatus {
+            name: slot.plan.name.clone(),
+            state: state.to_owned(),
+            pid: slot.keeper.as_ref().map(Keeper::pid),
+            api_url: slot.plan.api_url(),
+        }
+    };
+    slots.iter().map(status).collect()
+}
+
+/// How a process ended, in words.
+pub(super) fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "end unknown".to_owned(),
+    }
+}
+
+/// The last lines of a node's log.
+pub(super) fn log_tail(path: &Path) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // The log is a help, not a need: without it the exit itself is still told.
+    let bytes = read().unwrap_or_default();
+    let mut last = VecDeque::new();
+    for line in String::from_utf8_lossy(&bytes)
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+    {
+        if last.len() == LOG_TAIL_LINES {
+            last.pop_front();
+        }
+        last.push_back(line.to_owned());
+    }
+    last.into()
+}
