@@ -1,0 +1,125 @@
+//! `confman key`: makes, lists and revokes API keys in a file. No server is asked.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Role;
+use super::error::KeysError;
+use super::file::{create_key, list_keys, revoke_key, role_from_word, role_to_word};
+
+/// The key could not be made, listed or revoked.
+const EXIT_FAILED: u8 = 1;
+/// What was asked for is wrong.
+const EXIT_USAGE: u8 = 2;
+
+/// Make, list and revoke API keys in a file.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a key and print it: this once, and never again. Only its hash is kept
+    Create {
+        /// Who holds it; the actor in the audit history
+        #[arg(long)]
+        name: String,
+        /// What it may do: admin, publisher, editor or viewer
+        #[arg(long, value_parser = role_from_word)]
+        role: Role,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List names and roles
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take a key away; running nodes refuse it within about a second
+    Revoke {
+        /// The key's name
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The keys file
+    #[arg(long, env = "CONFMAN_API_KEYS_FILE")]
+    file: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what `confman key` was asked for. 0: done; 1: failed; 2: the name is wrong.
+#[must_use]
+pub fn run(args: KeyArgs) -> ExitCode {
+    match act(args.action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}\nhint: {}", error.hint());
+            ExitCode::from(match error {
+                KeysError::Name { .. } => EXIT_USAGE,
+                _ => EXIT_FAILED,
+            })
+        }
+    }
+}
+
+fn act(action: Action) -> Result<(), KeysError> {
+    match action {
+        Action::Create { name, role, common } => {
+            let key = create_key(&common.file, &name, role)?;
+            if common.json {
+                print_json(&json!({"name": name, "role": role_to_word(role), "key": key}));
+            } else {
+                println!("{key}");
+            }
+            eprintln!(
+                "made the key `{name}` ({}) and kept its hash in {}; the key itself is not kept",
+                role_to_word(role),
+                common.file.display()
+            );
+        }
+        Action::List { common } => {
+            let keys = list_keys(&common.file)?;
+            if common.json {
+                print_json(&json!({"items": keys, "nextCursor": null}));
+                return Ok(());
+            }
+            let mut table = comfy_table::Table::new();
+            table
+                .load_style(comfy_table::presets::NOTHING)
+                .set_header(["NAME", "ROLE", "CREATED"]);
+            for key in keys {
+                table.add_row([
+                    key.name,
+                    role_to_word(key.role).to_owned(),
+                    format!("{:.6}", key.created_at),
+                ]);
+            }
+            println!("{table}");
+        }
+        Action::Revoke { name, common } => {
+            let key = revoke_key(&common.file, &name)?;
+            if common.json {
+                print_json(&json!(key));
+            }
+            eprintln!("revoked the key `{name}` ({})", role_to_word(key.role));
+        }
+    }
+    Ok(())
+}
+
+fn print_json(document: &serde_json::Value) {
+    println!("{document:#}");
+}
