@@ -156,6 +156,16 @@ pub(crate) fn from_json(field: &str, value: &RawValue, value_type: Option<ValueT
     Ok(Content { value_type, bytes })
 }
 
+/// Bytes that must fit their type.
+pub(crate) fn from_bytes(field: &str, bytes: Vec<u8>, value_type: ValueType) -> Result<Content, Failure> {
+    let mut checker = Checker::new(value_type);
+    checker
+        .push(&bytes)
+        .and_then(|()| checker.finish())
+        .map_err(|failure| failure.field(field))?;
+    Ok(Content { value_type, bytes })
+}
+
 /// Base64 text as bytes.
 pub(crate) fn from_base64(field: &str, text: &str) -> Result<Vec<u8>, Failure> {
     BASE64

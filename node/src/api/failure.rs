@@ -78,6 +78,24 @@ impl Failure {
         self
     }
 
+    /// As found inside something: the field's name gets a prefix.
+    #[must_use]
+    pub(crate) fn inside(mut self, prefix: &str) -> Self {
+        if let Some(field) = &mut self.0.problem.field {
+            field.insert_str(0, prefix);
+        }
+        self
+    }
+
+    /// The same problem, for a place that only has it by reference.
+    pub(crate) fn again(&self) -> Self {
+        Self(Box::new(Inner {
+            problem: self.0.problem.clone(),
+            headers: self.0.headers.clone(),
+            cause: self.0.cause.clone(),
+        }))
+    }
+
     /// With a status that is finer than the kind's own.
     #[must_use]
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
@@ -107,6 +125,11 @@ impl Failure {
     /// What the log shall say beyond the problem's detail.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
+    }
+
+    /// Whether the body was too large.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.0.problem.kind() == Some(ProblemKind::PayloadTooLarge)
     }
 
     /// The problem's detail.

@@ -10,7 +10,78 @@
 //! - know openraft, the peer protocol or the data directory: all that is behind [`backend::Backend`];
 //! - terminate TLS; retry a write on its own (the client's idempotency key is for that).
 //!
-//! Where to go next: [`endpoints`] (the table), [`call`] (what happens around every request), `config.rs` (reads
-//! and writes of entries), [`serve`] (the listener with its limits).
+//! Where to go next: [`endpoints`] (the table), `call.rs` (what happens around every request), `config.rs` (reads
+//! and writes of entries), [`serve`] (the listener with its limits), [`limits`] (every bound).
 
+use std::sync::Arc;
+
+use axum::Router;
+
+use self::access::Keyring;
+use self::backend::Backend;
+use self::forward::Forwarder;
+use self::limits::Budgets;
+use self::limits::Limits;
+
+pub mod access;
+mod audit;
 pub mod backend;
+mod batch;
+mod body;
+mod call;
+mod config;
+mod content;
+mod download;
+pub mod endpoints;
+mod failure;
+mod forward;
+mod headers;
+mod json;
+pub mod limits;
+mod namespaces;
+mod names;
+mod operate;
+mod query;
+mod read;
+mod render;
+pub mod serve;
+mod upload;
+mod write;
+
+/// Gives 16 bytes that nobody else gets: request ids and uploads are named by them.
+pub type IdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
+
+/// What all requests share.
+pub(crate) struct Api {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) keys: Arc<dyn Keyring>,
+    pub(crate) limits: Limits,
+    pub(crate) budgets: Budgets,
+    pub(crate) forwarder: Forwarder,
+    ids: IdSource,
+}
+
+impl Api {
+    /// An id for a request.
+    pub(crate) fn new_id(&self) -> String {
+        hex::encode((self.ids)())
+    }
+
+    /// An id for an upload.
+    pub(crate) fn new_upload_id(&self) -> [u8; 16] {
+        (self.ids)()
+    }
+}
+
+/// The API of a node as a router, to be served by [`serve::serve`].
+pub fn router(backend: Arc<dyn Backend>, keys: Arc<dyn Keyring>, limits: Limits, ids: IdSource) -> Router {
+    let budgets = Budgets::new(&limits);
+    endpoints::routes(&Arc::new(Api {
+        backend,
+        keys,
+        limits,
+        budgets,
+        forwarder: forward::forwarder(),
+        ids,
+    }))
+}

@@ -7,17 +7,12 @@
 //! Does not: touch the file system (names are ids there); escape for a terminal (whoever prints does).
 
 use confman_client::wire::ProblemKind;
+use confman_store::names;
 
 use super::failure::Failure;
 
-/// Longest namespace path in bytes.
-pub(crate) const NAMESPACE_BYTES_MAX: usize = 1024;
-/// Longest segment of a namespace in bytes.
-pub(crate) const SEGMENT_BYTES_MAX: usize = 255;
-/// Deepest namespace.
-pub(crate) const SEGMENTS_MAX: usize = 32;
-/// Longest key in bytes.
-pub(crate) const KEY_BYTES_MAX: usize = 1024;
+/// Deepest namespace: one write makes at most that many.
+pub(crate) const SEGMENTS_MAX: usize = 64;
 
 /// What a path under `/api/v1/config/` names.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +40,7 @@ pub(crate) fn config_path(raw: &str) -> Result<ConfigPath, Failure> {
 
 /// Decodes a raw namespace path, segment by segment.
 pub(crate) fn namespace_path(raw: &str) -> Result<String, Failure> {
-    let mut path = String::with_capacity(raw.len().min(NAMESPACE_BYTES_MAX));
+    let mut path = String::with_capacity(raw.len().min(names::NAMESPACE_BYTES_MAX));
     for (i, segment) in raw.split('/').enumerate() {
         let segment = decode("namespace", segment)?;
         if segment.contains('/') {
@@ -61,69 +56,23 @@ pub(crate) fn namespace_path(raw: &str) -> Result<String, Failure> {
     Ok(path)
 }
 
-/// The rules for a decoded namespace path.
+/// The rules for a decoded namespace path: the store's, and a bound on its depth.
 pub(crate) fn check_namespace(path: &str) -> Result<(), Failure> {
-    if path.is_empty() {
-        return Err(bad("namespace", "the namespace is empty"));
-    }
-    if path.len() > NAMESPACE_BYTES_MAX {
-        return Err(bad(
-            "namespace",
-            format!("the namespace has {} bytes, at most {NAMESPACE_BYTES_MAX} are allowed", path.len()),
-        ));
-    }
-    let mut segments = 0;
-    for segment in path.split('/') {
-        segments += 1;
-        if segments > SEGMENTS_MAX {
-            return Err(bad(
-                "namespace",
-                format!("the namespace has more than {SEGMENTS_MAX} segments"),
-            ));
-        }
-        if segment.is_empty() {
-            return Err(bad("namespace", "a namespace segment is empty")
-                .hint("no slash at the start or end, and no two in a row"));
-        }
-        if segment.len() > SEGMENT_BYTES_MAX {
-            return Err(bad(
-                "namespace",
-                format!(
-                    "a namespace segment has {} bytes, at most {SEGMENT_BYTES_MAX} are allowed",
-                    segment.len()
-                ),
-            ));
-        }
-        check_part("namespace", segment)?;
+    names::check_namespace(path).map_err(|e| bad(e.what, e.to_string()))?;
+    if path.split('/').count() > SEGMENTS_MAX {
+        return Err(bad("namespace", format!("namespace has more than {SEGMENTS_MAX} segments")));
     }
     Ok(())
 }
 
-/// The rules for a decoded key.
+/// The rules for a decoded key: the store's, and no `.` or `..` between slashes, because keys become file names in
+/// an export.
 pub(crate) fn check_key(key: &str) -> Result<(), Failure> {
-    if key.is_empty() {
-        return Err(bad("key", "the key is empty"));
+    names::check_key(key).map_err(|e| bad(e.what, e.to_string()))?;
+    match key.split('/').find(|part| matches!(*part, "." | "..")) {
+        Some(part) => Err(bad("key", format!("key has the part {part:?}"))),
+        None => Ok(()),
     }
-    if key.len() > KEY_BYTES_MAX {
-        return Err(bad(
-            "key",
-            format!("the key has {} bytes, at most {KEY_BYTES_MAX} are allowed", key.len()),
-        ));
-    }
-    key.split('/').try_for_each(|part| check_part("key", part))
-}
-
-fn check_part(field: &'static str, part: &str) -> Result<(), Failure> {
-    if part == "." || part == ".." {
-        return Err(bad(field, format!("the {field} holds the part {part:?}")));
-    }
-    if let Some(c) = part.chars().find(|c| c.is_control()) {
-        return Err(bad(
-            field,
-            format!("the {field} holds the control character U+{:04X}", u32::from(c)),
-        ));
-    }
-    Ok(())
 }
 
 /// Strict percent-decoding to UTF-8; `+` is itself.
@@ -163,6 +112,8 @@ fn bad(field: &'static str, detail: impl Into<String>) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use confman_store::names::KEY_BYTES_MAX;
+    use confman_store::names::SEGMENT_BYTES_MAX;
     use proptest::prelude::*;
 
     use super::*;

@@ -1,5 +1,8 @@
 //! Query parameters, strictly: what is not known, given twice or not decodable is refused by name.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
 use super::failure::Failure;
 
 /// Items of a page when the client does not say.
@@ -64,6 +67,11 @@ impl Query {
         }
     }
 
+    /// `cursor`: the name that the last page ended with.
+    pub(crate) fn cursor(&self) -> Result<Option<String>, Failure> {
+        self.get("cursor").map(read_cursor).transpose()
+    }
+
     /// A switch: `true` or `false`, `false` when absent.
     pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Failure> {
         match self.get(name) {
@@ -72,6 +80,20 @@ impl Query {
             Some(_) => Err(Failure::invalid(name, format!("{name} is true or false"))),
         }
     }
+}
+
+/// An opaque cursor that holds `text`.
+pub(crate) fn cursor(text: &str) -> String {
+    BASE64.encode(text)
+}
+
+/// What [`cursor`] made.
+pub(crate) fn read_cursor(text: &str) -> Result<String, Failure> {
+    let bytes = BASE64.decode(text).ok();
+    bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|text| !text.is_empty() && !text.contains('\0'))
+        .ok_or_else(|| Failure::invalid("cursor", "the cursor is none that this API gave").hint("pass nextCursor of the page before, unchanged"))
 }
 
 /// Form decoding: `+` is a space.

@@ -1,0 +1,169 @@
+//! Request bodies: read piece by piece, never longer than allowed, never slower than allowed.
+//!
+//! Promises: a body ends in bounded time (an idle limit, and a least rate after a grace) and bounded memory (the
+//! caller names the limit; what exceeds a few hundred KiB draws on the shared budget).
+
+use std::pin::Pin;
+
+use axum::body::Body;
+use axum::body::BodyDataStream;
+use bytes::Bytes;
+use bytes::BytesMut;
+use futures::StreamExt as _;
+use http::HeaderMap;
+use http::StatusCode;
+use http::header;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::limits::Budgets;
+use super::limits::Limits;
+
+/// What is read without drawing on the budget.
+const FREE_BYTES: u64 = 256 << 10;
+
+/// A body that has not been read to its end.
+pub(crate) struct BodyReader {
+    stream: Pin<Box<BodyDataStream>>,
+    /// What the client announced.
+    pub(crate) announced: Option<u64>,
+    expects_continue: bool,
+    received: u64,
+    polled: bool,
+    ended: bool,
+    begun: Instant,
+    limits: Limits,
+}
+
+impl BodyReader {
+    pub(crate) fn new(headers: &HeaderMap, body: Body, limits: &Limits) -> Self {
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok());
+        Self {
+            stream: Box::pin(body.into_data_stream()),
+            announced,
+            expects_continue: headers.contains_key(header::EXPECT),
+            received: 0,
+            polled: false,
+            ended: false,
+            begun: Instant::now(),
+            limits: limits.clone(),
+        }
+    }
+
+    /// The next piece, `None` at the end. Cancel-safe: a piece is either returned or still to come.
+    pub(crate) async fn next(&mut self, bytes_max: u64) -> Result<Option<Bytes>, Failure> {
+        if self.announced.is_some_and(|announced| announced > bytes_max) {
+            return Err(too_large(bytes_max));
+        }
+        if !self.polled {
+            self.polled = true;
+            self.begun = Instant::now();
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        let piece = match tokio::time::timeout_at(self.deadline(), self.stream.next()).await {
+            Err(_) => return Err(too_slow()),
+            Ok(None) => {
+                self.ended = true;
+                return Ok(None);
+            }
+            Ok(Some(Err(e))) => {
+                self.ended = true;
+                return Err(Failure::invalid("body", format!("the body could not be read: {e}")));
+            }
+            Ok(Some(Ok(piece))) => piece,
+        };
+        self.received = self.received.saturating_add(piece.len() as u64);
+        if self.received > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        Ok(Some(piece))
+    }
+
+    /// The whole body, at most `bytes_max`.
+    pub(crate) async fn collect(&mut self, bytes_max: u64, budgets: &Budgets) -> Result<Collected, Failure> {
+        let mut permit = None;
+        if let Some(announced) = self.announced
+            && announced > FREE_BYTES
+            && announced <= bytes_max
+        {
+            permit = Some(budgets.json(announced).await?);
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = self.next(bytes_max).await? {
+            if permit.is_none() && (bytes.len() + piece.len()) as u64 > FREE_BYTES {
+                permit = Some(budgets.json(bytes_max).await?);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(Collected {
+            bytes: bytes.freeze(),
+            _permit: permit,
+        })
+    }
+
+    /// Reads on after an early answer, so that the client gets to read it instead of a reset connection. Bounded in
+    /// bytes and time; a client that waits for `100 Continue` has not begun to send.
+    pub(crate) async fn drain(&mut self, bytes_max: u64) {
+        if self.ended || (self.expects_continue && !self.polled) {
+            return;
+        }
+        if self.announced.is_some_and(|announced| announced > bytes_max) {
+            return;
+        }
+        let _ = tokio::time::timeout(self.limits.drain_timeout, async {
+            let mut seen = self.received;
+            while let Some(Ok(piece)) = self.stream.next().await {
+                seen = seen.saturating_add(piece.len() as u64);
+                if seen > bytes_max {
+                    return;
+                }
+            }
+            self.ended = true;
+        })
+        .await;
+    }
+
+    /// Whether there was a body at all, as far as the head says.
+    pub(crate) fn is_announced_empty(&self) -> bool {
+        self.announced == Some(0)
+    }
+
+    /// The body for somebody else to read, with the limits on top.
+    pub(crate) fn into_stream(self, bytes_max: u64) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+        futures::stream::try_unfold(self, move |mut reader| async move {
+            match reader.next(bytes_max).await {
+                Ok(Some(piece)) => Ok(Some((piece, reader))),
+                Ok(None) => Ok(None),
+                Err(failure) => Err(std::io::Error::other(failure.detail().to_owned())),
+            }
+        })
+    }
+
+    /// When the next piece must have come.
+    fn deadline(&self) -> Instant {
+        let idle = Instant::now() + self.limits.body_idle_timeout;
+        let seconds = self.received / self.limits.body_rate_min.max(1);
+        let rate = self.begun + self.limits.body_grace + std::time::Duration::from_secs(seconds);
+        idle.min(rate)
+    }
+}
+
+/// A body in memory, with its share of the budget.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) bytes: Bytes,
+    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+fn too_large(bytes_max: u64) -> Failure {
+    Failure::too_large(format!("the body has more than {bytes_max} bytes"))
+}
+
+fn too_slow() -> Failure {
+    Failure::invalid("body", "the body did not come in time").status(StatusCode::REQUEST_TIMEOUT)
+}

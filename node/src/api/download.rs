@@ -1,0 +1,76 @@
+//! Large values on their way out: part by part, never whole in memory.
+//!
+//! Promises: `Content-Length` is the value's size; a part that is gone (the value was replaced more than a minute ago)
+//! or unreadable breaks the connection, so that a short body is never taken for the value.
+
+use std::io;
+
+use axum::body::Body;
+use bytes::Bytes;
+use bytes::BytesMut;
+use confman_store::StateHandle;
+use confman_store::records::BlobRef;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::failure::Failure;
+use super::read;
+
+/// A body of the blob's parts; the place is given back when the body ends.
+pub(crate) fn body(state: StateHandle, blob: BlobRef, request_id: String, place: OwnedSemaphorePermit) -> Body {
+    struct Going {
+        state: StateHandle,
+        blob: BlobRef,
+        next: u32,
+        request_id: String,
+        _place: OwnedSemaphorePermit,
+    }
+    let going = Going {
+        state,
+        blob,
+        next: 0,
+        request_id,
+        _place: place,
+    };
+    Body::from_stream(futures::stream::try_unfold(going, |mut going| async move {
+        if going.next >= going.blob.parts {
+            return Ok(None);
+        }
+        match part(&going.state, &going.blob, going.next).await {
+            Ok(Some(bytes)) => {
+                going.next += 1;
+                Ok(Some((bytes, going)))
+            }
+            Ok(None) => {
+                tracing::warn!(
+                    request_id = going.request_id,
+                    part = going.next,
+                    parts = going.blob.parts,
+                    "download broken off: the value was replaced meanwhile"
+                );
+                Err(io::Error::other("the value was replaced meanwhile"))
+            }
+            Err(failure) => {
+                let cause = failure.cause().unwrap_or_default();
+                tracing::warn!(request_id = going.request_id, part = going.next, cause, "download broken off");
+                Err(io::Error::other("the value could not be read"))
+            }
+        }
+    }))
+}
+
+/// The whole value in memory, for what has a bound; `None` when it was replaced meanwhile.
+pub(crate) async fn collect(state: &StateHandle, blob: &BlobRef) -> Result<Option<Bytes>, Failure> {
+    let mut whole = BytesMut::with_capacity(usize::try_from(blob.size).unwrap_or_default());
+    for i in 0..blob.parts {
+        let Some(bytes) = part(state, blob, i).await? else {
+            return Ok(None);
+        };
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(Some(whole.freeze()))
+}
+
+async fn part(state: &StateHandle, blob: &BlobRef, i: u32) -> Result<Option<Bytes>, Failure> {
+    let blob = blob.clone();
+    read::blocking(state, move |state| state.read_part(&blob, i)).await
+}

@@ -1,0 +1,132 @@
+//! Every bound of the API, and what of it is shared between requests.
+//!
+//! Promises: the number of requests, of large bodies in memory and of uploads in flight is bounded whatever clients
+//! do; who does not fit is told to come back, never queued without end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+use super::failure::Failure;
+
+/// Largest JSON body of a put, and largest value that is answered as JSON.
+pub const JSON_BYTES_MAX: u64 = 16 << 20;
+/// The unit of the memory budget.
+const BUDGET_UNIT_BYTES: u64 = 1 << 20;
+
+/// The bounds of one listener.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest value, as raw body.
+    pub value_bytes_max: u64,
+    /// Requests at once; more are answered 503.
+    pub requests_max: usize,
+    /// Connections at once; more wait to be accepted.
+    pub connections_max: usize,
+    /// Memory for JSON bodies and values above a few hundred KiB, all requests together.
+    pub json_memory_bytes_max: u64,
+    /// Uploads and downloads of staged values at once.
+    pub transfers_max: usize,
+    /// Header fields of a request.
+    pub header_count_max: usize,
+    /// Bytes of names and values of a request's headers, and of its target.
+    pub header_bytes_max: usize,
+    /// For the head of a request, and between requests of one connection.
+    pub head_timeout: Duration,
+    /// Between two pieces of a body.
+    pub body_idle_timeout: Duration,
+    /// After this long a body must have come at [`Self::body_rate_min`].
+    pub body_grace: Duration,
+    /// Bytes a second.
+    pub body_rate_min: u64,
+    /// For requests in flight when the listener stops.
+    pub drain_timeout: Duration,
+}
+
+impl Limits {
+    /// The bounds of a node, with its largest value.
+    pub fn new(value_bytes_max: u64) -> Self {
+        Self {
+            value_bytes_max,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            value_bytes_max: 100 << 20,
+            requests_max: 1024,
+            connections_max: 4096,
+            json_memory_bytes_max: 64 << 20,
+            transfers_max: 16,
+            header_count_max: 100,
+            header_bytes_max: 32 << 10,
+            head_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(15),
+            body_grace: Duration::from_secs(30),
+            body_rate_min: 16 << 10,
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What requests share.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    requests: Arc<Semaphore>,
+    json: Arc<Semaphore>,
+    json_units: u32,
+    transfers: Arc<Semaphore>,
+    wait: Duration,
+}
+
+impl Budgets {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let json_units = units(limits.json_memory_bytes_max).max(1);
+        Self {
+            requests: Arc::new(Semaphore::new(limits.requests_max)),
+            json: Arc::new(Semaphore::new(json_units as usize)),
+            json_units,
+            transfers: Arc::new(Semaphore::new(limits.transfers_max)),
+            wait: limits.drain_timeout,
+        }
+    }
+
+    /// A place among the requests, or 503 at once.
+    pub(crate) fn request(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.requests)
+            .try_acquire_owned()
+            .map_err(|_| Failure::busy("this node has as many requests in flight as it takes"))
+    }
+
+    /// Memory for `bytes` of JSON, waited for a bounded time.
+    pub(crate) async fn json(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Failure> {
+        let units = units(bytes).clamp(1, self.json_units);
+        self.acquire(&self.json, units, "too many large JSON bodies are in flight").await
+    }
+
+    /// A place among the transfers, waited for a bounded time.
+    pub(crate) async fn transfer(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        self.acquire(&self.transfers, 1, "too many large values are in flight").await
+    }
+
+    async fn acquire(
+        &self,
+        semaphore: &Arc<Semaphore>,
+        units: u32,
+        detail: &'static str,
+    ) -> Result<OwnedSemaphorePermit, Failure> {
+        match tokio::time::timeout(self.wait, Arc::clone(semaphore).acquire_many_owned(units)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Failure::busy(detail)),
+        }
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,154 @@
+//! Namespaces: `/api/v1/namespaces` and one of them at `/api/v1/namespaces/{path}`.
+//!
+//! Promises: deleting a namespace deletes all below it and audits every key; a deletion that is cut off is gone on
+//! with by sending it again.
+
+use std::sync::Arc;
+
+use confman_client::wire::List;
+use confman_client::wire::ProblemKind;
+use confman_store::NamespaceItem;
+use confman_store::command::Answer as Applied;
+use confman_store::command::CreateNamespace;
+use confman_store::command::DeleteNamespace;
+use confman_store::command::Op;
+use http::StatusCode;
+
+use super::Api;
+use super::call;
+use super::call::Call;
+use super::failure::Answer;
+use super::failure::Failure;
+use super::names as rules;
+use super::query;
+use super::query::Query;
+use super::read;
+use super::render;
+use super::write;
+use super::write::WriteHead;
+
+const PREFIX: &str = "/api/v1/namespaces/";
+/// Says how many keys went with a namespace.
+const DELETED_KEYS: &str = "x-confman-deleted-keys";
+
+/// `GET /api/v1/namespaces`: all of them, or with `prefix` one and those below it.
+pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
+    let query = Query::parse(call.uri.query(), &["limit", "cursor", "prefix"])?;
+    let limit = query.limit()?;
+    let after = query.cursor()?;
+    let prefix = query.get("prefix").map(|prefix| prefix.trim_end_matches('/').to_owned());
+    let groups = match &prefix {
+        Some(prefix) => {
+            rules::check_namespace(prefix).map_err(|failure| failure.field("prefix"))?;
+            vec![api.backend.route(prefix)]
+        }
+        None => api.backend.config_groups(),
+    };
+    read::barrier_all(&call.headers, &groups).await?;
+    let mut found: Vec<NamespaceItem> = Vec::new();
+    for group in &groups {
+        let (prefix, after) = (prefix.clone(), after.clone());
+        let part = read::blocking(group.state(), move |state| {
+            state.list_namespaces(prefix.as_deref(), after.as_deref(), limit + 1)
+        });
+        found.extend(part.await?);
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next_cursor = found.last().filter(|_| more).map(|item| query::cursor(&item.path));
+    let items = found
+        .iter()
+        .map(|item| render::namespace(&item.path, &item.record, false))
+        .collect();
+    call::json(StatusCode::OK, &List { items, next_cursor })
+}
+
+/// `GET /api/v1/namespaces/{path}`.
+pub(crate) async fn get(api: &Arc<Api>, call: &mut Call) -> Answer {
+    let path = path(call)?;
+    let group = api.backend.route(&path);
+    read::barrier(&call.headers, &group).await?;
+    let position = group.state().applied();
+    let record = group.state().get_namespace(&path).map_err(Failure::internal)?;
+    let Some(record) = record else {
+        return Err(no_namespace(&path));
+    };
+    let mut response = call::json(StatusCode::OK, &render::namespace(&path, &record, true))?;
+    call::set_version(&mut response, api.backend.incarnation(), position.as_ref());
+    Ok(response)
+}
+
+/// `PUT /api/v1/namespaces/{path}`: makes it and those above it.
+pub(crate) async fn put(api: &Arc<Api>, call: &mut Call) -> Answer {
+    let path = path(call)?;
+    let head = WriteHead::read(call)?;
+    head.refuse_conditions()?;
+    let group = api.backend.route(&path);
+    if let Some(response) = write::elsewhere(api, call, &group, head.forward).await? {
+        return Ok(response);
+    }
+    let body = call.body()?.collect(1024, &api.budgets).await?;
+    if !matches!(body.bytes.trim_ascii(), b"" | b"{}") {
+        return Err(Failure::invalid("body", "a namespace is made without a body"));
+    }
+    let mut context = write::context(call);
+    if let Some(key) = &head.idempotency_key {
+        context.idempotency_key = Some(key.clone());
+        context.fingerprint = write::fingerprint(&[b"PUT namespace", path.as_bytes()]);
+    }
+    let op = Op::CreateNamespace(CreateNamespace { path: path.clone() });
+    let applied = write::propose(api, &call.uri, &group, context, op).await?;
+    let Some(Applied::NamespaceCreated(created)) = &applied.outcome.answer else {
+        return Err(write::unexpected(&applied.outcome));
+    };
+    let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
+    let record = created.record.clone().unwrap_or_default();
+    let mut response = call::json(status, &render::namespace(&path, &record, true))?;
+    write::mark(api, &mut response, &applied);
+    Ok(response)
+}
+
+/// `DELETE /api/v1/namespaces/{path}`: with all below it, in as many commands as it takes.
+pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
+    let path = path(call)?;
+    let head = WriteHead::read(call)?;
+    head.refuse_conditions()?;
+    let group = api.backend.route(&path);
+    if let Some(response) = write::elsewhere(api, call, &group, head.forward).await? {
+        return Ok(response);
+    }
+    let mut keys: u64 = 0;
+    for round in 0u64.. {
+        let mut context = write::context(call);
+        if let Some(key) = &head.idempotency_key {
+            // Each command has a key of its own, or the second would repeat the answer of the first.
+            context.idempotency_key = Some(if round == 0 { key.clone() } else { format!("{key}#{round}") });
+            context.fingerprint = write::fingerprint(&[b"DELETE namespace", path.as_bytes(), &round.to_le_bytes()]);
+        }
+        let op = Op::DeleteNamespace(DeleteNamespace { path: path.clone() });
+        let applied = write::propose(api, &call.uri, &group, context, op).await?;
+        let Some(Applied::NamespaceDeleted(deleted)) = &applied.outcome.answer else {
+            return Err(write::unexpected(&applied.outcome));
+        };
+        keys = keys.saturating_add(deleted.keys);
+        if !deleted.more {
+            let mut response = call::empty(StatusCode::NO_CONTENT);
+            call::set(&mut response, DELETED_KEYS, &keys.to_string());
+            write::mark(api, &mut response, &applied);
+            return Ok(response);
+        }
+    }
+    Err(Failure::internal("a namespace deletion without an end"))
+}
+
+/// The namespace that a call is about; a slash at its end does not matter.
+fn path(call: &Call) -> Result<String, Failure> {
+    Query::parse(call.uri.query(), &[])?;
+    let raw = call.rest(PREFIX);
+    rules::namespace_path(raw.strip_suffix('/').unwrap_or(raw))
+}
+
+pub(crate) fn no_namespace(path: &str) -> Failure {
+    Failure::new(ProblemKind::NotFound, format!("there is no namespace {path:?}"))
+}
