@@ -55,7 +55,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             reach: Duration::from_secs(10),
-            read: Duration::from_secs(60),
+            // One try of the repository may hang for a minute; this leaves room for the next.
+            read: Duration::from_secs(90),
             prefetch: 2,
             parallel: 2,
             // Sorted bulk inserts of 256-byte records fill a database of 1.8 times their size.
