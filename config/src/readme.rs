@@ -48,7 +48,7 @@ fn table(out: &mut String, title: &str, settings: &[&dyn Declared]) {
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
-        "{title}\n\n| variable | default | meaning |\n|---|---|---|"
+        "{title}\n\n| variable | default | meaning | values |\n|---|---|---|---|"
     );
     for setting in settings {
         let name = setting.name();
@@ -64,7 +64,7 @@ fn table(out: &mut String, title: &str, settings: &[&dyn Declared]) {
         };
         let _ = writeln!(
             out,
-            "| `{name}`{file} | {fallback} | {}: {} |",
+            "| `{name}`{file} | {fallback} | {} | {} |",
             setting.doc(),
             setting.expected().replace('|', "\\|")
         );

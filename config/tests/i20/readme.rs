@@ -38,8 +38,8 @@ fn i20_the_table_has_a_row_for_each_setting() {
     for row in table.lines().filter(|line| line.starts_with('|')) {
         assert_eq!(
             row.replace("\\|", "").matches('|').count(),
-            4,
-            "three columns: {row}"
+            5,
+            "four columns: {row}"
         );
     }
 }
@@ -59,6 +59,7 @@ fn i20_the_table_goes_between_its_marks_and_nowhere_else() {
     for wrong in [
         "no marks".to_owned(),
         format!("{END_MARK} {START_MARK}"),
+        format!("{END_MARK} {readme}"),
         START_MARK.to_owned(),
         format!("{readme}{readme}"),
     ] {

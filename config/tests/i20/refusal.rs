@@ -237,6 +237,12 @@ fn i20_elections_need_room_for_heartbeats() {
         ("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "300"),
     ])
     .expect("the remedy works");
+    resolve(&[("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "750")]).expect("three heartbeats");
+    let text = only_refusal(&[("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "749")]);
+    assert!(
+        text.contains("CONFMAN_ELECTION_TIMEOUT_MIN_MS is 749"),
+        "{text}"
+    );
     let text = only_refusal(&[("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "1500")]);
     assert!(
         text.contains("CONFMAN_ELECTION_TIMEOUT_MAX_MS is 1500"),
