@@ -1,210 +1,286 @@
 //! The object store under one prefix, in domain words.
+//!
+//! Promises:
+//! - every call ends: each try and the whole call have a time limit, retries are few and spread by chance;
+//! - an own write that succeeded while its answer was lost is recognised, by content, and never written twice nor
+//!   taken for somebody else's;
+//! - nothing is overwritten: an object is created where none is, and correctness never depends on the store honouring
+//!   conditions;
+//! - names that are not ours are ignored, counted, and never deleted;
+//! - errors say what to do ([`crate::Kind`]) and never hold a secret.
+//!
+//! Not here: what to keep or delete (`retention`), when to build (`trigger`), the format (`format`).
+//!
+//! Rooms: `open` (URL to store), `settings` (which variables are in force), `call` (time limits, retries),
+//! `classify` (their errors to ours), `create` (objects that must not exist yet), `upload` (large objects),
+//! `snapshots`, `cluster`, `probe`.
 
+mod call;
+mod classify;
+mod cluster;
+mod create;
+mod open;
+mod probe;
+mod settings;
+mod snapshots;
+mod upload;
+
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::error::{SnapshotError, StoreError};
-use crate::format::{Manifest, SnapshotReader};
-use crate::id::SnapshotId;
-use crate::lthash::Digest;
-use crate::model::{ClusterId, GroupId};
-use crate::record::SnapshotRecord;
+use crate::error::{Kind, StoreError};
 use crate::source::ChunkSource;
 
+pub use cluster::{Claim, ClusterObject};
+pub use probe::Probe;
+pub use settings::{SettingInForce, StoreSettings};
+pub use snapshots::{Listed, Listing, Uploaded, Verified};
+
+use call::StoreSlot;
+use settings::Secrets;
+
+/// Largest range that one read asks for: a chunk, or a manifest.
+const READ_BYTES_MAX: u64 = crate::format::limits::MANIFEST_BYTES_MAX;
+
+/// Time limits and sizes of a repository. The defaults suit stores near and far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryOptions {
+    /// How often one thing is tried.
+    pub tries: usize,
+    /// Pause before the second try; doubled for each further one, and spread by chance.
+    pub backoff: Duration,
+    /// Longest that one try of a small request may take.
+    pub small_try: Duration,
+    /// Longest that a small request may take with all its tries.
+    pub small_total: Duration,
+    /// Longest that one try of a transfer (a chunk, a part) may take.
+    pub transfer_try: Duration,
+    /// Longest that a transfer may take with all its tries.
+    pub transfer_total: Duration,
+    /// Longest that a listing may take.
+    pub list_total: Duration,
+    /// Objects of up to this size go in one request, larger ones in parts.
+    pub single_put_bytes_max: u64,
+    /// The size of a part; larger where an object would have too many.
+    pub part_bytes: u64,
+    /// Parts under way at a time.
+    pub parts_in_flight: usize,
+    /// Chunks that a verification reads ahead.
+    pub verify_prefetch: usize,
+}
+
+impl Default for RepositoryOptions {
+    fn default() -> Self {
+        Self {
+            tries: 3,
+            backoff: Duration::from_millis(200),
+            small_try: Duration::from_secs(8),
+            small_total: Duration::from_secs(20),
+            transfer_try: Duration::from_secs(60),
+            transfer_total: Duration::from_secs(180),
+            list_total: Duration::from_secs(60),
+            single_put_bytes_max: 16 << 20,
+            part_bytes: 8 << 20,
+            parts_in_flight: 2,
+            verify_prefetch: 2,
+        }
+    }
+}
+
 /// The store under one prefix. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Repository {
-    url: Arc<str>,
+    inner: Arc<Inner>,
 }
 
-/// The object that says which cluster owns a prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterObject {
-    /// Version of this object's format.
-    pub version: u32,
-    /// The cluster and incarnation.
-    #[serde(flatten)]
-    pub cluster: ClusterId,
-    /// When it was made, microseconds since 1970 UTC.
-    pub created_us: i64,
-    /// The node that made it.
-    pub created_by: String,
-    /// Random, so that its maker knows it again when a retried create answers "exists".
-    pub nonce: String,
+struct Inner {
+    slot: StoreSlot,
+    prefix: String,
+    url: String,
+    secrets: Secrets,
+    settings: StoreSettings,
+    options: RepositoryOptions,
 }
 
-/// How a claim of the prefix ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// The cluster object is ours, now or from before.
-    Ours,
-    /// Another cluster owns the prefix.
-    Foreign(Vec<ClusterId>),
-    /// A newer incarnation of this cluster owns the prefix.
-    Newer(ClusterId),
-}
-
-/// What a probe of the store learned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Probe {
-    /// Whether "create only if absent" is refused for an object that exists.
-    pub conditional_put: bool,
-    /// Whether what was put was found in a list at once.
-    pub list_after_put: bool,
-    /// Whether deleting is allowed; snapshots are kept for ever without it.
-    pub delete: bool,
-}
-
-/// An uploaded object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uploaded {
-    /// Its name relative to the prefix.
-    pub object: String,
-    /// Its size.
-    pub bytes: u64,
-}
-
-/// A snapshot that was read back and decoded to the end.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verified {
-    /// Its manifest.
-    pub manifest: Manifest,
-    /// BLAKE3 of the manifest's bytes.
-    pub manifest_blake3: Digest,
-    /// The size of its object.
-    pub object_bytes: u64,
-}
-
-/// One snapshot in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name.
-    pub id: SnapshotId,
-    /// Its object relative to the prefix.
-    pub object: String,
-    /// The size of its object.
-    pub bytes: u64,
-}
-
-/// The snapshots of one group that a listing showed, newest position first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// The snapshots.
-    pub snapshots: Vec<Listed>,
-    /// Objects whose names are not ours: ignored, counted, never deleted.
-    pub foreign: u64,
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("url", &self.inner.url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Repository {
-    /// Opens a store by URL; `{data}` in it stands for `data_dir`. `env` gives the `AWS_*` and similar variables.
+    /// Opens a store by URL: `file://`, `s3://`, `gs://`, `az://` or `memory://`. `{data}` in a `file://` URL stands for
+    /// `data_dir`. `env` gives the variables of the store's own kind (`AWS_*`, `GOOGLE_*`, `AZURE_*`); all others in it are
+    /// left alone. Nothing is asked of the store yet, save that the folder of a `file://` store is made.
     pub async fn open(
         url: &str,
         data_dir: &Path,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, StoreError> {
-        let _ = (url, data_dir, env.into_iter().count());
-        todo!()
+        Self::open_with(url, data_dir, env, RepositoryOptions::default()).await
+    }
+
+    /// [`Repository::open`] with other limits.
+    pub async fn open_with(
+        url: &str,
+        data_dir: &Path,
+        env: impl IntoIterator<Item = (String, String)>,
+        options: RepositoryOptions,
+    ) -> Result<Self, StoreError> {
+        open::open(url, data_dir, env.into_iter().collect(), options).await
+    }
+
+    /// A repository over a store that somebody else made, such as one that fails on purpose.
+    pub fn over(
+        store: Arc<dyn ObjectStore>,
+        prefix: &str,
+        url: &str,
+        options: RepositoryOptions,
+    ) -> Self {
+        Self::assemble(
+            StoreSlot::fixed(store),
+            prefix,
+            url,
+            Secrets::default(),
+            StoreSettings::default(),
+            options,
+        )
+    }
+
+    fn assemble(
+        slot: StoreSlot,
+        prefix: &str,
+        url: &str,
+        secrets: Secrets,
+        settings: StoreSettings,
+        options: RepositoryOptions,
+    ) -> Self {
+        let prefix = prefix.trim_matches('/').to_owned();
+        Self {
+            inner: Arc::new(Inner {
+                slot,
+                prefix,
+                url: url.to_owned(),
+                secrets,
+                settings,
+                options,
+            }),
+        }
     }
 
     /// The store's URL, without secrets.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.inner.url
     }
 
-    /// Writes, lists, reads and deletes an object of its own, to learn what the store honours.
-    pub async fn probe_short(&self) -> Result<Probe, StoreError> {
-        todo!()
+    /// Which of the store's own variables are in force, and which are not known and have no effect.
+    pub fn settings(&self) -> &StoreSettings {
+        &self.inner.settings
     }
 
-    /// Whether the store answers at all.
+    /// The limits.
+    pub fn options(&self) -> &RepositoryOptions {
+        &self.inner.options
+    }
+
+    /// Whether the store answers at all: a short listing.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        todo!()
+        let path = self.path(crate::paths::CLUSTERS)?;
+        self.small("list", crate::paths::CLUSTERS, move |store| {
+            let path = path.clone();
+            async move { store.list_with_delimiter(Some(&path)).await.map(|_| ()) }
+        })
+        .await
     }
 
-    /// Uploads a finished local snapshot file as a new object.
-    pub async fn put_snapshot(
+    /// The full path of an object that is named relative to the prefix.
+    fn path(&self, object: &str) -> Result<ObjectPath, StoreError> {
+        let full = if self.inner.prefix.is_empty() {
+            object.to_owned()
+        } else {
+            format!("{}/{object}", self.inner.prefix)
+        };
+        ObjectPath::parse(&full)
+            .map_err(|e| self.error(Kind::Bug, "name", object, e.to_string(), ""))
+    }
+
+    /// The name relative to the prefix of what a listing shows.
+    fn relative<'a>(&self, location: &'a ObjectPath) -> Option<&'a str> {
+        let full = location.as_ref();
+        if self.inner.prefix.is_empty() {
+            return Some(full);
+        }
+        full.strip_prefix(self.inner.prefix.as_str())?
+            .strip_prefix('/')
+    }
+
+    fn error(
         &self,
-        local: &Path,
-        group: &GroupId,
-        id: &SnapshotId,
-    ) -> Result<Uploaded, SnapshotError> {
-        let _ = (local, group, id);
-        todo!()
-    }
-
-    /// Opens a snapshot by name.
-    pub async fn open_snapshot(
-        &self,
-        group: &GroupId,
-        id: &SnapshotId,
-    ) -> Result<SnapshotReader, SnapshotError> {
-        let _ = (group, id);
-        todo!()
-    }
-
-    /// Opens the recorded snapshot and refuses any other.
-    pub async fn open_recorded(
-        &self,
-        record: &SnapshotRecord,
-    ) -> Result<SnapshotReader, SnapshotError> {
-        let _ = record;
-        todo!()
-    }
-
-    /// Reads a snapshot back and decodes it to the end.
-    pub async fn verify(
-        &self,
-        group: &GroupId,
-        id: &SnapshotId,
-    ) -> Result<Verified, SnapshotError> {
-        let _ = (group, id);
-        todo!()
-    }
-
-    /// The snapshots of one group.
-    pub async fn list_snapshots(&self, group: &GroupId) -> Result<Listing, StoreError> {
-        let _ = group;
-        todo!()
-    }
-
-    /// Deletes a snapshot; one that is not there is deleted.
-    pub async fn delete_snapshot(
-        &self,
-        group: &GroupId,
-        id: &SnapshotId,
-    ) -> Result<(), StoreError> {
-        let _ = (group, id);
-        todo!()
-    }
-
-    /// Makes the prefix this cluster's, or says whose it is.
-    pub async fn claim_cluster(&self, ours: &ClusterObject) -> Result<Claim, StoreError> {
-        let _ = ours;
-        todo!()
-    }
-
-    /// Every cluster object under the prefix, highest incarnation first.
-    pub async fn list_clusters(&self) -> Result<Vec<ClusterObject>, StoreError> {
-        todo!()
+        kind: Kind,
+        operation: &'static str,
+        object: &str,
+        detail: impl AsRef<str>,
+        hint: &str,
+    ) -> StoreError {
+        StoreError {
+            kind,
+            operation,
+            object: object.to_owned(),
+            url: self.inner.url.clone(),
+            detail: self.inner.secrets.redact(detail.as_ref()),
+            hint: hint.to_owned(),
+        }
     }
 }
 
 #[async_trait]
 impl ChunkSource for Repository {
     async fn size(&self, object: &str) -> Result<u64, StoreError> {
-        let _ = object;
-        todo!()
+        let path = self.path(object)?;
+        self.small("head", object, move |store| {
+            let path = path.clone();
+            async move { store.head(&path).await.map(|meta| meta.size) }
+        })
+        .await
     }
 
     async fn read(&self, object: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let _ = (object, range);
-        todo!()
+        let wanted = range.end.saturating_sub(range.start);
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        if wanted > READ_BYTES_MAX {
+            let detail = format!("{wanted} bytes at once are more than {READ_BYTES_MAX}");
+            return Err(self.error(Kind::Bug, "get", object, detail, ""));
+        }
+        let path = self.path(object)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (path, range) = (path.clone(), range.clone());
+            let bytes = self
+                .transfer("get", object, move |store| {
+                    let (path, range) = (path.clone(), range.clone());
+                    async move { store.get_range(&path, range).await }
+                })
+                .await?;
+            if bytes.len() as u64 == wanted {
+                return Ok(bytes);
+            }
+            if tries >= self.inner.options.tries {
+                let detail = format!("{} bytes came instead of {wanted}", bytes.len());
+                return Err(self.error(Kind::Damaged, "get", object, detail, ""));
+            }
+        }
     }
 }

@@ -1,0 +1,560 @@
+//! From a URL and the environment to a store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use object_store::ObjectStore;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, RetryConfig};
+use url::Url;
+
+use super::call::StoreSlot;
+use super::settings::{Chosen, Secrets, StoreSettings, choose};
+use super::{Repository, RepositoryOptions, classify};
+use crate::error::{Kind, StoreError};
+
+const DATA: &str = "{data}";
+const EXPECTED: &str = "expected file:///folder, file://{data}/folder, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \
+     memory://name";
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// An unfinished upload of a `file://` store that is older than this belongs to nobody any more.
+const STAGED_AGE_MAX: Duration = Duration::from_secs(3600);
+
+type Env = BTreeMap<String, String>;
+
+/// A store that was built, before anything was asked of it.
+struct Built {
+    store: Arc<dyn ObjectStore>,
+    prefix: String,
+    url: String,
+    chosen: Chosen,
+}
+
+pub(super) async fn open(
+    url: &str,
+    data_dir: &Path,
+    env: Env,
+    options: RepositoryOptions,
+) -> Result<Repository, StoreError> {
+    let (scheme, _) = url
+        .split_once("://")
+        .ok_or_else(|| wrong("", format!("not a URL: {EXPECTED}")))?;
+    match scheme {
+        "file" => file(url, data_dir, options).await,
+        "memory" => memory(url, options),
+        "s3" | "s3a" => remote(url, env, options, s3),
+        "gs" => remote(url, env, options, gcs),
+        "az" | "azure" | "abfs" | "abfss" => remote(url, env, options, azure),
+        _ => Err(wrong("", format!("unknown scheme {scheme:?}: {EXPECTED}"))),
+    }
+}
+
+/// A mistake in the URL or the variables.
+fn wrong(url: &str, detail: impl Into<String>) -> StoreError {
+    StoreError {
+        kind: Kind::Configuration,
+        operation: "open",
+        object: String::new(),
+        url: url.to_owned(),
+        detail: detail.into(),
+        hint: "correct CONFMAN_OBJECT_STORE_URL or the store's own variables".to_owned(),
+    }
+}
+
+async fn file(
+    url: &str,
+    data_dir: &Path,
+    options: RepositoryOptions,
+) -> Result<Repository, StoreError> {
+    let dir = file_path(url, data_dir)?;
+    let shown = Url::from_file_path(&dir).map_or_else(|()| url.to_owned(), String::from);
+    let made = {
+        let dir = dir.clone();
+        tokio::task::spawn_blocking(move || -> Result<LocalFileSystem, String> {
+            make_dir(&dir).map_err(|e| e.to_string())?;
+            sweep_staged(&dir);
+            Ok(LocalFileSystem::new_with_prefix(&dir)
+                .map_err(|e| e.to_string())?
+                .with_fsync(true))
+        })
+        .await
+    };
+    let store = made
+        .map_err(|e| wrong(&shown, e.to_string()))?
+        .map_err(|e| wrong(&shown, e))?;
+    let (secrets, settings) = (Secrets::default(), StoreSettings::default());
+    Ok(Repository::assemble(
+        StoreSlot::fixed(Arc::new(store)),
+        "",
+        &shown,
+        secrets,
+        settings,
+        options,
+    ))
+}
+
+fn file_path(url: &str, data_dir: &Path) -> Result<PathBuf, StoreError> {
+    let rest = url.strip_prefix("file://").unwrap_or_default();
+    if let Some(inside) = rest.strip_prefix(DATA) {
+        let data = std::path::absolute(data_dir).map_err(|e| wrong(url, e.to_string()))?;
+        return Ok(data.join(inside.trim_start_matches('/')));
+    }
+    if rest.contains(DATA) {
+        return Err(wrong(url, "{data} may only stand at the start of the path"));
+    }
+    if !rest.starts_with('/') {
+        return Err(wrong(
+            url,
+            "a file:// URL has three slashes and an absolute path",
+        ));
+    }
+    let parsed = Url::parse(url).map_err(|e| wrong(url, e.to_string()))?;
+    parsed
+        .to_file_path()
+        .map_err(|()| wrong(url, "it names no absolute path"))
+}
+
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Removes what killed uploads left in the folders of snapshots: `{id}.snap#{number}`. What cannot be removed stays: it is in
+/// nobody's way.
+fn sweep_staged(dir: &Path) {
+    let folders = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|e| e.path())
+            .collect()
+    };
+    let partitions = folders(&dir.join(crate::paths::SNAPSHOTS))
+        .into_iter()
+        .flat_map(|topic| folders(&topic));
+    for entry in partitions.flat_map(|p| std::fs::read_dir(p).into_iter().flatten().flatten()) {
+        let name = entry.file_name();
+        let staged = name
+            .to_str()
+            .and_then(|n| n.rsplit_once(".snap#"))
+            .is_some_and(|(id, number)| {
+                id.parse::<crate::SnapshotId>().is_ok()
+                    && !number.is_empty()
+                    && number.bytes().all(|b| b.is_ascii_digit())
+            });
+        let age = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .ok()
+            .and_then(|m| SystemTime::now().duration_since(m).ok());
+        if staged && age.is_some_and(|age| age > STAGED_AGE_MAX) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Stores in memory, by name, for as long as the process lives.
+static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+
+fn memory(url: &str, options: RepositoryOptions) -> Result<Repository, StoreError> {
+    let rest = url.strip_prefix("memory://").unwrap_or_default();
+    let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let store = {
+        let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.entry(name.to_owned()).or_default().clone()
+    };
+    let (secrets, settings) = (Secrets::default(), StoreSettings::default());
+    Ok(Repository::assemble(
+        StoreSlot::fixed(store),
+        prefix,
+        url,
+        secrets,
+        settings,
+        options,
+    ))
+}
+
+type Build = fn(&str, &Env, &RepositoryOptions) -> Result<Built, StoreError>;
+
+fn remote(
+    url: &str,
+    env: Env,
+    options: RepositoryOptions,
+    build: Build,
+) -> Result<Repository, StoreError> {
+    install_tls_provider();
+    check_remote_url(url)?;
+    let built = build(url, &env, &options)?;
+    let reopen = {
+        let (url, options) = (url.to_owned(), options.clone());
+        Box::new(move || build(&url, &env, &options).map(|built| built.store))
+    };
+    let slot = StoreSlot::reopening(built.store, reopen);
+    let secrets = built.chosen.secrets();
+    Ok(Repository::assemble(
+        slot,
+        &built.prefix,
+        &built.url,
+        secrets,
+        built.chosen.settings,
+        options,
+    ))
+}
+
+/// The process has one TLS provider, ring; whoever comes first installs it.
+fn install_tls_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error says that somebody else was quicker: there is only one provider in this program.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+fn check_remote_url(url: &str) -> Result<(), StoreError> {
+    // The URL is not shown in these errors: it may hold the very secret that is wrong in it.
+    let parsed = Url::parse(url).map_err(|e| wrong("", format!("{e}: {EXPECTED}")))?;
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(wrong(
+            "",
+            "the URL holds a user or password; credentials go in the store's own variables",
+        ));
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(wrong(
+            "",
+            "the URL has a ? or # part; settings go in the store's own variables",
+        ));
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err(wrong(url, "the URL names no bucket"));
+    }
+    Ok(())
+}
+
+fn split_bucket(url: &str) -> (String, String) {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    (bucket.to_owned(), prefix.trim_matches('/').to_owned())
+}
+
+fn retry_config() -> RetryConfig {
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(2),
+        base: 2.,
+    };
+    // Few tries at this level: they all use the same signature and credentials; ours above do not.
+    RetryConfig {
+        backoff,
+        max_retries: 2,
+        retry_timeout: Duration::from_secs(20),
+    }
+}
+
+fn client_options(options: &RepositoryOptions) -> ClientOptions {
+    ClientOptions::new()
+        .with_connect_timeout(CONNECT_MAX)
+        .with_timeout(options.transfer_try)
+}
+
+/// The variables of a family, each parsed by the store's own key type.
+fn variables<K: FromStr>(family: &str, url: &str, env: &Env) -> Result<Chosen, StoreError> {
+    // The URL says which bucket; a variable must not silently say another.
+    let bucket = |name: &str| {
+        ["bucket", "bucket_name", "container_name"]
+            .iter()
+            .any(|b| name.ends_with(b))
+    };
+    choose(family, env, |name| {
+        name.parse::<K>().is_ok() && !bucket(name)
+    })
+    .map_err(|e| wrong(url, e))
+}
+
+/// What the builder of a store says is wrong, without the secrets that it may quote.
+fn refused(url: &str, chosen: &Chosen, error: &object_store::Error) -> StoreError {
+    wrong(url, chosen.secrets().redact(&classify::text(error)))
+}
+
+fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreError> {
+    let chosen = variables::<AmazonS3ConfigKey>("AWS_", url, env)?;
+    let (bucket, prefix) = split_bucket(url);
+    let shown = format!("s3://{bucket}/{prefix}")
+        .trim_end_matches('/')
+        .to_owned();
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&bucket)
+        .with_retry(retry_config())
+        .with_client_options(client_options(options))
+        // Not every server knows the bulk delete.
+        .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true");
+    for (name, value) in &chosen.values {
+        if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let endpoint = ["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"]
+        .iter()
+        .find_map(|n| chosen.get(n));
+    if let Some(endpoint) = endpoint {
+        let allowed = chosen
+            .get("aws_allow_http")
+            .is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        match plain_http(endpoint).map_err(|e| wrong(&shown, e))? {
+            Plain::No => {}
+            Plain::Loopback => {
+                builder = builder
+                    .with_allow_http(true)
+                    .with_http_connector(LoopbackConnector(options.transfer_try));
+            }
+            Plain::Elsewhere if allowed => {
+                let key = AmazonS3ConfigKey::Client(ClientConfigKey::NoSystemCertificates);
+                builder = builder.with_allow_http(true).with_config(key, "true");
+            }
+            Plain::Elsewhere => {
+                let detail = "the endpoint is http and not on this machine: secrets and data would be readable on the \
+                     way. Use https, or say AWS_ALLOW_HTTP=true";
+                return Err(wrong(&shown, detail));
+            }
+        }
+    }
+    let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
+    Ok(Built {
+        store: Arc::new(store),
+        prefix,
+        url: shown,
+        chosen,
+    })
+}
+
+fn gcs(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreError> {
+    let chosen = variables::<GoogleConfigKey>("GOOGLE_", url, env)?;
+    let (bucket, prefix) = split_bucket(url);
+    let shown = format!("gs://{bucket}/{prefix}")
+        .trim_end_matches('/')
+        .to_owned();
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&bucket)
+        .with_retry(retry_config())
+        .with_client_options(client_options(options));
+    for (name, value) in &chosen.values {
+        if let Ok(key) = name.parse::<GoogleConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
+    Ok(Built {
+        store: Arc::new(store),
+        prefix,
+        url: shown,
+        chosen,
+    })
+}
+
+fn azure(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreError> {
+    let chosen = variables::<AzureConfigKey>("AZURE_", url, env)?;
+    let (container, prefix) = split_bucket(url);
+    let shown = format!("az://{container}/{prefix}")
+        .trim_end_matches('/')
+        .to_owned();
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_container_name(&container)
+        .with_retry(retry_config())
+        .with_client_options(client_options(options));
+    for (name, value) in &chosen.values {
+        if let Ok(key) = name.parse::<AzureConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
+    Ok(Built {
+        store: Arc::new(store),
+        prefix,
+        url: shown,
+        chosen,
+    })
+}
+
+/// Whether an endpoint speaks without TLS, and where.
+#[derive(Debug, PartialEq, Eq)]
+enum Plain {
+    No,
+    Loopback,
+    Elsewhere,
+}
+
+fn plain_http(endpoint: &str) -> Result<Plain, String> {
+    let parsed = Url::parse(endpoint).map_err(|e| format!("the endpoint is not a URL: {e}"))?;
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err("the endpoint holds a user or password".to_owned());
+    }
+    let loopback = match parsed.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    match parsed.scheme() {
+        "https" => Ok(Plain::No),
+        "http" if loopback => Ok(Plain::Loopback),
+        "http" => Ok(Plain::Elsewhere),
+        other => Err(format!(
+            "the endpoint has the scheme {other:?}, expected http or https"
+        )),
+    }
+}
+
+/// Connects to a server on this machine: no proxy, whatever the environment says, and no certificates to load.
+#[derive(Debug)]
+struct LoopbackConnector(Duration);
+
+impl HttpConnector for LoopbackConnector {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = reqwest::ClientBuilder::new()
+            .no_proxy()
+            .tls_certs_only(std::iter::empty())
+            .connect_timeout(CONNECT_MAX)
+            .timeout(self.0)
+            .build()
+            .map_err(|e| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(e),
+            })?;
+        Ok(HttpClient::new(client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        pairs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    async fn try_open(url: &str, pairs: &[(&str, &str)]) -> Result<Repository, StoreError> {
+        open(
+            url,
+            Path::new("/nowhere"),
+            env(pairs),
+            RepositoryOptions::default(),
+        )
+        .await
+    }
+
+    #[tokio::test]
+    async fn wrong_urls_are_configuration_errors_with_what_was_expected() {
+        for url in [
+            "",
+            "objects",
+            "ftp://host/x",
+            "file://objects",
+            "file:///a/{data}",
+            "s3://",
+            "s3:///prefix",
+        ] {
+            let error = try_open(url, &[]).await.unwrap_err();
+            assert_eq!(error.kind, Kind::Configuration, "{url}: {error}");
+            assert!(!error.hint.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn x18_no_error_about_a_url_or_an_endpoint_holds_its_secret() {
+        let endpoint = ("AWS_ENDPOINT_URL", "http://user:canary@127.0.0.1:1");
+        let plain = ("AWS_ENDPOINT_URL", "http://store.example");
+        let secret = ("AWS_SECRET_ACCESS_KEY", "canary-secret");
+        for (url, pairs) in [
+            ("s3://user:canary@bucket/x", vec![]),
+            ("s3://bucket/x?token=canary", vec![]),
+            ("s3://bucket/x", vec![endpoint]),
+            ("s3://bucket/x", vec![plain, secret]),
+            (
+                "s3://bucket/x",
+                vec![("AWS_ALLOW_HTTP", "canary-secret"), secret],
+            ),
+        ] {
+            let error = try_open(url, &pairs).await.unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn s3_opens_with_the_given_variables_and_says_which_count() {
+        let pairs = [
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+            ("AWS_ACCESS_KEY_ID", "canary-id"),
+            ("AWS_SECRET_ACCESS_KEY", "canary-secret"),
+            ("AWS_BUCKET", "another"),
+            ("AWS_PROFILE", "p"),
+            ("CONFMAN_X", "y"),
+        ];
+        let repository = try_open("s3://bucket/a/b/", &pairs).await.unwrap();
+        assert_eq!(repository.url(), "s3://bucket/a/b");
+        assert_eq!(repository.settings().ignored, ["AWS_BUCKET", "AWS_PROFILE"]);
+        assert!(!format!("{:?} {repository:?}", repository.settings()).contains("canary"));
+        try_open(
+            "s3://bucket",
+            &[
+                ("AWS_ENDPOINT_URL", "http://store.example"),
+                ("AWS_ALLOW_HTTP", "true"),
+            ],
+        )
+        .await
+        .unwrap();
+    }
+
+    #[test]
+    fn data_stands_for_the_data_directory() {
+        let path = |url| file_path(url, Path::new("/srv/with space%"));
+        assert_eq!(
+            path("file://{data}/objects").unwrap(),
+            Path::new("/srv/with space%/objects")
+        );
+        assert_eq!(path("file:///var/a%20b").unwrap(), Path::new("/var/a b"));
+    }
+
+    #[test]
+    fn c09_only_old_unfinished_uploads_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("snapshots/config/0");
+        std::fs::create_dir_all(&folder).unwrap();
+        let id = crate::SnapshotId {
+            index: 7,
+            incarnation: 1,
+            term: 2,
+            nonce: 3,
+        };
+        let old = SystemTime::now() - STAGED_AGE_MAX * 2;
+        let names = [
+            format!("{id}.snap"),
+            format!("{id}.snap#1"),
+            "x.snap#1".to_owned(),
+            format!("{id}.snap#1x"),
+        ];
+        for name in &names {
+            let file = std::fs::File::create(folder.join(name)).unwrap();
+            file.set_modified(old).unwrap();
+        }
+        std::fs::write(folder.join(format!("{id}.snap#2")), b"young").unwrap();
+        sweep_staged(dir.path());
+        let left = |name: &str| folder.join(name).exists();
+        assert!(!left(&names[1]));
+        assert!(
+            left(&names[0]) && left(&names[2]) && left(&names[3]) && left(&format!("{id}.snap#2"))
+        );
+    }
+}
