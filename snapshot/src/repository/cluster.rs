@@ -20,35 +20,18 @@ const CLUSTERS_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterObject {
-    /// Version of this object's format.
+    /// Version of this object's format: 1.
     pub version: u32,
-    /// The cluster's uuid.
-    pub uuid: String,
-    /// The incarnation.
-    pub incarnation: u64,
-    /// When it was made.
-    #[serde(with = "rfc3339")]
-    pub created_at: i64,
+    /// The cluster and incarnation.
+    #[serde(flatten)]
+    pub cluster: ClusterId,
+    /// When it was made, microseconds since 1970 UTC; RFC 3339 in the object.
+    #[serde(rename = "createdAt", with = "rfc3339")]
+    pub created_us: i64,
     /// The name of the node that made it.
     pub created_by: String,
-}
-
-impl ClusterObject {
-    /// The object of a cluster; `created_us` in microseconds since 1970 UTC.
-    pub fn new(cluster: &ClusterId, created_us: i64, created_by: impl Into<String>) -> Self {
-        Self {
-            version: VERSION,
-            uuid: cluster.uuid.clone(),
-            incarnation: cluster.incarnation,
-            created_at: created_us,
-            created_by: created_by.into(),
-        }
-    }
-
-    /// The cluster and incarnation.
-    pub fn cluster(&self) -> ClusterId {
-        ClusterId::new(self.uuid.clone(), self.incarnation)
-    }
+    /// Random, so that whoever reads two of them can tell who made which.
+    pub nonce: String,
 }
 
 /// How a claim of the prefix ended.
@@ -66,7 +49,7 @@ impl Repository {
     /// Makes the prefix this cluster's, or says whose it is. Does not depend on conditional writes: every cluster writes its
     /// own object and looks again; when two come at the same moment, both may withdraw, and one must ask again.
     pub async fn claim_cluster(&self, ours: &ClusterObject) -> Result<Claim, StoreError> {
-        let id = ours.cluster();
+        let id = ours.cluster.clone();
         id.check()
             .map_err(|e| self.error(Kind::Bug, "claim", "", e.to_string(), ""))?;
         let there = self.cluster_ids().await?;
@@ -168,10 +151,10 @@ impl Repository {
                 "use a newer version of confman",
             ));
         }
-        if paths::cluster(&cluster.cluster()) != object {
+        if paths::cluster(&cluster.cluster) != object {
             return Err(damaged(format!(
                 "it says {}, which is not its name",
-                cluster.cluster()
+                cluster.cluster
             )));
         }
         Ok(cluster)

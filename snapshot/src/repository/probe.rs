@@ -17,7 +17,9 @@ pub struct Probe {
     pub conditional_put: bool,
     /// Whether an object was listed as soon as it was put.
     pub list_after_put: bool,
-    /// Why deleting does not work, if so: snapshots stay for ever then.
+    /// Whether deleting is allowed; snapshots stay for ever without it.
+    pub delete: bool,
+    /// Why deleting does not work.
     pub delete_error: Option<String>,
 }
 
@@ -32,10 +34,12 @@ impl Repository {
         let learned = self.learn(&object, &content).await;
         let deleted = self.delete(&object).await;
         let (conditional_put, list_after_put) = learned?;
+        let delete_error = deleted.err().map(|e| e.to_string());
         Ok(Probe {
             conditional_put,
             list_after_put,
-            delete_error: deleted.err().map(|e| e.to_string()),
+            delete: delete_error.is_none(),
+            delete_error,
         })
     }
 
