@@ -83,7 +83,7 @@ pub(crate) fn listeners(
         let keys_name = declared::API_KEYS_FILE.name;
         reader.refuse(together(
             &[api_name, keys_name],
-            format!("{api_name} is {api} and {keys_name} is not set: without keys everybody who can connect could write"),
+            format!("{api_name} is {api} and {keys_name} is not set: without keys the API listens on loopback only"),
             format!("make a key with `confman key create --name admin --role admin --file keys.json` and set {keys_name}, or listen on 127.0.0.1"),
         ));
     }
@@ -94,7 +94,7 @@ pub(crate) fn listeners(
         let token_name = declared::CLUSTER_TOKEN.name;
         reader.refuse(together(
             &[peer_name, token_name],
-            format!("{peer_name} is {peer} and {token_name} is not set: without it everybody who can connect could pose as a node"),
+            format!("{peer_name} is {peer} and {token_name} is not set: without it nodes connect over loopback only"),
             format!("set {token_name} or {token_name}_FILE to the same secret on every node (`openssl rand -hex 32` makes one), or listen on 127.0.0.1"),
         ));
     }

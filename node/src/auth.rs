@@ -110,7 +110,7 @@ impl Keys {
             // Not the fault of the caller whose request happened to find it: the keys known so far stay.
             Err(error) => {
                 tracing::error!(
-                    path = %self.path.display(), %error, hint = error.hint(),
+                    path = %self.path.display(), error = error.problem(), hint = error.hint(),
                     "the API keys have changed and cannot be read: those known before stay in force"
                 );
                 watched.stamp = stamp;

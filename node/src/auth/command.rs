@@ -66,7 +66,7 @@ pub fn run(args: KeyArgs) -> ExitCode {
     match act(args.action) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}\nhint: {}", error.hint());
+            eprintln!("error: {error}");
             ExitCode::from(match error {
                 KeysError::Name { .. } => EXIT_USAGE,
                 _ => EXIT_FAILED,

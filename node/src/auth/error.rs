@@ -1,5 +1,6 @@
 //! What can be wrong with a keys file; each error names the file and the remedy.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,17 +12,15 @@ pub(super) const NAME_CHARS_MAX: usize = 64;
 pub(super) const NAME_RESERVED: &str = "anonymous";
 
 /// What is wrong with a keys file, or with what is to be done to it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum KeysError {
     /// There is no such file.
-    #[error("find the keys file {}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// Reading or writing it.
-    #[error("{action} the keys file {}: {source}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -31,7 +30,6 @@ pub enum KeysError {
         source: io::Error,
     },
     /// Its content.
-    #[error("read the keys file {}: {why}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -39,7 +37,6 @@ pub enum KeysError {
         why: String,
     },
     /// Who else could write it could make keys.
-    #[error("the keys file {} can be written by others (mode {mode:03o})", path.display())]
     WritableByOthers {
         /// The file.
         path: PathBuf,
@@ -47,15 +44,11 @@ pub enum KeysError {
         mode: u32,
     },
     /// A name that cannot be given to a key.
-    #[error(
-        "{name:?} is no name for a key: expected 1 to {NAME_CHARS_MAX} letters, digits, `.`, `_`, `@` or `-`, and not `{NAME_RESERVED}`"
-    )]
     Name {
         /// The name.
         name: String,
     },
     /// The name is taken.
-    #[error("the keys file {} already has a key named `{name}`", path.display())]
     NameTaken {
         /// The file.
         path: PathBuf,
@@ -63,7 +56,6 @@ pub enum KeysError {
         name: String,
     },
     /// There is no key of that name.
-    #[error("the keys file {} has no key named `{name}`", path.display())]
     NoSuchKey {
         /// The file.
         path: PathBuf,
@@ -71,14 +63,66 @@ pub enum KeysError {
         name: String,
     },
     /// There is no room for another.
-    #[error("the keys file {} has {KEYS_MAX} keys, and that is the limit", path.display())]
     Full {
         /// The file.
         path: PathBuf,
     },
 }
 
+impl std::error::Error for KeysError {}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nhint: {}", self.problem(), self.hint())
+    }
+}
+
 impl KeysError {
+    /// What is wrong, on one line; [`fmt::Display`] adds the hint.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        match self {
+            Self::Missing { path } => format!("find the keys file {}", path.display()),
+            Self::Io {
+                action,
+                path,
+                source,
+            } => {
+                format!("{action} the keys file {}: {source}", path.display())
+            }
+            Self::Content { path, why } => format!("read the keys file {}: {why}", path.display()),
+            Self::WritableByOthers { path, mode } => {
+                format!(
+                    "the keys file {} can be written by others (mode {mode:03o})",
+                    path.display()
+                )
+            }
+            Self::Name { name } => format!(
+                "{name:?} is no name for a key: expected 1 to {NAME_CHARS_MAX} letters, digits, \
+                 `.`, `_`, `@` or `-`, and not `{NAME_RESERVED}`"
+            ),
+            Self::NameTaken { path, name } => {
+                format!(
+                    "the keys file {} already has a key named `{name}`",
+                    path.display()
+                )
+            }
+            Self::NoSuchKey { path, name } => {
+                format!(
+                    "the keys file {} has no key named `{}`",
+                    path.display(),
+                    name.escape_debug()
+                )
+            }
+            Self::Full { path } => {
+                format!(
+                    "the keys file {} has {KEYS_MAX} keys, and that is the limit",
+                    path.display()
+                )
+            }
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> String {

@@ -263,7 +263,7 @@ fn names_that_cannot_stand_in_the_audit_history_are_refused() {
     for name in ["", "a b", "a/b", "é", "a\n", "anonymous", &"x".repeat(65)] {
         let error = create_key(&path, name, Role::Viewer).expect_err("refused");
         assert!(matches!(error, KeysError::Name { .. }), "{error}");
-        assert!(!error.to_string().contains('\n'), "{error}");
+        assert!(!error.problem().contains('\n'), "{error}");
     }
     assert!(!path.exists(), "no file is made for a key that is not");
     create_key(&path, "a.b-c_d@example.com", Role::Viewer).expect("a good name");

@@ -121,7 +121,7 @@ fn keys_finding(settings: &Settings) -> Option<Finding> {
     let error = Keys::load(settings.api_keys_file.as_deref()?).err()?;
     Some(Finding {
         names: vec![confman_config::catalog::API_KEYS_FILE.name.to_owned()],
-        problem: error.to_string(),
+        problem: error.problem(),
         hint: error.hint(),
     })
 }
