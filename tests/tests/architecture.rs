@@ -1,0 +1,167 @@
+//! The arrows between the packages, from what cargo itself says: who may depend on whom, and which foreign crate
+//! stays in which room (DESIGN.md, "Packages").
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Package to the packages of this workspace that it may use.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("confman-config", &[]),
+    ("confman-snapshot", &["confman-config"]),
+    ("confman-store", &["confman-config", "confman-snapshot"]),
+    (
+        "confman-bootstrap",
+        &["confman-config", "confman-snapshot", "confman-store"],
+    ),
+    ("confman-client", &["confman-config"]),
+    ("confman-dev-s3", &[]),
+    (
+        "confman-node",
+        &[
+            "confman-config",
+            "confman-snapshot",
+            "confman-store",
+            "confman-bootstrap",
+            "confman-client",
+            "confman-dev-s3",
+        ],
+    ),
+    // The scenarios drive the built program and use none of its code.
+    ("confman-tests", &["confman-dev-s3"]),
+];
+
+/// Foreign crate to the packages that may name it.
+const ROOMS: [(&str, &[&str]); 12] = [
+    ("openraft", &["confman-store", "confman-node"]),
+    ("raft-log", &["confman-store"]),
+    ("redb", &["confman-store"]),
+    ("axum", &["confman-node"]),
+    ("tonic", &["confman-node"]),
+    // confman-snapshot gives the object store an HTTP client that knows one TLS provider.
+    (
+        "reqwest",
+        &["confman-client", "confman-snapshot", "confman-tests"],
+    ),
+    ("object_store", &["confman-snapshot"]),
+    ("flate2", &["confman-snapshot"]),
+    ("zstd", &["confman-snapshot"]),
+    ("crc32fast", &["confman-snapshot"]),
+    ("blake3", &["confman-snapshot"]),
+    ("s3s-fs", &["confman-dev-s3"]),
+];
+
+/// Crates that DESIGN.md rules out, anywhere in the tree.
+const BANNED: [&str; 6] = ["bincode", "sled", "madsim", "figment", "rocksdb", "openssl"];
+
+fn metadata() -> Value {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--no-deps",
+        ])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .expect("run cargo metadata");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
+}
+
+/// Package to what it depends on outside of its tests.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let named = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().expect("dependencies");
+        let used = dependencies
+            .iter()
+            .filter(|dependency| dependency["kind"] != "dev");
+        let names = used.map(|dependency| dependency["name"].as_str().expect("name").to_owned());
+        (
+            package["name"].as_str().expect("name").to_owned(),
+            names.collect(),
+        )
+    };
+    packages.iter().map(named).collect()
+}
+
+#[test]
+fn arrows_between_packages_point_up_only() {
+    let dependencies = dependencies();
+    let arrows: BTreeMap<&str, &[&str]> = ARROWS.into();
+    let mut wrong = Vec::new();
+    for (package, used) in &dependencies {
+        let Some(allowed) = arrows.get(package.as_str()) else {
+            wrong.push(format!("{package} is not in DESIGN.md's picture"));
+            continue;
+        };
+        for name in used.iter().filter(|name| dependencies.contains_key(*name)) {
+            if !allowed.contains(&name.as_str()) {
+                wrong.push(format!("{package} may not use {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn foreign_crates_stay_in_their_rooms() {
+    let rooms: BTreeMap<&str, &[&str]> = ROOMS.into();
+    let mut wrong = Vec::new();
+    for (package, used) in dependencies() {
+        for name in used {
+            if rooms
+                .get(name.as_str())
+                .is_some_and(|allowed| !allowed.contains(&package.as_str()))
+            {
+                wrong.push(format!("{package} may not name {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn what_the_design_rules_out_is_not_in_the_tree() {
+    // The lock file, not `cargo metadata`: that wants every platform's crates on this machine.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
+    let lock = std::fs::read_to_string(path).expect("read Cargo.lock");
+    let names = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let found: Vec<&str> = names.filter(|name| BANNED.contains(name)).collect();
+    assert!(found.is_empty(), "{found:?}");
+    assert!(
+        lock.contains("name = \"openraft\""),
+        "this is not the lock file that it should be"
+    );
+}
+
+#[test]
+fn every_package_takes_the_lints_of_the_workspace() {
+    for package in dependencies().keys() {
+        let metadata = metadata();
+        let found = metadata["packages"]
+            .as_array()
+            .expect("packages")
+            .iter()
+            .find(|found| found["name"] == **package);
+        let manifest = found
+            .and_then(|found| found["manifest_path"].as_str())
+            .expect("manifest path");
+        let text = std::fs::read_to_string(manifest).expect("read manifest");
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{manifest} does not take the lints of the workspace"
+        );
+    }
+}

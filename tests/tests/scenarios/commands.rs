@@ -1,0 +1,342 @@
+//! The commands that a user types, against real nodes: get and put, import and export, and `confman dev` itself.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use confman_tests::binary;
+use confman_tests::cluster::{PATIENCE, Plan};
+use confman_tests::http::Api;
+use confman_tests::wait::wait_until;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+fn said(output: &Output) -> String {
+    let both = [output.stdout.clone(), output.stderr.clone()].concat();
+    format!("{}: {}", output.status, String::from_utf8_lossy(&both))
+}
+
+fn good(output: Output) -> anyhow::Result<String> {
+    ensure!(output.status.success(), "{}", said(&output));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn put_get_list_delete_audit_and_status_follow_the_leader() -> anyhow::Result<()> {
+    let cluster = Plan::new("commands").start().await?;
+    good(cluster.confman(&["put", "web/frontend/greeting", "\"hello\""])?)?;
+    let got = good(cluster.confman(&["get", "web/frontend/greeting", "--json"])?)?;
+    let entry: Value = serde_json::from_str(&got).with_context(|| got.clone())?;
+    assert_eq!(entry["value"], "hello");
+    assert_eq!(entry["version"], 1);
+    assert_eq!(entry["updatedBy"], "tester");
+    let list: Value = serde_json::from_str(&good(cluster.confman(&[
+        "list",
+        "web/frontend",
+        "--json",
+    ])?)?)?;
+    assert_eq!(list["items"][0]["key"], "greeting");
+    let status: Value = serde_json::from_str(&good(cluster.confman(&["status", "--json"])?)?)?;
+    assert!(status.to_string().contains("config/0"), "{status}");
+    good(cluster.confman(&["delete", "web/frontend/greeting"])?)?;
+    let gone = cluster.confman(&["get", "web/frontend/greeting"])?;
+    assert!(!gone.status.success());
+    let audit: Value = serde_json::from_str(&good(cluster.confman(&[
+        "audit",
+        "--namespace",
+        "web/frontend",
+        "--json",
+    ])?)?)?;
+    assert_eq!(audit["items"][0]["action"], "delete");
+    cluster.finish()
+}
+
+/// This repository itself goes in and comes out byte for byte; a second import changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_tree_is_imported_and_exported_byte_for_byte() -> anyhow::Result<()> {
+    let cluster = Plan::new("import").start().await?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let source_text = source.to_str().context("path is not text")?;
+    good(cluster.confman(&["import", source_text, "--namespace", "code"])?)?;
+    let again = cluster.confman(&["import", source_text, "--namespace", "code", "--json"])?;
+    good(again)?;
+    let out = cluster.dir()?.join("out");
+    good(cluster.confman(&[
+        "export",
+        out.to_str().context("path")?,
+        "--namespace",
+        "code",
+    ])?)?;
+    assert_eq!(tree(&source)?, tree(&out)?);
+    let entry = cluster
+        .api(0)
+        .get_json("/api/v1/config/code/lib.rs")
+        .await?;
+    assert_eq!(entry["version"], 1, "the second import made new versions");
+    cluster.finish()
+}
+
+fn tree(root: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                found.insert(path.strip_prefix(root)?.to_owned(), std::fs::read(&path)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A running `confman dev` and its directory's document.
+struct Dev {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Dev {
+    fn command(dir: &Path) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary::confman()?);
+        command
+            .arg("dev")
+            .arg("--dir")
+            .arg(dir)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin");
+        Ok(command)
+    }
+
+    async fn start(dir: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        let mut child = Self::command(dir)?
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        let mut stdout = child.stdout.take().context("no stdout")?;
+        let dev = Self {
+            child,
+            dir: dir.to_owned(),
+        };
+        let said = tokio::task::spawn_blocking(move || -> anyhow::Result<String> {
+            let mut text = Vec::new();
+            let mut byte = [0];
+            // Until its last word: it goes on after that.
+            while !String::from_utf8_lossy(&text).contains("--fresh starts over") {
+                ensure!(
+                    stdout.read(&mut byte)? == 1,
+                    "it ended: {}",
+                    String::from_utf8_lossy(&text)
+                );
+                text.push(byte[0]);
+            }
+            // Kept open for as long as it writes.
+            std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        });
+        let said = tokio::time::timeout(PATIENCE * 2, said)
+            .await
+            .context("confman dev is not ready in time")???;
+        ensure!(said.contains("CONFMAN_API_KEY"), "{said}");
+        Ok(dev)
+    }
+
+    fn document(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&std::fs::read_to_string(
+            self.dir.join("dev.json"),
+        )?)?)
+    }
+
+    fn act(&self, args: &[&str]) -> anyhow::Result<Output> {
+        Ok(Self::command(&self.dir)?.args(args).output()?)
+    }
+
+    fn pids(&self) -> anyhow::Result<Vec<Pid>> {
+        let document = self.document()?;
+        let nodes = document["nodes"].as_array().context("no nodes")?;
+        nodes.iter().map(|node| pid(&node["pid"])).collect()
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("no pid")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    async fn wait_end(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        for _ in 0..2_000 {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::bail!("confman dev does not end")
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pid(value: &Value) -> anyhow::Result<Pid> {
+    let number = value.as_i64().with_context(|| format!("pid {value}"))?;
+    Pid::from_raw(i32::try_from(number)?).context("pid 0")
+}
+
+async fn all_gone(pids: &[Pid]) -> anyhow::Result<()> {
+    wait_until("every node is gone", Duration::from_secs(10), || async {
+        let left: Vec<&Pid> = pids
+            .iter()
+            .filter(|pid| test_kill_process(**pid).is_ok())
+            .collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_starts_damages_stops_and_finds_its_data_again() -> anyhow::Result<()> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("dev");
+    let mut dev = Dev::start(&dir, &["--port-base", "0"]).await?;
+    let document = dev.document()?;
+    let endpoints = document["endpoints"].clone();
+    let key = document["apiKey"].as_str().context("no key")?.to_owned();
+    let api = Api::new(endpoints[0].as_str().context("no endpoint")?, &key)?;
+    let put = api
+        .put("/api/v1/config/app/k", &json!("kept"))
+        .header("x-confman-forward", "true");
+    put.send().await?.expect(&[201])?;
+
+    good(dev.act(&["pause", "node2"])?)?;
+    assert!(good(dev.act(&["status"])?)?.contains("paused"));
+    good(dev.act(&["resume", "2"])?)?;
+    let before = dev.pids()?;
+    good(dev.act(&["kill", "node3"])?)?;
+    assert!(test_kill_process(before[2]).is_err());
+    let twice = dev.act(&["kill", "node3"])?;
+    assert!(
+        !twice.status.success() && said(&twice).contains("down"),
+        "{}",
+        said(&twice)
+    );
+    let unknown = dev.act(&["kill", "node9"])?;
+    assert!(
+        said(&unknown).contains("node1, node2, node3"),
+        "{}",
+        said(&unknown)
+    );
+    good(dev.act(&["wipe", "node3"])?)?;
+    let data = document["nodes"][2]["dataDir"]
+        .as_str()
+        .context("no dataDir")?;
+    assert_eq!(std::fs::read_dir(data)?.count(), 0);
+    good(dev.act(&["start", "node3"])?)?;
+    assert_ne!(
+        dev.pids()?[2],
+        before[2],
+        "dev.json keeps the old process id"
+    );
+    wait_until("the wiped node has the data again", PATIENCE, || async {
+        let node = api.at(endpoints[2].as_str().context("no endpoint")?);
+        let read = node
+            .get("/api/v1/config/app/k")
+            .send()
+            .await?
+            .expect(&[200])?
+            .json()?;
+        ensure!(read["value"] == "kept", "{read}");
+        Ok(())
+    })
+    .await?;
+    let second = Dev::command(&dir)?.output()?;
+    assert!(said(&second).contains("runs in"), "{}", said(&second));
+
+    let pids = dev.pids()?;
+    dev.signal(Signal::TERM)?;
+    assert!(dev.wait_end().await?.success());
+    all_gone(&pids).await?;
+
+    // Again, with nothing said: same ports, same key, same data.
+    let mut dev = Dev::start(&dir, &[]).await?;
+    let again = dev.document()?;
+    assert_eq!(
+        (&again["endpoints"], &again["apiKey"]),
+        (&endpoints, &json!(key))
+    );
+    let read = api
+        .get("/api/v1/config/app/k")
+        .send()
+        .await?
+        .expect(&[200])?
+        .json()?;
+    assert_eq!(read["value"], "kept");
+    let pids = dev.pids()?;
+    good(dev.act(&["stop"])?)?;
+    dev.wait_end().await?;
+    all_gone(&pids).await?;
+
+    // And from the beginning.
+    let dev = Dev::start(&dir, &["--fresh", "--port-base", "0", "--nodes", "1"]).await?;
+    let fresh = dev.document()?;
+    let api = Api::new(
+        fresh["endpoints"][0].as_str().context("no endpoint")?,
+        fresh["apiKey"].as_str().context("no key")?,
+    )?;
+    api.get("/api/v1/config/app/k")
+        .send()
+        .await?
+        .expect(&[404])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_of_dev_end_with_it_even_when_it_is_killed() -> anyhow::Result<()> {
+    let temp = tempfile::tempdir()?;
+    let mut dev = Dev::start(&temp.path().join("dev"), &["--port-base", "0"]).await?;
+    let pids = dev.pids()?;
+    dev.signal(Signal::KILL)?;
+    dev.wait_end().await?;
+    all_gone(&pids).await
+}
+
+/// What `dev.json` says is all that a script needs to start that node itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_in_dev_json_is_enough_to_be_that_node() -> anyhow::Result<()> {
+    let temp = tempfile::tempdir()?;
+    let dev = Dev::start(&temp.path().join("dev"), &["--port-base", "0"]).await?;
+    let document = dev.document()?;
+    let node = &document["nodes"][1];
+    kill_process(pid(&node["pid"])?, Signal::KILL)?;
+    wait_until("dev has seen it end", PATIENCE, || async {
+        let now = dev.document()?;
+        ensure!(now["nodes"][1]["running"] == false, "{}", now["nodes"][1]);
+        Ok(())
+    })
+    .await?;
+    let env: BTreeMap<String, String> = serde_json::from_value(node["env"].clone())?;
+    let mut child = Command::new(binary::confman()?)
+        .arg("serve")
+        .env_clear()
+        .envs(env)
+        .spawn()?;
+    let url = node["apiUrl"].as_str().context("no apiUrl")?;
+    let api = Api::new(url, document["apiKey"].as_str().context("no key")?)?;
+    let ready = wait_until("it is ready", PATIENCE, || async {
+        api.get("/health/ready").send().await?.expect(&[200])?;
+        Ok(())
+    })
+    .await;
+    child.kill()?;
+    child.wait()?;
+    ready
+}

@@ -1,0 +1,16 @@
+//! Whole-system scenarios: real `confman serve` processes, one file per subject.
+//!
+//! Each starts its own cluster and ends it; nothing is shared, so any of them runs alone.
+//! `CONFMAN_TEST_BINARY` names another program to test, `CONFMAN_TEST_KEEP` keeps the directory of one that failed.
+
+mod commands;
+mod consistency;
+mod crash;
+mod disk_loss;
+mod election;
+mod five_nodes;
+mod identity;
+mod settings;
+mod snapshot_cycle;
+mod store_faults;
+mod writes;

@@ -1,0 +1,119 @@
+//! The object store is down, for minutes if need be: ordinary writes go on, nothing is purged, and it heals.
+
+use confman_tests::agree;
+use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
+use confman_tests::load::{Load, LoadPlan};
+use confman_tests::wait::wait_until;
+use serde_json::json;
+
+use crate::crash::judge;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i18_writes_go_on_while_the_store_is_down_and_nothing_is_purged() -> anyhow::Result<()> {
+    let cluster = Plan::new("store-down")
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "300")
+        .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10")
+        .start()
+        .await?;
+    cluster.fill("app", "k", 400, "value").await?;
+    wait_until("a first snapshot", PATIENCE, || async {
+        let group = cluster.group(0, CONFIG).await?;
+        anyhow::ensure!(
+            group["snapshot"]["index"].as_u64().unwrap_or(0) > 300,
+            "{}",
+            group["snapshotError"]
+        );
+        Ok(())
+    })
+    .await?;
+    let recorded = |group: &serde_json::Value| group["snapshot"]["index"].as_u64().unwrap_or(0);
+
+    cluster.stop_store().await;
+    let load = Load::start(
+        &cluster,
+        &LoadPlan {
+            writers: 3,
+            readers: 1,
+            ..LoadPlan::default()
+        },
+    );
+    load.wait_progress(50, PATIENCE).await?;
+    let at_stop = recorded(&cluster.group(0, CONFIG).await?);
+    cluster.fill("app", "down", 1_500, "value").await?;
+    load.wait_progress(100, PATIENCE).await?;
+    wait_until("the failure shows in status", PATIENCE, || async {
+        for index in 0..3 {
+            if !cluster.group(index, CONFIG).await?["snapshotError"].is_null() {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("no snapshotError on any node")
+    })
+    .await?;
+    for index in 0..3 {
+        let group = cluster.group(index, CONFIG).await?;
+        assert!(
+            recorded(&group) <= at_stop + 400,
+            "a snapshot was recorded without a store: {group}"
+        );
+        assert!(
+            group["purgedIndex"].as_u64().unwrap() <= recorded(&group),
+            "{group}"
+        );
+        assert!(group["logEntries"].as_u64().unwrap() > 1_500, "{group}");
+        // A store that is down does not make a node unready.
+        cluster
+            .api(index)
+            .get("/health/ready")
+            .send()
+            .await?
+            .expect(&[200])?;
+    }
+    let history = load.stop().await?;
+    judge(&cluster, &history).await?;
+
+    cluster.resume_store().await?;
+    wait_until(
+        "a snapshot of all that, and the purge",
+        PATIENCE,
+        || async {
+            for index in 0..3 {
+                let group = cluster.group(index, CONFIG).await?;
+                anyhow::ensure!(
+                    recorded(&group) > at_stop + 1_500,
+                    "{} {}",
+                    group["snapshot"],
+                    group["snapshotError"]
+                );
+                anyhow::ensure!(
+                    group["purgedIndex"].as_u64().unwrap_or(0) > at_stop + 1_000,
+                    "{}",
+                    group["purgedIndex"]
+                );
+                anyhow::ensure!(
+                    group["snapshotError"].is_null(),
+                    "{}",
+                    group["snapshotError"]
+                );
+            }
+            Ok(())
+        },
+    )
+    .await?;
+    cluster.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i18_a_cluster_with_good_disks_starts_without_its_store() -> anyhow::Result<()> {
+    let cluster = Plan::new("cold-no-store").start().await?;
+    cluster.fill("app", "k", 100, "value").await?;
+    cluster.snapshot(CONFIG).await?;
+    cluster.kill_all()?;
+    cluster.stop_store().await;
+    cluster.start_all()?;
+    cluster.wait_all_ready().await?;
+    cluster.write("app/k", &json!("v")).await?;
+    agree::state_hashes(&cluster, CONFIG).await?;
+    cluster.resume_store().await?;
+    cluster.finish()
+}
