@@ -23,21 +23,38 @@ fn find() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os(OVERRIDE) {
         return Ok(path.into());
     }
-    let this = std::env::current_exe().context("find this executable")?;
-    // target/{profile}/deps/scenarios-hash, or target/{profile}/bench
-    let profile = this
-        .ancestors()
-        .skip(1)
-        .find(|dir| dir.file_name().is_some_and(|name| name != "deps"));
-    let profile = profile.context("this executable lies in no target directory")?;
+    let profile = profile_dir()?;
     let program = profile.join("confman");
     if !program.exists() {
-        build(profile)?;
+        build(&profile)?;
     }
     if !program.exists() {
         bail!("{} was built but is not there", program.display());
     }
     Ok(program)
+}
+
+/// The program, built anew where sources have changed: for measurements, which must not measure yesterday's.
+///
+/// # Errors
+/// It cannot be built.
+pub fn confman_rebuilt() -> anyhow::Result<PathBuf> {
+    if std::env::var_os(OVERRIDE).is_none() {
+        build(&profile_dir()?)?;
+    }
+    confman()
+}
+
+fn profile_dir() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe().context("find this executable")?;
+    // target/{profile}/deps/scenarios-hash
+    let profile = this
+        .ancestors()
+        .skip(1)
+        .find(|dir| dir.file_name().is_some_and(|name| name != "deps"));
+    Ok(profile
+        .context("this executable lies in no target directory")?
+        .to_owned())
 }
 
 /// `cargo test -p confman-tests` alone does not build the node's binary.

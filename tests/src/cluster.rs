@@ -531,13 +531,21 @@ impl Cluster {
     /// # Errors
     /// It fails or does not end in time.
     pub async fn snapshot(&self, group: &str) -> anyhow::Result<Value> {
+        self.snapshot_within(group, PATIENCE).await
+    }
+
+    /// [`Cluster::snapshot`] of a state so large that it takes longer.
+    ///
+    /// # Errors
+    /// It fails or does not end within `bound`.
+    pub async fn snapshot_within(&self, group: &str, bound: Duration) -> anyhow::Result<Value> {
         let leader = self.wait_leader(group).await?;
         let group_query = group.replace('/', "%2F");
         let path = format!("/api/v1/admin/snapshots?group={group_query}");
         let mut answer = self
             .api(leader)
             .post(&path, &json!({}))
-            .timeout(PATIENCE)
+            .timeout(bound)
             .send()
             .await?;
         if answer.status == 307 {
@@ -546,7 +554,7 @@ impl Cluster {
                 .api
                 .at(&base)
                 .post(&path, &json!({}))
-                .timeout(PATIENCE)
+                .timeout(bound)
                 .send()
                 .await?;
         }

@@ -1,6 +1,9 @@
 //! The arrows between the packages, from what cargo itself says: who may depend on whom, and which foreign crate
 //! stays in which room (DESIGN.md, "Packages").
 
+// Helpers of tests may fail loudly, as tests do.
+#![allow(clippy::expect_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -90,7 +90,7 @@ async fn a_large_value_comes_back_byte_for_byte_from_every_node() -> anyhow::Res
     let leader = cluster.wait_leader(CONFIG).await?;
     let mut random = confman_tests::random::Random::new(7);
     let bytes: Vec<u8> = (0..3_000_001)
-        .map(|_| u8::try_from(random.next() & 0xff).unwrap())
+        .map(|_| u8::try_from(random.draw() & 0xff).unwrap())
         .collect();
     let put = cluster
         .api(leader)

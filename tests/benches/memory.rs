@@ -1,0 +1,167 @@
+//! I6: the greatest memory of a node while it snapshots and while it restores a large state.
+//!
+//! `cargo bench -p confman-tests --bench memory -- --entries 1000000 --large 20`
+//!
+//! Three nodes; many values of 256 bytes and some of 100 MB; then a snapshot, then a lost disk. It prints one JSON
+//! document and ends with 1 when a node was ever more than the bound above its idle memory.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use confman_tests::agree;
+use confman_tests::binary;
+use confman_tests::cluster::{CONFIG, Cluster, Plan};
+use confman_tests::wait::wait_until;
+use serde_json::{Value, json};
+
+const SMALL_VALUE_BYTES: usize = 256;
+const LARGE_VALUE_BYTES: usize = 100 * 1024 * 1024;
+const BOUND_OVER_IDLE_KIB: u64 = 256 * 1024;
+const LONG: Duration = Duration::from_secs(900);
+
+fn argument(name: &str, default: usize) -> anyhow::Result<usize> {
+    let mut arguments = std::env::args();
+    while let Some(argument) = arguments.next() {
+        if argument == name {
+            let value = arguments
+                .next()
+                .with_context(|| format!("{name} needs a number"))?;
+            return value.parse().with_context(|| format!("{name} {value}"));
+        }
+    }
+    Ok(default)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let (entries, large) = (argument("--entries", 100_000)?, argument("--large", 2)?);
+    binary::confman_rebuilt()?;
+    let cluster = Plan::new("memory")
+        .env("CONFMAN_SNAPSHOT_ENABLED", "false")
+        .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10")
+        .env("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "1500")
+        .env("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "3000")
+        .start()
+        .await?;
+    let idle = memory(&cluster)?;
+    let begin = Instant::now();
+    fill(&cluster, entries, large).await?;
+    let filled = begin.elapsed();
+    agree::state_hashes(&cluster, CONFIG).await?;
+    let after_fill = memory(&cluster)?;
+
+    reset(&cluster)?;
+    let begin = Instant::now();
+    let taken = cluster.snapshot_within(CONFIG, LONG).await?;
+    let snapshot_took = begin.elapsed();
+    let while_snapshot = memory(&cluster)?;
+
+    let victim = cluster.follower(CONFIG).await?;
+    cluster.node(victim).kill()?;
+    cluster.node(victim).wipe()?;
+    reset(&cluster)?;
+    let begin = Instant::now();
+    cluster.node(victim).start()?;
+    wait_until("the node is back", LONG, || async {
+        let ready = cluster.api(victim).get("/health/ready").send().await?;
+        ready.expect(&[200])?;
+        Ok(())
+    })
+    .await?;
+    let restore_took = begin.elapsed();
+    agree::state_hashes(&cluster, CONFIG).await?;
+    let while_restore = memory(&cluster)?;
+    let restore = cluster.group(victim, CONFIG).await?["restore"].clone();
+
+    let idle_kib = idle.iter().map(|(now, _)| *now).max().context("no nodes")?;
+    let peak = |measured: &[(u64, u64)]| {
+        measured
+            .iter()
+            .map(|(_, peak)| *peak)
+            .max()
+            .unwrap_or_default()
+    };
+    let over_idle = |measured: &[(u64, u64)]| peak(measured).saturating_sub(idle_kib) / 1024;
+    let document = json!({
+        "entries": entries, "smallValueBytes": SMALL_VALUE_BYTES, "largeValues": large,
+        "largeValueBytes": LARGE_VALUE_BYTES, "fillSeconds": filled.as_secs_f64(),
+        "snapshotSeconds": snapshot_took.as_secs_f64(), "snapshot": taken,
+        "restoreSeconds": restore_took.as_secs_f64(), "restore": restore,
+        "idleMib": idle_kib / 1024, "boundOverIdleMib": BOUND_OVER_IDLE_KIB / 1024,
+        "peakOverIdleMib": {
+            "fill": over_idle(&after_fill), "snapshot": over_idle(&while_snapshot), "restore": over_idle(&while_restore),
+        },
+    });
+    println!("{document:#}");
+    let worst = [&after_fill, &while_snapshot, &while_restore]
+        .map(|measured| over_idle(measured))
+        .into_iter()
+        .max();
+    cluster.finish()?;
+    let within = worst.unwrap_or_default() <= BOUND_OVER_IDLE_KIB / 1024;
+    Ok(if within {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn memory(cluster: &Cluster) -> anyhow::Result<Vec<(u64, u64)>> {
+    cluster
+        .nodes()
+        .iter()
+        .filter(|node| node.pid().is_some())
+        .map(|node| node.memory_kib())
+        .collect()
+}
+
+fn reset(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster
+        .nodes()
+        .iter()
+        .filter(|node| node.pid().is_some())
+        .try_for_each(|node| node.reset_peak_memory())
+}
+
+async fn fill(cluster: &Cluster, entries: usize, large: usize) -> anyhow::Result<()> {
+    let per_namespace = 10_000;
+    for (place, from) in (0..entries).step_by(per_namespace).enumerate() {
+        let count = per_namespace.min(entries - from);
+        cluster
+            .fill(
+                &format!("small/n{place}"),
+                "k",
+                count,
+                &"v".repeat(SMALL_VALUE_BYTES - 8),
+            )
+            .await?;
+        if place % 10 == 0 {
+            eprintln!("{from} of {entries} entries");
+        }
+    }
+    let leader = cluster.wait_leader(CONFIG).await?;
+    for number in 0..large {
+        // Not compressible, and no two alike.
+        let mut random = confman_tests::random::Random::new(number as u64);
+        let bytes: Vec<u8> = (0..LARGE_VALUE_BYTES / 8)
+            .flat_map(|_| random.draw().to_le_bytes())
+            .collect();
+        let answer = cluster
+            .api(leader)
+            .ask(
+                reqwest::Method::PUT,
+                &format!("/api/v1/config/large/v{number}"),
+            )
+            .header("content-type", "application/octet-stream")
+            .timeout(LONG)
+            .body(bytes)
+            .send()
+            .await?
+            .expect(&[200, 201])?;
+        let size: Value = answer.json()?["size"].clone();
+        ensure!(size == LARGE_VALUE_BYTES, "stored {size} bytes");
+        eprintln!("{} of {large} large values", number + 1);
+    }
+    Ok(())
+}
