@@ -1,7 +1,31 @@
 //! A Confman node and the `confman` command.
+//!
+//! - [`serve`] assembles a node: [`formation`] and [`rejoin`] give it an identity, [`group`] is one Raft
+//!   group, [`node`] all of them, [`peer`] what nodes say to each other;
+//! - stateless executors work beside it: [`membership`] and [`manager`];
+//! - [`api`] is the HTTP API, [`cli`] and [`dev`] the commands.
+//!
+//! Promises: every change of state is a committed log entry; what a peer says is checked before Raft
+//! hears it; background work never delays a write.
 
+mod account;
 pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod dev;
+pub(crate) mod formation;
+pub(crate) mod forward;
+mod front;
+pub mod group;
+mod incoming;
+pub(crate) mod manager;
+pub(crate) mod membership;
+pub mod node;
+pub(crate) mod peer;
+mod readindex;
+pub(crate) mod rejoin;
+pub mod serve;
+mod stop;
+mod store_door;
 pub mod telemetry;
+mod watch;

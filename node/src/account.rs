@@ -1,0 +1,190 @@
+//! This node's own account of itself: status, readiness and the gauges of `/metrics`.
+//!
+//! Only what this node sees is said, and it is said as this node's view; what is not known is null.
+
+use std::collections::BTreeSet;
+
+use confman_bootstrap::report::{RestoreReport, Source};
+use confman_client::wire::{
+    GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, Readiness, ReplicaRole, RestoreSource,
+    RestoreStatus, SnapshotError, SnapshotStatus, StateHashStatus, Status, Time,
+};
+use confman_store::records::SnapshotFailure;
+use openraft::ServerState;
+
+use crate::api::backend::GroupBackend;
+use crate::group::Group;
+use crate::node::Node;
+
+/// What `GET /api/v1/status` answers.
+pub(crate) fn status(node: &Node) -> Status {
+    let failures = match node.meta().state().snapshot_failures() {
+        Ok(failures) => failures,
+        Err(error) => {
+            tracing::warn!("read snapshot failures: {error}");
+            Vec::new()
+        }
+    };
+    Status {
+        cluster_uuid: node.cluster().uuid.clone(),
+        incarnation: node.cluster().incarnation,
+        node: NodeRef { id: node.id(), name: node.name().to_owned() },
+        ready: readiness(node).ready,
+        groups: node.groups().map(|group| group_status(node, group, &failures)).collect(),
+    }
+}
+
+fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> GroupStatus {
+    let raft = group.metrics();
+    let stats = group.state().stats();
+    let log = group.state().log_stats();
+    let membership = raft.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let role = match raft.state {
+        ServerState::Leader => ReplicaRole::Leader,
+        ServerState::Candidate => ReplicaRole::Candidate,
+        ServerState::Follower if voters.contains(&node.id()) => ReplicaRole::Follower,
+        ServerState::Follower | ServerState::Learner | ServerState::Shutdown => ReplicaRole::Learner,
+    };
+    let leads = role == ReplicaRole::Leader;
+    let matched = |id: u64| {
+        if !leads {
+            return None;
+        }
+        if id == node.id() {
+            return raft.last_log_index;
+        }
+        raft.replication.as_ref()?.get(&id)?.as_ref().map(|log_id| log_id.index)
+    };
+    let members = membership
+        .nodes()
+        .map(|(id, member)| MemberStatus {
+            id: *id,
+            name: member.name.clone(),
+            role: if voters.contains(id) { MemberRole::Voter } else { MemberRole::Learner },
+            api_url: member.api_url.clone(),
+            peer_addr: member.peer_addr.clone(),
+            matched_index: matched(*id),
+        })
+        .collect();
+    let applied = stats.applied.as_ref().map_or(0, |p| p.index);
+    let name = group.id().to_string();
+    GroupStatus {
+        role,
+        term: raft.current_term,
+        leader: GroupBackend::leader(group).map(|l| LeaderRef { id: l.id, name: l.name, api_url: l.api_url }),
+        last_index: raft.last_log_index.unwrap_or(0),
+        committed_index: raft.local_committed.as_ref().map_or(0, |id| id.index).max(applied),
+        applied_index: applied,
+        purged_index: log.purged.as_ref().map_or(0, |p| p.index),
+        log_entries: log.entries,
+        log_bytes: log.bytes,
+        state_hash: StateHashStatus { index: applied, hash: stats.state_hash.to_string() },
+        snapshot: stats.last_snapshot.as_ref().map(|record| SnapshotStatus {
+            id: record.id.to_string(),
+            index: record.position.index,
+            time: Time::from_us(record.created_us),
+            verified: true,
+        }),
+        snapshot_error: failures
+            .iter()
+            .find(|f| f.task.as_ref().is_some_and(|t| t.group == name))
+            .map(snapshot_error),
+        restore: node.restore_report(group.id()).map(|report| restore_status(&report)),
+        members,
+        group: name,
+    }
+}
+
+/// Failures are recorded as `phase: message` with the remedy in a line of its own.
+fn snapshot_error(failure: &SnapshotFailure) -> SnapshotError {
+    let (text, hint) = match failure.error.split_once("\nhint: ") {
+        Some((text, hint)) => (text, Some(hint.to_owned())),
+        None => (failure.error.as_str(), None),
+    };
+    let (phase, message) = text.split_once(": ").unwrap_or(("record", text));
+    SnapshotError {
+        time: Time::from_us(failure.time_us),
+        phase: phase.to_owned(),
+        message: message.to_owned(),
+        hint,
+    }
+}
+
+fn restore_status(report: &RestoreReport) -> RestoreStatus {
+    RestoreStatus {
+        source: if report.source() == Source::Store { RestoreSource::Store } else { RestoreSource::Peer },
+        snapshot_id: report.snapshot.clone(),
+        snapshot_index: report.snapshot_index,
+        tail_entries: report.tail_entries,
+        seconds: report.seconds(),
+    }
+}
+
+/// What `GET /health/ready` answers.
+pub(crate) fn readiness(node: &Node) -> Readiness {
+    let groups: Vec<GroupReadiness> = node
+        .groups()
+        .map(|group| {
+            let reason = waits_for(node, group);
+            GroupReadiness { group: group.id().to_string(), ready: reason.is_none(), reason }
+        })
+        .collect();
+    let reason = node.retired(node.id());
+    Readiness {
+        ready: reason.is_none() && groups.iter().all(|g| g.ready),
+        node: Some(NodeRef { id: node.id(), name: node.name().to_owned() }),
+        reason,
+        groups,
+    }
+}
+
+/// What keeps a replica from being ready.
+fn waits_for(node: &Node, group: &Group) -> Option<String> {
+    let raft = group.metrics();
+    if let Err(fatal) = &raft.running_state {
+        return Some(crate::group::fatal_text(fatal));
+    }
+    if raft.current_leader.is_none() {
+        return Some("no leader is known".to_owned());
+    }
+    let applied = *group.state().applied_watch().borrow();
+    let committed = raft.local_committed.as_ref().map_or(0, |id| id.index);
+    if applied < committed {
+        return Some(format!("{} of {committed} entries applied", applied));
+    }
+    if !raft.membership_config.membership().voter_ids().any(|id| id == node.id()) {
+        return Some("a learner that is catching up".to_owned());
+    }
+    None
+}
+
+/// Sets the gauges that are read rather than counted.
+pub(crate) fn publish(node: &Node) {
+    for group in node.groups() {
+        let name = group.id().to_string();
+        let raft = group.metrics();
+        let stats = group.state().stats();
+        let log = group.state().log_stats();
+        let gauge = |metric: &'static str, value: f64| metrics::gauge!(metric, "group" => name.clone()).set(value);
+        gauge("confman_raft_term", raft.current_term as f64);
+        gauge("confman_raft_is_leader", f64::from(u8::from(raft.state.is_leader())));
+        gauge("confman_raft_has_leader", f64::from(u8::from(raft.current_leader.is_some())));
+        gauge("confman_raft_last_index", raft.last_log_index.unwrap_or(0) as f64);
+        gauge("confman_raft_committed_index", raft.local_committed.as_ref().map_or(0, |id| id.index) as f64);
+        gauge("confman_raft_applied_index", stats.applied.as_ref().map_or(0, |p| p.index) as f64);
+        gauge("confman_raft_purged_index", log.purged.as_ref().map_or(0, |p| p.index) as f64);
+        gauge("confman_log_entries", log.entries as f64);
+        gauge("confman_log_bytes", log.bytes as f64);
+        gauge("confman_snapshot_entries_since", stats.entries_since_snapshot as f64);
+        if let Some(record) = &stats.last_snapshot {
+            gauge("confman_snapshot_last_index", record.position.index as f64);
+            gauge("confman_snapshot_last_timestamp_seconds", record.created_us as f64 / 1e6);
+        }
+        // Equal hashes at equal positions: the first 48 bits are exact in a float.
+        let prefix = stats.state_hash.as_bytes().iter().take(6).fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
+        gauge("confman_state_hash_prefix", prefix as f64);
+        metrics::gauge!("confman_ready", "group" => name.clone())
+            .set(f64::from(u8::from(waits_for(node, group).is_none())));
+    }
+}

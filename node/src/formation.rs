@@ -1,0 +1,458 @@
+//! From a data directory to an identity: the loop around `confman_bootstrap::decide`.
+//!
+//! Facts are gathered, the pure table decides, this room acts and, while the decision is to wait,
+//! gathers again. A birth has two phases: the first member by name makes the identities and hands
+//! one to every other (`Prepare`); when every node has it on disk it says so (`Commence`), and only
+//! then does any group run. An id is therefore never handed out twice after a vote may have been
+//! cast under it (I14).
+//!
+//! Crash points: before `Prepare` is on every disk nothing has run, and the coordinator begins
+//! again with the same identities; after its own stage is complete, every member of the birth
+//! initializes its groups with the same first entry, which is harmless to repeat.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confman_bootstrap::{Decision, Verdict, decide};
+use confman_bootstrap::facts::{LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage as LocalStage};
+use confman_bootstrap::report::RestoreReport;
+use confman_config::Settings;
+use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
+use confman_store::datadir::{DataDir, Facts, Identity, IdentityState, MemberAtBirth};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::peer::client::{Channels, Purpose, with_deadline};
+use crate::peer::desk::{Birth, Desk, Stage};
+use crate::peer::{Refusal, proto};
+use crate::store_door::StoreDoor;
+
+const HELLO_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// How often the same reason for waiting is said again.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// What a start came to.
+pub(crate) enum Established {
+    /// Run the groups.
+    Run {
+        /// Who this node is.
+        identity: Identity,
+        /// How groups came back from the store, when this node joined anew.
+        restored: BTreeMap<GroupId, RestoreReport>,
+    },
+    /// Serve nothing; keep the data.
+    Fenced {
+        /// The life that is over.
+        cluster: ClusterId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A start that cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The table refuses.
+    #[error("{reason}: {finding}\nhint: {hint}")]
+    Refused {
+        /// Which facts led there.
+        reason: String,
+        /// What was found.
+        finding: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The data directory failed.
+    #[error(transparent)]
+    Data(#[from] confman_store::StoreError),
+    /// The join failed for good.
+    #[error("the cluster does not take this node in: {0}")]
+    Join(String),
+}
+
+/// What establishing an identity works with.
+pub(crate) struct Formation<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) channels: &'a Channels,
+    pub(crate) desk: &'a Arc<Desk>,
+    pub(crate) store: &'a Arc<StoreDoor>,
+    pub(crate) data: &'a mut DataDir,
+    pub(crate) births: mpsc::Receiver<Birth>,
+}
+
+impl Formation<'_> {
+    /// Gathers facts and acts on them until this node has an identity or cannot get one.
+    pub(crate) async fn establish(mut self) -> Result<Established, StartError> {
+        let mut said: Option<(String, Instant)> = None;
+        loop {
+            let facts = self.data.inspect()?;
+            self.show_stage(&facts);
+            let local = LocalFacts { name: self.settings.node_name.clone(), data: local_data(&facts) };
+            let (peers, hellos) = self.ask_peers(&facts).await;
+            let store = self.store.facts().await;
+            let verdict = decide(&local, &peers, &store);
+            say(&verdict, &mut said);
+            match verdict.decision {
+                Decision::Start => return self.start(facts),
+                Decision::Fence { hint, .. } => return self.fence(facts, format!("{}\nhint: {hint}", verdict.reason)),
+                Decision::Refuse { finding, hint } => {
+                    return Err(StartError::Refused { reason: verdict.reason, finding, hint });
+                }
+                Decision::Rejoin { resume, .. } => {
+                    if let Some(established) = self.rejoin(&hellos, resume).await? {
+                        return Ok(established);
+                    }
+                }
+                Decision::Form { coordinator, resume } if coordinator == self.settings.node_name => {
+                    if let Some(established) = self.coordinate(&hellos, facts, resume).await? {
+                        return Ok(established);
+                    }
+                }
+                Decision::Form { .. } | Decision::Wait { .. } => {}
+            }
+            self.listen().await?;
+        }
+    }
+
+    /// Tells Hello how far the disk has come.
+    fn show_stage(&self, facts: &Facts) {
+        let stage = match facts {
+            Facts::Empty | Facts::Damaged(_) => Stage::Empty,
+            Facts::Good(identity) => match stage_of(identity) {
+                LocalStage::Forming => Stage::Forming(identity.cluster()),
+                LocalStage::Rejoining | LocalStage::Complete => Stage::Starting(identity.cluster()),
+                LocalStage::Fenced { .. } => Stage::Fenced(identity.cluster()),
+            },
+        };
+        self.desk.enter(stage);
+    }
+
+    fn start(&mut self, facts: Facts) -> Result<Established, StartError> {
+        let Facts::Good(mut identity) = facts else {
+            return Err(StartError::Join("a start was decided without an identity".to_owned()));
+        };
+        if identity.state() != IdentityState::Initialized {
+            identity.set_state(IdentityState::Initialized);
+            self.data.write_identity(&identity)?;
+        }
+        self.desk.enter(Stage::Starting(identity.cluster()));
+        Ok(Established::Run { identity, restored: BTreeMap::new() })
+    }
+
+    fn fence(&mut self, facts: Facts, reason: String) -> Result<Established, StartError> {
+        let Facts::Good(mut identity) = facts else {
+            return Err(StartError::Join("a fence was decided without an identity".to_owned()));
+        };
+        if identity.state() != IdentityState::Fenced {
+            identity.set_state(IdentityState::Fenced);
+            identity.reason.clone_from(&reason);
+            self.data.write_identity(&identity)?;
+        }
+        let cluster = identity.cluster();
+        self.desk.enter(Stage::Fenced(cluster.clone()));
+        Ok(Established::Fenced { cluster, reason })
+    }
+
+    /// Waits a little for birth messages.
+    async fn listen(&mut self) -> Result<(), StartError> {
+        let until = tokio::time::Instant::now() + LOOK_AGAIN;
+        while let Ok(Some(birth)) = tokio::time::timeout_at(until, self.births.recv()).await {
+            match birth {
+                Birth::Prepare(ask, answer) => {
+                    let taken = self.take_identity(ask);
+                    let _ = answer.send(taken);
+                }
+                Birth::Commence(ask, answer) => {
+                    let begun = self.begin(&ask);
+                    let _ = answer.send(begun);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// First phase, at a node that does not coordinate.
+    fn take_identity(&mut self, ask: proto::PrepareRequest) -> Result<(), Status> {
+        let internal = |e: &dyn std::fmt::Display| Status::internal(e.to_string());
+        if ask.to_name != self.settings.node_name {
+            return Err(Refusal::OtherNode.status(format!(
+                "this identity is for {}, this node is {}",
+                ask.to_name, self.settings.node_name
+            )));
+        }
+        if ask.shards != self.settings.shards {
+            return Err(Status::failed_precondition(format!(
+                "the cluster is to be born with {} shards, CONFMAN_SHARDS here is {}",
+                ask.shards, self.settings.shards
+            )));
+        }
+        match self.data.inspect().map_err(|e| internal(&e))? {
+            Facts::Empty => {}
+            Facts::Good(identity)
+                if stage_of(&identity) == LocalStage::Forming && identity.cluster_uuid == ask.cluster_uuid => {
+                return Ok(());
+            }
+            _ => {
+                return Err(Refusal::OtherCluster.status(format!(
+                    "the data directory of {} is not empty",
+                    self.settings.node_name
+                )));
+            }
+        }
+        let own = ask.nodes.iter().find(|m| m.name == self.settings.node_name).ok_or_else(|| {
+            Status::invalid_argument(format!("{} is not among those to be born", self.settings.node_name))
+        })?;
+        let identity = Identity {
+            cluster_uuid: ask.cluster_uuid,
+            incarnation: ask.incarnation,
+            node_id: own.id,
+            name: self.settings.node_name.clone(),
+            shards: ask.shards,
+            members: ask.nodes.iter().map(birth_member).collect(),
+            state: IdentityState::Formed.into(),
+            reason: String::new(),
+            created_us: crate::group::now_us(),
+        };
+        self.data.write_identity(&identity).map_err(|e| internal(&e))?;
+        self.desk.enter(Stage::Forming(identity.cluster()));
+        tracing::info!(cluster = %identity.cluster_uuid, node_id = identity.node_id, "identity taken, waiting for all members");
+        Ok(())
+    }
+
+    /// Second phase, at a node that does not coordinate.
+    fn begin(&mut self, ask: &proto::CommenceRequest) -> Result<(), Status> {
+        let internal = |e: &dyn std::fmt::Display| Status::internal(e.to_string());
+        match self.data.inspect().map_err(|e| internal(&e))? {
+            Facts::Good(mut identity) if identity.cluster_uuid == ask.cluster_uuid => {
+                if identity.state() == IdentityState::Formed {
+                    identity.set_state(IdentityState::Initialized);
+                    self.data.write_identity(&identity).map_err(|e| internal(&e))?;
+                }
+                Ok(())
+            }
+            _ => Err(Refusal::OtherCluster.status("this node did not take that identity")),
+        }
+    }
+
+    /// Both phases, at the node that coordinates. `None`: not all nodes are there; look again.
+    async fn coordinate(
+        &mut self,
+        hellos: &BTreeMap<String, proto::HelloReply>,
+        facts: Facts,
+        resume: Option<ClusterId>,
+    ) -> Result<Option<Established>, StartError> {
+        let mut identity = match facts {
+            Facts::Good(identity) => identity,
+            _ => {
+                let identity = self.new_identity(hellos, resume);
+                self.data.write_identity(&identity)?;
+                self.desk.enter(Stage::Forming(identity.cluster()));
+                identity
+            }
+        };
+        if self.store.enabled()
+            && let Err(error) = self.store.claimed(&identity.cluster()).await
+        {
+            tracing::warn!("birth waits for the object store: {error}");
+            return Ok(None);
+        }
+        let nodes: Vec<proto::Node> = identity.members.iter().map(wire_node).collect();
+        for peer in &self.settings.peers {
+            if peer.name == self.settings.node_name {
+                continue;
+            }
+            let ask = proto::PrepareRequest {
+                cluster_uuid: identity.cluster_uuid.clone(),
+                incarnation: identity.incarnation,
+                shards: identity.shards,
+                nodes: nodes.clone(),
+                to_name: peer.name.clone(),
+            };
+            let prepared = match self.channels.stub(&peer.addr, Purpose::Control) {
+                Ok(mut stub) => stub.prepare(with_deadline(ask, Duration::from_secs(5))).await.map(|_| ()),
+                Err(e) => Err(Status::invalid_argument(e.to_string())),
+            };
+            if let Err(status) = prepared {
+                tracing::warn!(peer = %peer.name, "birth waits: {}", status.message());
+                return Ok(None);
+            }
+        }
+        identity.set_state(IdentityState::Initialized);
+        self.data.write_identity(&identity)?;
+        self.desk.enter(Stage::Starting(identity.cluster()));
+        for peer in &self.settings.peers {
+            if peer.name == self.settings.node_name {
+                continue;
+            }
+            let ask = proto::CommenceRequest {
+                cluster_uuid: identity.cluster_uuid.clone(),
+                incarnation: identity.incarnation,
+            };
+            // A node that misses this sees by Hello that the cluster has been born.
+            if let Ok(mut stub) = self.channels.stub(&peer.addr, Purpose::Control)
+                && let Err(status) = stub.commence(with_deadline(ask, Duration::from_secs(2))).await
+            {
+                tracing::debug!(peer = %peer.name, "commence: {}", status.message());
+            }
+        }
+        tracing::info!(cluster = %identity.cluster_uuid, members = identity.members.len(), shards = identity.shards, "a cluster is born");
+        Ok(Some(Established::Run { identity, restored: BTreeMap::new() }))
+    }
+
+    fn new_identity(&self, hellos: &BTreeMap<String, proto::HelloReply>, resume: Option<ClusterId>) -> Identity {
+        let own = NodeInfo {
+            name: self.settings.node_name.clone(),
+            api_url: self.settings.api_advertise.clone(),
+            peer_addr: self.settings.peer_advertise.clone(),
+        };
+        let others = hellos.values().filter_map(|hello| hello.node.as_ref()).map(node_info);
+        // Ids follow the names, so that a coordinator that begins again gives the same ones.
+        let mut infos: Vec<NodeInfo> = others.chain([own]).collect();
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        let members: Vec<MemberAtBirth> =
+            (1u64..).zip(infos).map(|(id, info)| MemberAtBirth { id, info: Some(info) }).collect();
+        let named = |m: &&MemberAtBirth| m.info.as_ref().is_some_and(|i| i.name == self.settings.node_name);
+        let node_id = members.iter().find(named).map_or(1, |m| m.id);
+        let cluster = resume.unwrap_or_else(|| ClusterId::new(uuid::Uuid::new_v4().to_string(), 1));
+        Identity {
+            cluster_uuid: cluster.uuid,
+            incarnation: cluster.incarnation,
+            node_id,
+            name: self.settings.node_name.clone(),
+            shards: self.settings.shards,
+            members,
+            state: IdentityState::Formed.into(),
+            reason: String::new(),
+            created_us: crate::group::now_us(),
+        }
+    }
+
+    /// What the other listed members answer; Hello to all at once.
+    async fn ask_peers(&self, facts: &Facts) -> (PeerFacts, BTreeMap<String, proto::HelloReply>) {
+        let mut from = self.desk.own.clone();
+        let mut ask = proto::HelloRequest::default();
+        if let Facts::Good(identity) = facts {
+            from.id = identity.node_id;
+            ask.cluster_uuid.clone_from(&identity.cluster_uuid);
+            ask.incarnation = identity.incarnation;
+        }
+        ask.from = Some(from);
+        let others = self.settings.peers.iter().filter(|p| p.name != self.settings.node_name);
+        let asked = others.map(|peer| {
+            let ask = ask.clone();
+            async move { (peer, hello(self.channels, &peer.addr, ask).await) }
+        });
+        let mut peers = PeerFacts::default();
+        let mut hellos = BTreeMap::new();
+        for (peer, answered) in futures::future::join_all(asked).await {
+            let answer = match &answered {
+                Ok(reply) => peer_answer(&peer.name, reply),
+                Err(why) => PeerAnswer::Silent { why: why.clone() },
+            };
+            if let Ok(reply) = answered {
+                hellos.insert(peer.name.clone(), reply);
+            }
+            peers.peers.push(PeerFact { name: peer.name.clone(), answer });
+        }
+        (peers, hellos)
+    }
+
+    async fn rejoin(
+        &mut self,
+        hellos: &BTreeMap<String, proto::HelloReply>,
+        resume: Option<u64>,
+    ) -> Result<Option<Established>, StartError> {
+        let leader = hellos.values().find_map(|h| h.leader.clone());
+        let Some(leader) = leader else { return Ok(None) };
+        crate::rejoin::rejoin(self.settings, self.channels, self.desk, self.store, self.data, leader, resume).await
+    }
+}
+
+/// Asks one address who is there.
+pub(crate) async fn hello(channels: &Channels, addr: &str, ask: proto::HelloRequest) -> Result<proto::HelloReply, String> {
+    let mut stub = channels.stub(addr, Purpose::Control).map_err(|e| e.to_string())?;
+    let asked = tokio::time::timeout(HELLO_WITHIN, stub.hello(with_deadline(ask, HELLO_WITHIN))).await;
+    match asked {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err(format!("no answer within {HELLO_WITHIN:?}")),
+    }
+}
+
+fn peer_answer(name: &str, reply: &proto::HelloReply) -> PeerAnswer {
+    let cluster = ClusterId::new(reply.cluster_uuid.clone(), reply.incarnation);
+    let found = reply.node.as_ref().map_or("", |n| n.name.as_str());
+    if found != name {
+        return PeerAnswer::Silent { why: format!("the node there is called {found}, not {name}; check CONFMAN_PEERS") };
+    }
+    match reply.state() {
+        proto::hello_reply::State::Empty => PeerAnswer::Empty,
+        proto::hello_reply::State::Forming => PeerAnswer::Forming { cluster },
+        proto::hello_reply::State::Member => PeerAnswer::Member {
+            cluster,
+            leader: reply.leader.as_ref().map(|l| l.name.clone()),
+            you_are_retired: reply.caller_retired,
+        },
+        proto::hello_reply::State::Fenced => PeerAnswer::Fenced { cluster },
+    }
+}
+
+fn local_data(facts: &Facts) -> LocalData {
+    match facts {
+        Facts::Empty => LocalData::Empty,
+        Facts::Damaged(finding) => LocalData::Damaged { finding: finding.to_string() },
+        Facts::Good(identity) => LocalData::Good(LocalIdentity {
+            cluster: identity.cluster(),
+            node_id: identity.node_id,
+            name: identity.name.clone(),
+            stage: stage_of(identity),
+        }),
+    }
+}
+
+/// A node with an id whose groups are not all there was either born with it or admitted later: in a
+/// birth it is among the members that the identity lists.
+fn stage_of(identity: &Identity) -> LocalStage {
+    match identity.state() {
+        IdentityState::Initialized => LocalStage::Complete,
+        IdentityState::Fenced => LocalStage::Fenced { reason: identity.reason.clone() },
+        IdentityState::Formed if identity.members.iter().any(|m| m.id == identity.node_id) => LocalStage::Forming,
+        IdentityState::Formed => LocalStage::Rejoining,
+    }
+}
+
+fn birth_member(node: &proto::Node) -> MemberAtBirth {
+    MemberAtBirth { id: node.id, info: Some(node_info(node)) }
+}
+
+pub(crate) fn node_info(node: &proto::Node) -> NodeInfo {
+    NodeInfo { name: node.name.clone(), api_url: node.api_url.clone(), peer_addr: node.peer_addr.clone() }
+}
+
+fn wire_node(member: &MemberAtBirth) -> proto::Node {
+    let info = member.info.clone().unwrap_or_default();
+    proto::Node { id: member.id, name: info.name, api_url: info.api_url, peer_addr: info.peer_addr }
+}
+
+/// Says a verdict when it is new, and a wait again every now and then.
+fn say(verdict: &Verdict, said: &mut Option<(String, Instant)>) {
+    let text = match &verdict.decision {
+        Decision::Wait { until, hint } => format!("{}; until {until}; hint: {hint}", verdict.reason),
+        decision => format!("{}: {}", decision.word(), verdict.reason),
+    };
+    let fresh = said.as_ref().is_none_or(|(last, when)| *last != text || when.elapsed() > SAY_AGAIN);
+    if !fresh {
+        return;
+    }
+    match &verdict.decision {
+        Decision::Wait { .. } => tracing::warn!(decision = "wait", "{text}"),
+        decision => tracing::info!(decision = decision.word(), "{}", verdict.reason),
+    }
+    for note in &verdict.notes {
+        tracing::warn!("{note}");
+    }
+    *said = Some((text, Instant::now()));
+}

@@ -1,0 +1,67 @@
+//! A node's own bookkeeping, proposed wherever the group's leader is: here, or over the peer
+//! protocol. Clients' writes do not go this way: they are redirected, or forwarded over HTTP.
+
+use std::sync::Arc;
+
+use confman_store::command::{Command, Op, Outcome};
+use prost::Message;
+
+use crate::api::backend::{Applied, ProposeError};
+use crate::group::Group;
+use crate::node::Node;
+use crate::peer::client::{Purpose, with_deadline};
+use crate::peer::proto;
+
+/// Bookkeeping that was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ForwardError {
+    /// Nobody leads the group, as far as is known here.
+    #[error("{0} has no leader")]
+    NoLeader(String),
+    /// The leader did not confirm it; it may yet happen.
+    #[error("{0}")]
+    Failed(String),
+    /// It was applied and refused.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Proposes `op` in `group` under this node's name. An outcome that refuses is an error here.
+pub(crate) async fn propose(node: &Node, group: &Arc<Group>, op: Op) -> Result<Outcome, ForwardError> {
+    let command = Command {
+        time_us: 0,
+        actor: format!("node:{}", node.name()),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        correlation_id: String::new(),
+        idempotency_key: String::new(),
+        fingerprint: bytes::Bytes::new(),
+        op: Some(op),
+    };
+    let outcome = match group.propose_command(command.clone()).await {
+        Ok(Applied { outcome, .. }) => outcome,
+        Err(ProposeError::NotLeader { .. }) => at_leader(node, group, &command).await?,
+        Err(error) => return Err(ForwardError::Failed(error.to_string())),
+    };
+    match outcome.as_refused() {
+        Some(refused) => Err(ForwardError::Refused(refused.detail.clone())),
+        None => Ok(outcome),
+    }
+}
+
+async fn at_leader(node: &Node, group: &Group, command: &Command) -> Result<Outcome, ForwardError> {
+    let leader = group
+        .leader_peer()
+        .filter(|l| l.info.id != node.id())
+        .ok_or_else(|| ForwardError::NoLeader(group.id().to_string()))?;
+    let failed = |e: String| ForwardError::Failed(format!("{} ({}): {e}", leader.info.name, leader.peer_addr));
+    let mut stub =
+        group.channels().stub(&leader.peer_addr, Purpose::Control).map_err(|e| failed(e.to_string()))?;
+    let request =
+        proto::ProposeRequest { header: Some(group.header(leader.info.id)), command: command.encode_to_vec() };
+    let reply = stub
+        .propose(with_deadline(request, group.write_timeout()))
+        .await
+        .map_err(|s| failed(s.message().to_owned()))?
+        .into_inner();
+    Outcome::decode(reply.outcome.as_slice()).map_err(|e| failed(format!("decode outcome: {e}")))
+}

@@ -1,0 +1,338 @@
+//! One Raft group on this node: proposing, reading, and what a client may be told about it.
+//!
+//! Promises: a command is acknowledged only after it was applied here; an unknown outcome is called
+//! unknown ([`ProposeError::Timeout`]); a linearizable read on any replica is never stale, because
+//! the index it waits for was proven by the leader after the read began.
+//!
+//! Does not: know HTTP, decide membership ([`crate::membership`]) or snapshots ([`crate::manager`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use confman_snapshot::model::{GroupId, Position};
+use confman_store::command::{Command, Op};
+use confman_store::StateMachine;
+use confman_store::types::{Member, TypeConfig};
+use confman_store::StateHandle;
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use tokio::time::Instant;
+
+use crate::api::backend::{
+    Applied, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode, WriteContext,
+};
+use crate::peer::client::{Channels, Purpose, with_deadline};
+use crate::peer::proto;
+use crate::readindex::ReadRounds;
+
+/// A Raft of one group.
+pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// What a group needs to know of its node.
+#[derive(Clone)]
+pub struct GroupContext {
+    /// This node's id.
+    pub node_id: u64,
+    /// The cluster's uuid.
+    pub cluster_uuid: String,
+    /// The cluster's incarnation.
+    pub incarnation: u64,
+    /// Channels to the other nodes.
+    pub channels: Channels,
+    /// Bound for a write's confirmation.
+    pub write_timeout: Duration,
+    /// Bound for a read's guarantee.
+    pub read_timeout: Duration,
+}
+
+/// A leader and where its peer listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaderPeer {
+    /// What clients are told.
+    pub info: LeaderInfo,
+    /// Where other nodes reach it.
+    pub peer_addr: String,
+}
+
+/// One group on this node.
+pub struct Group {
+    id: GroupId,
+    raft: Raft,
+    state: StateHandle,
+    context: GroupContext,
+    rounds: ReadRounds,
+    /// Last time stamped by this node into a command of this group, in microseconds.
+    last_stamp_us: AtomicI64,
+}
+
+impl Group {
+    /// Wraps a running Raft of group `id`.
+    pub fn new(id: GroupId, raft: Raft, state: StateHandle, context: GroupContext) -> Arc<Self> {
+        let rounds = {
+            let raft = raft.clone();
+            let bound = context.read_timeout;
+            ReadRounds::start(move || leader_read_index(raft.clone(), bound))
+        };
+        Arc::new(Self { id, raft, state, context, rounds, last_stamp_us: AtomicI64::new(0) })
+    }
+
+    /// The group's id.
+    pub fn id(&self) -> &GroupId {
+        &self.id
+    }
+
+    /// All reads of the replica's state.
+    pub fn state(&self) -> &StateHandle {
+        &self.state
+    }
+
+    /// The Raft itself, for the rooms that steer it.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> u64 {
+        self.context.node_id
+    }
+
+    /// The bound for a write's confirmation.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.context.write_timeout
+    }
+
+    /// A copy of Raft's own account of itself.
+    pub fn metrics(&self) -> openraft::RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// True while this node believes that it leads.
+    pub fn is_leader(&self) -> bool {
+        self.raft.metrics().borrow_watched().state.is_leader()
+    }
+
+    /// The leader, as far as this node knows.
+    pub(crate) fn leader_peer(&self) -> Option<LeaderPeer> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let id = metrics.current_leader?;
+        let member = metrics.membership_config.membership().get_node(&id)?;
+        Some(LeaderPeer { info: leader_info(id, member), peer_addr: member.peer_addr.clone() })
+    }
+
+    /// Proposes a command and waits until it is applied here; only on the leader. A fresh leader
+    /// refuses for some milliseconds until its own first entry is committed: that is retried here,
+    /// within the write timeout.
+    pub(crate) async fn propose_command(&self, mut command: Command) -> Result<Applied, ProposeError> {
+        let deadline = Instant::now() + self.context.write_timeout;
+        loop {
+            command.time_us = self.stamp();
+            let written = tokio::time::timeout_at(deadline, self.raft.client_write(command.clone()))
+                .await
+                .map_err(|_| ProposeError::Timeout)?;
+            let error = match written {
+                Ok(response) => {
+                    return Ok(Applied {
+                        position: confman_store::convert::position(&response.log_id),
+                        outcome: response.data,
+                    });
+                }
+                Err(RaftError::Fatal(fatal)) => return Err(ProposeError::Unavailable(fatal_text(&fatal))),
+                Err(RaftError::APIError(error)) => error,
+            };
+            match error {
+                ClientWriteError::ForwardToLeader(to) => {
+                    let itself = to.leader_id.is_none_or(|id| id == self.context.node_id);
+                    if !(itself && self.is_leader()) {
+                        let leader = match (to.leader_id, to.leader_node) {
+                            (Some(id), Some(node)) => Some(leader_info(id, &node)),
+                            _ => self.leader_peer().map(|l| l.info).filter(|l| l.id != self.context.node_id),
+                        };
+                        return Err(ProposeError::NotLeader { leader });
+                    }
+                    // Elected, but its first entry is not committed yet.
+                    if Instant::now() >= deadline {
+                        return Err(ProposeError::NotLeader { leader: None });
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                // Appended by a leader that was deposed: whether it survives is not known here.
+                ClientWriteError::LogEntryDiscarded(_) => return Err(ProposeError::Timeout),
+                other => return Err(ProposeError::Unavailable(other.to_string())),
+            }
+        }
+    }
+
+    /// The index that a linearizable read which begins now has to wait for; asked of the leader.
+    async fn read_index(&self) -> Result<u64, ReadError> {
+        loop {
+            if self.is_leader() {
+                match self.rounds.index().await {
+                    Err(ReadError::NoLeader) if !self.is_leader() => continue,
+                    answer => return answer,
+                }
+            }
+            match self.leader_peer() {
+                Some(leader) if leader.info.id != self.context.node_id => {
+                    match self.ask_read_index(&leader).await {
+                        Ok(index) => return Ok(index),
+                        Err(e) => tracing::debug!(group = %self.id, leader = %leader.info.name, "read index: {e}"),
+                    }
+                }
+                _ => {}
+            }
+            // An election is under way, or the leader cannot be reached: the caller bounds the wait.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The read index for another replica, given only while this node leads.
+    pub(crate) async fn read_index_as_leader(&self) -> Result<u64, ReadError> {
+        self.rounds.index().await
+    }
+
+    async fn ask_read_index(&self, leader: &LeaderPeer) -> Result<u64, String> {
+        let mut stub = self
+            .context
+            .channels
+            .stub(&leader.peer_addr, Purpose::Control)
+            .map_err(|e| e.to_string())?;
+        let request = proto::ReadIndexRequest { header: Some(self.header(leader.info.id)) };
+        let reply = stub
+            .read_index(with_deadline(request, self.context.read_timeout))
+            .await
+            .map_err(|s| s.message().to_owned())?
+            .into_inner();
+        Ok(reply.index)
+    }
+
+    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), ReadError> {
+        let mut applied = self.state.applied_watch();
+        match tokio::time::timeout_at(deadline, applied.wait_for(|at| *at >= index)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(ReadError::Timeout),
+        }
+    }
+
+    /// A header for a message to `to`.
+    pub(crate) fn header(&self, to: u64) -> proto::Header {
+        proto::Header {
+            cluster_uuid: self.context.cluster_uuid.clone(),
+            incarnation: self.context.incarnation,
+            from_node: self.context.node_id,
+            to_node: to,
+            group: self.id.to_string(),
+        }
+    }
+
+    /// Channels to the other nodes.
+    pub(crate) fn channels(&self) -> &Channels {
+        &self.context.channels
+    }
+
+    /// A hybrid logical time: the wall clock, but never behind what the state or this node has
+    /// stamped before, so that time in the log goes forward whatever the clock does.
+    fn stamp(&self) -> i64 {
+        let wall = now_us();
+        let floor = self.state.stats().last_time_us.max(self.last_stamp_us.load(Ordering::Relaxed)) + 1;
+        let stamp = wall.max(floor);
+        self.last_stamp_us.fetch_max(stamp, Ordering::Relaxed);
+        stamp
+    }
+}
+
+#[async_trait::async_trait]
+impl GroupBackend for Group {
+    fn id(&self) -> &GroupId {
+        &self.id
+    }
+
+    fn state(&self) -> &StateHandle {
+        &self.state
+    }
+
+    fn leader(&self) -> Option<LeaderInfo> {
+        self.leader_peer().map(|l| l.info)
+    }
+
+    fn is_leader(&self) -> bool {
+        Group::is_leader(self)
+    }
+
+    async fn propose(&self, context: WriteContext, op: Op) -> Result<Applied, ProposeError> {
+        let command = Command {
+            time_us: 0,
+            actor: context.actor,
+            request_id: context.request_id,
+            correlation_id: context.correlation_id,
+            idempotency_key: context.idempotency_key.unwrap_or_default(),
+            fingerprint: context.fingerprint,
+            op: Some(op),
+        };
+        self.propose_command(command).await
+    }
+
+    async fn barrier(&self, mode: &ReadMode) -> Result<(), ReadError> {
+        let deadline = Instant::now() + self.context.read_timeout;
+        let index = match mode {
+            ReadMode::Eventual => return Ok(()),
+            ReadMode::ReadYourWrites(token) => {
+                if token.incarnation != self.context.incarnation {
+                    return Err(ReadError::OldIncarnation {
+                        token: token.incarnation,
+                        current: self.context.incarnation,
+                    });
+                }
+                token.index
+            }
+            ReadMode::Linearizable => tokio::time::timeout_at(deadline, self.read_index())
+                .await
+                .map_err(|_| ReadError::NoLeader)??,
+        };
+        self.wait_applied(index, deadline).await
+    }
+}
+
+/// Microseconds since the Unix epoch.
+pub(crate) fn now_us() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        // A clock before 1970: the state's own time goes on from where it was.
+        Err(_) => 0,
+    }
+}
+
+fn leader_info(id: u64, member: &Member) -> LeaderInfo {
+    LeaderInfo { id, name: member.name.clone(), api_url: member.api_url.clone() }
+}
+
+/// What a reader is told when this node goes away under it.
+pub(crate) fn stopping() -> ReadError {
+    ReadError::Unavailable("this node is stopping".to_owned())
+}
+
+/// One ReadIndex round: a quorum answers a heartbeat sent after the round began. LeaseRead is not
+/// used: it can be stale after a pause or a follower's restart.
+async fn leader_read_index(raft: Raft, bound: Duration) -> Result<u64, ReadError> {
+    let asked = tokio::time::timeout(bound, raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
+    match asked {
+        Ok(Ok((read, _applied))) => Ok(read.index()),
+        Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Unavailable(fatal_text(&fatal))),
+        // A quorum did not answer, or this node does not lead: the reader is told the same.
+        Ok(Err(RaftError::APIError(
+            LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
+        )))
+        | Err(_) => Err(ReadError::NoLeader),
+    }
+}
+
+pub(crate) fn fatal_text(fatal: &Fatal<TypeConfig>) -> String {
+    match fatal {
+        Fatal::Stopped => "this node is stopping".to_owned(),
+        Fatal::Panicked => "Raft panicked; see the log".to_owned(),
+        Fatal::StorageError(e) => format!("storage failed: {e}"),
+    }
+}

@@ -1,0 +1,91 @@
+//! The snapshot manager of a node.
+//!
+//! - [`assign`]: the leader of a group decides when a snapshot is due and gives the work to a replica,
+//!   through `__meta/0`; an operator's request goes the same way.
+//! - [`work`]: the replica that has the work builds, uploads, verifies and records.
+//! - [`truncate`]: every replica adopts what is recorded and purges its log behind it (I4).
+//! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10).
+//!
+//! All of it is a stateless executor: it reads committed state, acts, and proposes the result. What is
+//! held in memory is only what is running right now and how long to wait after a failure. The store
+//! being slow or down never touches a write (I18); building is off the runtime's threads (I5).
+
+mod assign;
+mod retire;
+mod truncate;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confman_snapshot::model::GroupId;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use assign::request;
+
+use crate::node::Node;
+
+const TURN: Duration = Duration::from_millis(300);
+/// How often old snapshots are looked at.
+const RETIRE_EVERY: Duration = Duration::from_secs(5);
+
+/// What is running, and what failed lately.
+pub(crate) struct Manager {
+    node: Arc<Node>,
+    slots: Arc<Semaphore>,
+    running: Arc<Mutex<BTreeSet<String>>>,
+    /// Per group: when the last assignment failed and how often in a row.
+    failed: Mutex<BTreeMap<GroupId, (Instant, u32)>>,
+}
+
+/// Runs the manager until cancelled.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let slots = node.settings().snapshot.max_concurrent.max(1);
+    let manager = Manager {
+        node,
+        slots: Arc::new(Semaphore::new(slots)),
+        running: Arc::default(),
+        failed: Mutex::default(),
+    };
+    let mut retired = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TURN) => {}
+        }
+        manager.turn(&mut retired).await;
+    }
+}
+
+impl Manager {
+    async fn turn(&self, retired: &mut Instant) {
+        let groups: Vec<_> = self.node.groups().cloned().collect();
+        if self.node.settings().snapshot.enabled {
+            for group in groups.iter().filter(|g| g.is_leader()) {
+                if let Err(error) = self.assign_if_due(group).await {
+                    tracing::debug!(group = %group.id(), "assign a snapshot: {error}");
+                }
+            }
+            self.take_up_work();
+            if retired.elapsed() >= RETIRE_EVERY {
+                *retired = Instant::now();
+                for group in groups.iter().filter(|g| g.is_leader()) {
+                    if let Err(error) = self.retire(group).await {
+                        tracing::warn!(group = %group.id(), "retire old snapshots, to be tried again: {error}");
+                    }
+                }
+            }
+        }
+        for group in &groups {
+            if let Err(error) = self.truncate(group).await {
+                tracing::warn!(group = %group.id(), "truncate the log, to be tried again: {error}");
+            }
+        }
+    }
+}
+
+/// Any failure inside the manager's turns; each is tried again.
+type Failure = Box<dyn std::error::Error + Send + Sync>;

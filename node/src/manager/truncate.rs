@@ -1,0 +1,102 @@
+//! Every replica purges its own log behind what is recorded as verified (I4).
+//!
+//! Up to the recorded position, less a margin, and only when all of this holds: the replica's own
+//! database is durable past it (the log store sees to that before it purges); no node is joining,
+//! which would need what follows the snapshot it was offered; and, at the leader, every follower
+//! that answers has it, so that a short lag does not cost it a whole snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confman_store::records::NodeState;
+use openraft::Instant as _;
+
+use super::{Failure, Manager};
+use crate::group::Group;
+
+/// A follower that has not answered for this long does not hold the log back.
+const FOLLOWER_SILENT: Duration = Duration::from_secs(60);
+/// A joining node holds the log back for at most this long, in microseconds of the group's time.
+const JOIN_HOLDS_US: i64 = 3600 * 1_000_000;
+
+impl Manager {
+    pub(super) async fn truncate(&self, group: &Arc<Group>) -> Result<(), Failure> {
+        let stats = group.state().stats();
+        let Some(record) = stats.last_snapshot else { return Ok(()) };
+        let recorded = record.position.index;
+        let raft = group.metrics();
+        if raft.snapshot.as_ref().is_none_or(|at| at.index < recorded) {
+            // Presents the recorded snapshot to Raft as this replica's own, by reference.
+            group.raft().trigger().snapshot().await?;
+            return Ok(());
+        }
+        let setting = self.node.settings().snapshot.log_margin;
+        let target = recorded.saturating_sub(margin(setting, recorded));
+        let purged = group.state().log_stats().purged.map_or(0, |p| p.index);
+        if target <= purged {
+            return Ok(());
+        }
+        if self.somebody_joins() {
+            hold(group, "join");
+            return Ok(());
+        }
+        let target = match slowest_follower(group) {
+            Some(matched) if matched < target => {
+                hold(group, "follower");
+                matched
+            }
+            _ => target,
+        };
+        if target > purged {
+            tracing::debug!(group = %group.id(), target, recorded, "purge the log");
+            group.raft().trigger().purge_log(target).await?;
+        }
+        Ok(())
+    }
+
+    fn somebody_joins(&self) -> bool {
+        let now_us = crate::group::now_us();
+        let registered = self.node.registered();
+        registered.iter().any(|n| {
+            n.state() == NodeState::Joining
+                && now_us.saturating_sub(n.admitted_us) < JOIN_HOLDS_US
+                && !registered.iter().any(|o| o.name == n.name && o.id > n.id)
+        })
+    }
+}
+
+/// Entries kept behind the snapshot: the setting, but never more than a tenth of the log so far, so
+/// that a small group is truncated too.
+fn margin(setting: u64, recorded: u64) -> u64 {
+    setting.min(recorded / 10)
+}
+
+/// At the leader: the lowest index that a follower which answers is known to have.
+fn slowest_follower(group: &Group) -> Option<u64> {
+    let raft = group.metrics();
+    let acks = raft.heartbeat.as_ref()?;
+    raft.replication
+        .iter()
+        .flatten()
+        .filter(|(id, _)| **id != group.node_id())
+        .filter(|(id, _)| acks.get(id).and_then(|at| at.as_ref()).is_some_and(|at| at.elapsed() < FOLLOWER_SILENT))
+        .map(|(_, matched)| matched.as_ref().map_or(0, |l| l.index))
+        .min()
+}
+
+fn hold(group: &Group, why: &'static str) {
+    metrics::counter!("confman_log_purge_held_total", "group" => group.id().to_string(), "reason" => why).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::margin;
+
+    #[test]
+    fn the_margin_is_the_setting_but_never_a_large_part_of_a_small_log() {
+        assert_eq!(margin(1000, 10_000), 1000);
+        assert_eq!(margin(1000, 50), 5);
+        assert_eq!(margin(0, 50), 0);
+        assert_eq!(margin(1000, 0), 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! The replica that was given a snapshot to make: build, upload, verify, record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confman_config::Compression;
+use confman_snapshot::build::{BuildError, BuildOptions, Phase, build_and_upload};
+use confman_snapshot::{Codec, WriteOptions};
+use confman_store::command::{Op, SnapshotVerified};
+use confman_store::records::SnapshotTask;
+
+use super::Manager;
+use super::assign::finish;
+use crate::api::backend::{GroupBackend, ReadMode};
+use crate::forward::{self, ForwardError};
+use crate::group::{Group, now_us};
+use crate::node::Node;
+
+/// How long the record of a finished snapshot is offered to a group without leader.
+const RECORD_WITHIN: Duration = Duration::from_secs(60);
+
+impl Manager {
+    /// Starts every task that is this node's and not running yet, as far as there are slots.
+    pub(super) fn take_up_work(&self) {
+        let tasks = match self.node.meta().state().snapshot_tasks() {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                tracing::error!("read the snapshot tasks: {error}");
+                return;
+            }
+        };
+        for task in tasks.into_iter().filter(|t| t.node == self.node.id()) {
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+            if !self.running.lock().insert(task.task_id.clone()) {
+                continue;
+            }
+            let (node, running) = (Arc::clone(&self.node), Arc::clone(&self.running));
+            tokio::spawn(async move {
+                // Given back however the task ends.
+                let _slot = slot;
+                let task_id = task.task_id.clone();
+                run_task(&node, task).await;
+                running.lock().remove(&task_id);
+            });
+        }
+    }
+}
+
+async fn run_task(node: &Arc<Node>, task: SnapshotTask) {
+    let began = Instant::now();
+    let made = make(node, &task).await;
+    let result = if made.is_ok() { "ok" } else { "failed" };
+    metrics::counter!("confman_snapshot_tasks_total", "group" => task.group.clone(), "result" => result).increment(1);
+    let error = match made {
+        Ok(index) => {
+            tracing::info!(group = %task.group, index, seconds = began.elapsed().as_secs_f64(), reason = %task.reason, "snapshot verified and recorded");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(group = %task.group, "snapshot failed: {error}");
+            Some(error)
+        }
+    };
+    // Without this the leader takes the task back at its deadline.
+    let until = Instant::now() + RECORD_WITHIN;
+    while let Err(e) = finish(node, &task.task_id, error.clone()).await {
+        if matches!(e, ForwardError::Refused(_)) || Instant::now() > until {
+            tracing::warn!(group = %task.group, "report the end of a snapshot task: {e}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Makes the snapshot; the error is `phase: message`, with a hint in a line of its own.
+async fn make(node: &Arc<Node>, task: &SnapshotTask) -> Result<u64, String> {
+    let group = task
+        .group
+        .parse()
+        .ok()
+        .and_then(|id| node.group(&id))
+        .ok_or_else(|| format!("build: no group {}", task.group))?;
+    let repository = node.store().claimed(node.cluster()).await.map_err(|e| {
+        metrics::counter!("confman_store_errors_total", "class" => e.class()).increment(1);
+        format!("upload: {e}")
+    })?;
+    // The snapshot holds what was acknowledged before it was asked for; without a leader it holds
+    // what this replica has, which is committed all the same.
+    if let Err(error) = group.barrier(&ReadMode::Linearizable).await {
+        tracing::debug!(group = %group.id(), "snapshot of what is here: {error}");
+    }
+    let state = group.state().clone();
+    let view = tokio::task::spawn_blocking(move || state.open_view(now_us()))
+        .await
+        .map_err(|e| format!("build: {e}"))?
+        .map_err(|e| format!("build: {e}"))?;
+    let membership = (&view.info.membership).into();
+    let index = view.info.position.index;
+    let options = BuildOptions {
+        write: WriteOptions { codec: codec(node.settings().snapshot.compression), ..WriteOptions::default() },
+        tmp_dir: node.paths().tmp(),
+        builder_node: node.id(),
+        nonce: rand::random(),
+    };
+    let progress = |phase: Phase| tracing::debug!(group = %group.id(), index, phase = phase.name(), "snapshot");
+    let record = build_and_upload(view, &repository, &options, progress).await.map_err(told)?;
+    let op = Op::SnapshotVerified(SnapshotVerified { record: Some(record), membership: Some(membership) });
+    record_in_group(node, &group, op).await.map_err(|e| format!("record: {e}"))?;
+    Ok(index)
+}
+
+/// Offers the record until a leader takes it; asking twice records it once.
+async fn record_in_group(node: &Node, group: &Arc<Group>, op: Op) -> Result<(), ForwardError> {
+    let until = Instant::now() + RECORD_WITHIN;
+    loop {
+        match forward::propose(node, group, op.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error @ ForwardError::Refused(_)) => return Err(error),
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
+
+fn told(error: BuildError) -> String {
+    format!("{}: {}", error.phase.name(), error.source)
+}
+
+fn codec(compression: Compression) -> Codec {
+    match compression {
+        Compression::Zstd => Codec::Zstd,
+        Compression::Gzip => Codec::Gzip,
+        Compression::None => Codec::None,
+    }
+}

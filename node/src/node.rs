@@ -1,0 +1,224 @@
+//! A running node: its identity and its groups, and the answers about them.
+//!
+//! Assembled by [`crate::serve`] from parts given by argument. Holds no cache of replicated state but
+//! the registry of node ids, which is read again whenever `__meta/0` has applied something, because
+//! every peer message is checked against it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use confman_bootstrap::report::RestoreReport;
+use confman_client::wire::{Readiness, SnapshotItem, Status};
+use confman_config::Settings;
+use confman_snapshot::fnv1a64;
+use confman_snapshot::model::{ClusterId, GroupId};
+use confman_store::records::{NodeRecord, NodeState};
+use confman_store::{DataPaths, Identity, names};
+use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
+
+use crate::api::backend::{Backend, GroupBackend, SnapshotRequestError};
+use crate::group::Group;
+use crate::peer::client::Channels;
+use crate::store_door::StoreDoor;
+
+/// The parts a node is assembled from.
+pub(crate) struct Parts {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) identity: Identity,
+    pub(crate) paths: DataPaths,
+    pub(crate) groups: BTreeMap<GroupId, Arc<Group>>,
+    pub(crate) channels: Channels,
+    pub(crate) store: Arc<StoreDoor>,
+    pub(crate) restored: BTreeMap<GroupId, RestoreReport>,
+    pub(crate) prometheus: PrometheusHandle,
+}
+
+/// The registered nodes as of the last look.
+#[derive(Default)]
+struct Registry {
+    nodes: Vec<NodeRecord>,
+    retired: HashMap<u64, String>,
+}
+
+/// A running node.
+pub struct Node {
+    settings: Arc<Settings>,
+    identity: Identity,
+    cluster: ClusterId,
+    paths: DataPaths,
+    groups: BTreeMap<GroupId, Arc<Group>>,
+    meta: Arc<Group>,
+    channels: Channels,
+    store: Arc<StoreDoor>,
+    restored: Mutex<BTreeMap<GroupId, RestoreReport>>,
+    registry: ArcSwap<Registry>,
+    prometheus: PrometheusHandle,
+}
+
+/// The groups given have no `__meta/0`.
+#[derive(Debug, thiserror::Error)]
+#[error("a node without the group __meta/0")]
+pub(crate) struct NoMeta;
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Result<Arc<Self>, NoMeta> {
+        let meta = parts.groups.get(&GroupId::meta()).cloned().ok_or(NoMeta)?;
+        Ok(Arc::new(Self {
+            cluster: parts.identity.cluster(),
+            settings: parts.settings,
+            identity: parts.identity,
+            paths: parts.paths,
+            groups: parts.groups,
+            meta,
+            channels: parts.channels,
+            store: parts.store,
+            restored: Mutex::new(parts.restored),
+            registry: ArcSwap::default(),
+            prometheus: parts.prometheus,
+        }))
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> u64 {
+        self.identity.node_id
+    }
+
+    /// The operator's name for this node.
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// The cluster and its life.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// The settings it was started with.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn paths(&self) -> &DataPaths {
+        &self.paths
+    }
+
+    pub(crate) fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
+    pub(crate) fn store(&self) -> &Arc<StoreDoor> {
+        &self.store
+    }
+
+    /// One of its groups.
+    pub fn group(&self, id: &GroupId) -> Option<Arc<Group>> {
+        self.groups.get(id).cloned()
+    }
+
+    /// All its groups, in order.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
+    /// The group of what belongs to the whole cluster.
+    pub fn meta(&self) -> &Arc<Group> {
+        &self.meta
+    }
+
+    /// Why `id` may not speak any more, if it was retired.
+    pub(crate) fn retired(&self, id: u64) -> Option<String> {
+        self.registry.load().retired.get(&id).cloned()
+    }
+
+    /// The registered nodes, retired ones too, as of the last look.
+    pub(crate) fn registered(&self) -> Vec<NodeRecord> {
+        self.registry.load().nodes.clone()
+    }
+
+    /// Reads the registry again.
+    pub(crate) fn refresh_registry(&self) -> Result<(), confman_store::StoreError> {
+        let nodes = self.meta.state().nodes()?;
+        let retired = nodes
+            .iter()
+            .filter(|n| n.state() == NodeState::Retired)
+            .map(|n| {
+                let successor = nodes.iter().filter(|o| o.name == n.name && o.id > n.id).map(|o| o.id).max();
+                let reason = match successor {
+                    Some(by) => format!("node id {} ({}) was retired: node id {by} took its place", n.id, n.name),
+                    None => format!("node id {} ({}) was retired", n.id, n.name),
+                };
+                (n.id, reason)
+            })
+            .collect();
+        self.registry.store(Arc::new(Registry { nodes, retired }));
+        Ok(())
+    }
+
+    pub(crate) fn restore_report(&self, group: &GroupId) -> Option<RestoreReport> {
+        self.restored.lock().get(group).cloned()
+    }
+
+    pub(crate) fn note_restore(&self, group: &GroupId, report: RestoreReport) {
+        self.restored.lock().insert(group.clone(), report);
+    }
+
+    /// The group that the tree of `namespace` lives in, whole.
+    fn group_of(&self, namespace: &str) -> Arc<Group> {
+        let shards = u64::from(self.identity.shards.max(1));
+        let partition = fnv1a64(names::first_segment(namespace).as_bytes()) % shards;
+        // Less than a u32 by construction; the group is there because all were opened.
+        let id = GroupId::config(u32::try_from(partition).unwrap_or(0));
+        self.groups.get(&id).unwrap_or(&self.meta).clone()
+    }
+}
+
+#[async_trait]
+impl Backend for Node {
+    fn incarnation(&self) -> u64 {
+        self.cluster.incarnation
+    }
+
+    fn node_name(&self) -> &str {
+        self.name()
+    }
+
+    fn route(&self, namespace: &str) -> Arc<dyn GroupBackend> {
+        self.group_of(namespace)
+    }
+
+    fn meta(&self) -> Arc<dyn GroupBackend> {
+        Arc::clone(&self.meta) as Arc<dyn GroupBackend>
+    }
+
+    fn config_groups(&self) -> Vec<Arc<dyn GroupBackend>> {
+        self.groups
+            .values()
+            .filter(|g| !g.id().is_meta())
+            .map(|g| Arc::clone(g) as Arc<dyn GroupBackend>)
+            .collect()
+    }
+
+    async fn status(&self) -> Status {
+        crate::account::status(self)
+    }
+
+    async fn readiness(&self) -> Readiness {
+        crate::account::readiness(self)
+    }
+
+    fn metrics_text(&self) -> String {
+        crate::account::publish(self);
+        self.prometheus.render()
+    }
+
+    async fn request_snapshot(&self, group: Option<GroupId>) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
+        crate::manager::request(self, group).await
+    }
+}

@@ -1,0 +1,117 @@
+//! Channels to other nodes: one per address and purpose, connected lazily, with keepalive, so that
+//! a black hole is noticed; every call has a deadline.
+//!
+//! Raft traffic, heartbeats and snapshots have channels of their own: a large transfer never sits
+//! in front of a heartbeat on the same connection (promise I5).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::proto::peer_client::PeerClient;
+use super::{MESSAGE_BYTES_MAX, TOKEN_KEY};
+
+/// A client stub with the token attached.
+pub type Stub = PeerClient<InterceptedService<Channel, TokenInterceptor>>;
+
+/// What a channel is for; each purpose has its own connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Log replication and votes.
+    Raft,
+    /// Heartbeats, which nothing may delay.
+    Heartbeat,
+    /// Snapshot transfer.
+    Snapshot,
+    /// Hello, join, read index, proposals.
+    Control,
+}
+
+/// Adds the peer token to every request.
+#[derive(Clone)]
+pub struct TokenInterceptor {
+    token: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for TokenInterceptor {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert(TOKEN_KEY, token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// All channels of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Channels {
+    token: TokenInterceptor,
+    open: Arc<Mutex<HashMap<(String, Purpose), Channel>>>,
+}
+
+/// The peer token holds characters that no header can carry.
+#[derive(Debug, thiserror::Error)]
+#[error("CONFMAN_CLUSTER_TOKEN holds characters that a header cannot carry\nhint: use letters, digits and punctuation only")]
+pub struct BadToken;
+
+/// A peer address that is no `host:port`.
+#[derive(Debug, thiserror::Error)]
+#[error("peer address `{addr}` is not host:port")]
+pub struct BadAddress {
+    addr: String,
+}
+
+impl Channels {
+    /// Channels that present `token`.
+    pub fn new(token: Option<&SecretString>) -> Result<Self, BadToken> {
+        let token = match token {
+            Some(t) => {
+                let mut value: MetadataValue<Ascii> = t.expose_secret().parse().map_err(|_| BadToken)?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Ok(Self { token: TokenInterceptor { token }, open: Arc::default() })
+    }
+
+    /// A stub for `addr`; connects when first used, and again after a failure.
+    pub fn stub(&self, addr: &str, purpose: Purpose) -> Result<Stub, BadAddress> {
+        let mut open = self.open.lock();
+        let channel = match open.get(&(addr.to_owned(), purpose)) {
+            Some(channel) => channel.clone(),
+            None => {
+                let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+                    .map_err(|_| BadAddress { addr: addr.to_owned() })?
+                    .connect_timeout(Duration::from_secs(2))
+                    .tcp_nodelay(true)
+                    .http2_keep_alive_interval(Duration::from_secs(2))
+                    .keep_alive_timeout(Duration::from_secs(3))
+                    .keep_alive_while_idle(true)
+                    .initial_stream_window_size(8 * 1024 * 1024)
+                    .initial_connection_window_size(16 * 1024 * 1024);
+                let channel = endpoint.connect_lazy();
+                open.insert((addr.to_owned(), purpose), channel.clone());
+                channel
+            }
+        };
+        Ok(PeerClient::with_interceptor(channel, self.token.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+}
+
+/// A request that fails after `deadline` on both sides.
+pub fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}

@@ -1,0 +1,83 @@
+//! Where this node stands, as its peers are told: empty, being born, a member, fenced.
+//!
+//! The desk outlives every stage: it answers Hello before the node has an identity and after it
+//! fenced itself. Birth messages are handed to [`crate::formation`], which owns the data directory.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use confman_snapshot::model::ClusterId;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, oneshot};
+
+use super::proto;
+use crate::node::Node;
+
+/// How far this node has come.
+#[derive(Clone)]
+pub(crate) enum Stage {
+    /// No identity.
+    Empty,
+    /// An identity from a birth that is under way; no group has run.
+    Forming(ClusterId),
+    /// An identity, groups not running yet (restoring, or starting).
+    Starting(ClusterId),
+    /// Running.
+    Member(Arc<Node>),
+    /// Its time is over; it serves nothing.
+    Fenced(ClusterId),
+}
+
+/// A birth message for the formation loop.
+pub(crate) enum Birth {
+    /// Take this identity.
+    Prepare(proto::PrepareRequest, oneshot::Sender<Result<(), tonic::Status>>),
+    /// Every listed node has it: begin.
+    Commence(proto::CommenceRequest, oneshot::Sender<Result<(), tonic::Status>>),
+}
+
+/// What the peer service knows.
+pub(crate) struct Desk {
+    /// This node as it wants to be reached.
+    pub(crate) own: proto::Node,
+    stage: ArcSwap<Stage>,
+    births: mpsc::Sender<Birth>,
+    token: Option<[u8; 32]>,
+}
+
+impl Desk {
+    /// A desk that hands birth messages to the returned queue.
+    pub(crate) fn new(own: proto::Node, token: Option<&SecretString>) -> (Arc<Self>, mpsc::Receiver<Birth>) {
+        let (births, queue) = mpsc::channel(16);
+        let token = token.map(|t| sha256(t.expose_secret().as_bytes()));
+        let desk = Self { own, stage: ArcSwap::from_pointee(Stage::Empty), births, token };
+        (Arc::new(desk), queue)
+    }
+
+    pub(crate) fn stage(&self) -> Arc<Stage> {
+        self.stage.load_full()
+    }
+
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stage.store(Arc::new(stage));
+    }
+
+    pub(crate) fn births(&self) -> &mpsc::Sender<Birth> {
+        &self.births
+    }
+
+    /// Compares hashes, in constant time: neither length nor prefix of the token shows.
+    pub(crate) fn token_fits(&self, presented: Option<&[u8]>) -> bool {
+        match (&self.token, presented) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(presented)) => sha256(presented).ct_eq(own).into(),
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}

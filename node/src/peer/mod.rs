@@ -1,0 +1,98 @@
+//! What nodes say to each other, over tonic.
+//!
+//! - [`client`] keeps one channel per address and purpose, with deadlines on every call;
+//! - [`network`] is openraft's view of it;
+//! - [`service`] answers, and refuses before Raft whatever names another cluster, another
+//!   incarnation or another node (promise I13), or a node id that was retired (I14).
+//!
+//! Bodies of Raft messages are our own versioned structs (`confman_store::wire`), never openraft's.
+
+pub mod client;
+mod codec;
+pub(crate) mod desk;
+pub(crate) mod network;
+pub(crate) mod service;
+
+/// Generated from `proto/peer.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    tonic::include_proto!("confman.peer.v1");
+}
+
+use tonic::Status;
+
+/// The metadata key that carries the peer token.
+pub(crate) const TOKEN_KEY: &str = "x-confman-cluster-token";
+/// The metadata key that carries a refusal's stable code.
+pub(crate) const CODE_KEY: &str = "x-confman-code";
+
+/// Largest peer message: an append batch is bounded to 4 MiB of entries, one entry to 1 MiB.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Why a peer refused to listen, stable across versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The peer token is missing or wrong.
+    Token,
+    /// The message names another cluster.
+    OtherCluster,
+    /// The message names an older or newer incarnation.
+    OtherIncarnation,
+    /// The message is for another node id: an address was reused, or a node lost its disk.
+    OtherNode,
+    /// The sender's node id was retired.
+    Retired,
+    /// This node has no such group, or has not begun to run its groups.
+    NotServing,
+    /// A node of that name is alive.
+    NameInUse,
+    /// The cluster knows no node of that name.
+    UnknownName,
+}
+
+impl Refusal {
+    const ALL: [Refusal; 8] = [
+        Refusal::Token,
+        Refusal::OtherCluster,
+        Refusal::OtherIncarnation,
+        Refusal::OtherNode,
+        Refusal::Retired,
+        Refusal::NotServing,
+        Refusal::NameInUse,
+        Refusal::UnknownName,
+    ];
+
+    /// The code as it goes over the wire and into logs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Refusal::Token => "peer-token",
+            Refusal::OtherCluster => "other-cluster",
+            Refusal::OtherIncarnation => "other-incarnation",
+            Refusal::OtherNode => "other-node",
+            Refusal::Retired => "retired",
+            Refusal::NotServing => "not-serving",
+            Refusal::NameInUse => "name-in-use",
+            Refusal::UnknownName => "unknown-name",
+        }
+    }
+
+    /// The refusal that a status carries, if it is one.
+    pub fn of(status: &Status) -> Option<Refusal> {
+        let code = status.metadata().get(CODE_KEY)?.to_str().ok()?;
+        Refusal::ALL.into_iter().find(|r| r.code() == code)
+    }
+
+    /// A status that carries this refusal.
+    pub fn status(self, detail: impl Into<String>) -> Status {
+        let grpc = match self {
+            Refusal::Token => tonic::Code::Unauthenticated,
+            Refusal::NotServing => tonic::Code::Unavailable,
+            _ => tonic::Code::FailedPrecondition,
+        };
+        let mut status = Status::new(grpc, detail);
+        status
+            .metadata_mut()
+            .insert(CODE_KEY, tonic::metadata::MetadataValue::from_static(self.code()));
+        status
+    }
+}

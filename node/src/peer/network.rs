@@ -1,0 +1,327 @@
+//! openraft's view of the peers: one network per target and purpose.
+//!
+//! Appends go over a bidirectional stream, so that the next batch leaves before the last one is
+//! acknowledged; an answer that does not come within [`ANSWER_WITHIN`] while something is in flight
+//! ends the stream (a black hole, a stopped peer). Votes, heartbeats and leader transfer are unary
+//! calls with a deadline. Snapshots go by reference first: the target fetches the object from the
+//! store itself; when it cannot, the leader is told to build a local one, and that is streamed.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use confman_snapshot::model::GroupId;
+use confman_store::types::{Member, Snapshot, TypeConfig, Vote};
+use confman_store::{SnapshotHandle, StateMachineControl};
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use prost::Message;
+use tonic::Status;
+
+use super::client::{Channels, Purpose, Stub, with_deadline};
+use super::{Refusal, codec, proto};
+
+/// How long a peer may take to answer an append that is in flight.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer may take to fetch and install a snapshot by reference, or to take a streamed one.
+const INSTALL_WITHIN: Duration = Duration::from_secs(3600);
+/// Bytes of a snapshot file in one message.
+const PIECE_BYTES: usize = 512 * 1024;
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Makes networks of one group.
+#[derive(Clone)]
+pub(crate) struct Factory {
+    pub(crate) group: GroupId,
+    pub(crate) cluster_uuid: String,
+    pub(crate) incarnation: u64,
+    pub(crate) node_id: u64,
+    pub(crate) channels: Channels,
+    pub(crate) control: StateMachineControl,
+}
+
+/// The network to one target.
+pub(crate) struct Network {
+    factory: Factory,
+    target: u64,
+    member: Member,
+    purpose: Purpose,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Network {
+        self.to(target, node, Purpose::Raft)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Network {
+        self.to(target, node, Purpose::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Member) -> Network {
+        self.to(target, node, Purpose::Snapshot)
+    }
+}
+
+impl Factory {
+    fn to(&self, target: u64, member: &Member, purpose: Purpose) -> Network {
+        Network { factory: self.clone(), target, member: member.clone(), purpose }
+    }
+}
+
+impl Network {
+    fn stub(&self) -> Result<Stub, RpcError> {
+        self.factory
+            .channels
+            .stub(&self.member.peer_addr, self.purpose)
+            .map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))
+    }
+
+    fn header(&self) -> proto::Header {
+        proto::Header {
+            cluster_uuid: self.factory.cluster_uuid.clone(),
+            incarnation: self.factory.incarnation,
+            from_node: self.factory.node_id,
+            to_node: self.target,
+            group: self.factory.group.to_string(),
+        }
+    }
+
+    fn message(&self, body: Bytes) -> proto::RaftMessage {
+        proto::RaftMessage { header: Some(self.header()), body }
+    }
+
+    /// Every failure asks openraft to back off: a peer that refuses or is away is not better off
+    /// for being asked again at once.
+    fn failed(&self, status: &Status) -> RpcError {
+        let what = match Refusal::of(status) {
+            Some(refusal) => {
+                tracing::debug!(
+                    group = %self.factory.group, target = self.target, addr = %self.member.peer_addr,
+                    code = refusal.code(), "peer refuses: {}", status.message()
+                );
+                format!("{} refuses ({}): {}", self.member, refusal.code(), status.message())
+            }
+            None => format!("{}: {}", self.member, status.message()),
+        };
+        RPCError::Unreachable(Unreachable::from_string(what))
+    }
+
+    fn garbled(&self, error: &codec::CodecError) -> RpcError {
+        RPCError::Network(NetworkError::from_string(format!("{}: {error}", self.member)))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotHandle;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let message = self.message(codec::encode_append(rpc));
+        let reply = self
+            .stub()?
+            .append_one(with_deadline(message, option.hard_ttl()))
+            .await
+            .map_err(|s| self.failed(&s))?;
+        codec::decode_append_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.purpose == Purpose::Heartbeat {
+                return openraft::network::stream_append_sequential(self, input, option).await;
+            }
+            let in_flight = Arc::new(AtomicUsize::new(0));
+            let header = self.header();
+            let counted = Arc::clone(&in_flight);
+            let outgoing = input.map(move |request| {
+                counted.fetch_add(1, Ordering::AcqRel);
+                proto::RaftMessage { header: Some(header.clone()), body: codec::encode_append(request) }
+            });
+            let mut stub = self.stub()?;
+            let answers = tokio::time::timeout(ANSWER_WITHIN, stub.append(outgoing))
+                .await
+                .map_err(|_| self.failed(&Status::deadline_exceeded("no answer to an append stream")))?
+                .map_err(|s| self.failed(&s))?
+                .into_inner();
+            let network = &*self;
+            let replies = futures::stream::unfold(Some(answers), move |answers| {
+                let in_flight = Arc::clone(&in_flight);
+                async move {
+                    let mut answers = answers?;
+                    let next = next_answer(&mut answers, &in_flight).await;
+                    let item = match next {
+                        Ok(None) => return None,
+                        Ok(Some(message)) => {
+                            in_flight.fetch_sub(1, Ordering::AcqRel);
+                            codec::decode_append_result(message.body).map_err(|e| network.garbled(&e))
+                        }
+                        Err(status) => Err(network.failed(&status)),
+                    };
+                    let go_on = matches!(item, Ok(Ok(_)));
+                    Some((item, go_on.then_some(answers)))
+                }
+            });
+            let replies: BoxStream<'s, _> = Box::pin(replies);
+            Ok(replies)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = self.message(codec::encode_vote_request(&rpc));
+        let reply =
+            self.stub()?.vote(with_deadline(message, option.hard_ttl())).await.map_err(|s| self.failed(&s))?;
+        codec::decode_vote_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = self.message(codec::encode_vote_request(&rpc));
+        let reply =
+            self.stub()?.pre_vote(with_deadline(message, option.hard_ttl())).await.map_err(|s| self.failed(&s))?;
+        codec::decode_vote_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => sent.map_err(StreamingError::from),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let message = self.message(codec::encode_transfer(&req));
+        let reply = self
+            .stub()?
+            .transfer_leader(with_deadline(message, option.hard_ttl()))
+            .await
+            .map_err(|s| self.failed(&s))?;
+        match codec::decode_transfer_result(reply.into_inner().body).map_err(|e| self.garbled(&e))? {
+            None => Ok(Ok(())),
+            Some(refused) => Err(RPCError::Network(NetworkError::from_string(refused))),
+        }
+    }
+}
+
+/// The next answer; an error when something is in flight and nothing comes.
+async fn next_answer(
+    answers: &mut tonic::Streaming<proto::RaftMessage>,
+    in_flight: &AtomicUsize,
+) -> Result<Option<proto::RaftMessage>, Status> {
+    loop {
+        match tokio::time::timeout(ANSWER_WITHIN, answers.message()).await {
+            Ok(answer) => return answer,
+            Err(_) if in_flight.load(Ordering::Acquire) == 0 => {}
+            Err(_) => return Err(Status::deadline_exceeded(format!("no answer to an append within {ANSWER_WITHIN:?}"))),
+        }
+    }
+}
+
+impl Network {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
+        let group = &self.factory.group;
+        let mut head = proto::SnapshotHead {
+            vote: codec::encode_vote(&vote),
+            meta: codec::encode_meta(&snapshot.meta),
+            record: Vec::new(),
+            file_id: String::new(),
+            file_bytes: 0,
+        };
+        match &snapshot.snapshot {
+            SnapshotHandle::Recorded(record) => {
+                tracing::info!(%group, target = %self.member, snapshot = %record.id, "snapshot offered by reference");
+                head.record = record.encode_to_vec();
+                let answer = self.install(futures::stream::iter([self.part(proto::snapshot_message::Part::Head(head))]));
+                match answer.await {
+                    Ok(response) => Ok(response),
+                    Err(error) => {
+                        // The target cannot fetch it: the next attempt streams a local one.
+                        tracing::warn!(%group, target = %self.member, "snapshot by reference failed, the leader will stream one: {error}");
+                        self.factory.control.prefer_local(true);
+                        Err(error)
+                    }
+                }
+            }
+            SnapshotHandle::Local(local) => {
+                let bytes = local.file_bytes();
+                tracing::info!(%group, target = %self.member, snapshot = %local.manifest().id, bytes, "snapshot streamed by the leader");
+                head.file_id = local.manifest().id.to_string();
+                head.file_bytes = bytes;
+                let file = tokio::fs::File::open(local.path()).await.map_err(|e| {
+                    RPCError::Network(NetworkError::from_string(format!("open {}: {e}", local.path().display())))
+                })?;
+                let header = self.header();
+                let first = self.part(proto::snapshot_message::Part::Head(head));
+                let pieces = tokio_util::io::ReaderStream::with_capacity(file, PIECE_BYTES)
+                    // A failed read ends the stream early: the target sees too few bytes and refuses.
+                    .take_while(|piece| futures::future::ready(piece.is_ok()))
+                    .filter_map(|piece| futures::future::ready(piece.ok()))
+                    .map(move |piece| proto::SnapshotMessage {
+                        header: Some(header.clone()),
+                        part: Some(proto::snapshot_message::Part::Piece(piece)),
+                    });
+                self.install(futures::stream::iter([first]).chain(pieces)).await
+            }
+            other => Err(RPCError::Network(NetworkError::from_string(format!(
+                "{other:?} is no snapshot that can be sent"
+            )))),
+        }
+    }
+
+    fn part(&self, part: proto::snapshot_message::Part) -> proto::SnapshotMessage {
+        proto::SnapshotMessage { header: Some(self.header()), part: Some(part) }
+    }
+
+    async fn install(
+        &self,
+        parts: impl Stream<Item = proto::SnapshotMessage> + Send + 'static,
+    ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
+        let reply = tokio::time::timeout(INSTALL_WITHIN, self.stub()?.install_snapshot(parts))
+            .await
+            .map_err(|_| self.failed(&Status::deadline_exceeded("snapshot was not installed in time")))?
+            .map_err(|s| self.failed(&s))?;
+        let vote = codec::decode_vote(reply.into_inner().body).map_err(|e| self.garbled(&e))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}

@@ -1,0 +1,313 @@
+//! `confman serve`: one node, assembled from its settings, from the first look at the data directory
+//! to the last flush.
+//!
+//! Order: settings (all errors at once, exit 2); the data directory's lock; both listeners; an
+//! identity ([`crate::formation`]); the groups; then the API answers. Until then `/health` says alive
+//! and `/health/ready` says what is waited for.
+//!
+//! Exit codes: 0 after a stop that was asked for; 1 when the node stops by itself, with one error
+//! that says what to do; 2 for wrong settings. A panic aborts the process.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use confman_bootstrap::report;
+use confman_config::Settings;
+use confman_snapshot::model::{ClusterId, GroupId};
+use confman_store::types::Member;
+use confman_store::{DataDir, DataPaths, GroupStore, Identity, OpenOptions};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+
+use crate::api::access::{Keyring, NoKeys};
+use crate::api::limits::Limits;
+use crate::front::Front;
+use crate::group::{Group, GroupContext, Raft};
+use crate::node::{Node, Parts};
+use crate::formation::{Established, Formation};
+use crate::peer::client::Channels;
+use crate::peer::desk::{Desk, Stage};
+use crate::peer::network::Factory;
+use crate::peer::proto::peer_server::PeerServer;
+use crate::peer::service::Service;
+use crate::peer::{MESSAGE_BYTES_MAX, proto};
+use crate::store_door::StoreDoor;
+use crate::{manager, membership, stop, telemetry, watch};
+
+/// Arguments of `confman serve`; everything else is in the environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ServeArgs {
+    /// Stop when standard input is closed: for children of `confman dev`
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// Runs a node until it is told to stop.
+pub fn run(args: &ServeArgs) -> ExitCode {
+    let settings = match Settings::from_env(std::env::vars_os()) {
+        Ok(settings) => Arc::new(settings),
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = telemetry::init_logs(settings.log_format, &settings.log_level) {
+        eprintln!("confman: {error}");
+        return ExitCode::from(2);
+    }
+    telemetry::abort_on_panic();
+    // Two providers in one binary panic: this is the only one. A second install is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(serve(Arc::clone(&settings), args.exit_with_parent));
+    // Blocking work that is still going on (an upload) does not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(()) => {
+            tracing::info!(node = %settings.node_name, "stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(node = %settings.node_name, "stopped by itself: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Result<()> {
+    let prometheus = telemetry::init_metrics();
+    let stop_asked = stop::asked(exit_with_parent)?;
+    let mut data = DataDir::open(&settings.data_dir)?;
+    let api = listen(settings.api_listen, "CONFMAN_API_LISTEN").await?;
+    let peers = listen(settings.peer_listen, "CONFMAN_PEER_LISTEN").await?;
+    tracing::info!(
+        node = %settings.node_name, api = %settings.api_listen, peers = %settings.peer_listen,
+        data = %settings.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "starting"
+    );
+    let keyring: Arc<dyn Keyring> = match &settings.api_keys_file {
+        Some(path) => Arc::new(crate::auth::Keys::load(path)?),
+        None => {
+            tracing::warn!("no CONFMAN_API_KEYS_FILE: the API takes every caller and listens on loopback only");
+            Arc::new(NoKeys)
+        }
+    };
+
+    let own = proto::Node {
+        id: 0,
+        name: settings.node_name.clone(),
+        api_url: settings.api_advertise.clone(),
+        peer_addr: settings.peer_advertise.clone(),
+    };
+    let (desk, births) = Desk::new(own, settings.cluster_token.as_ref());
+    let channels = Channels::new(settings.cluster_token.as_ref())?;
+    let store = Arc::new(StoreDoor::new(&settings));
+    let closing = CancellationToken::new();
+    let front = Front::new(&settings.node_name);
+    let limits = Limits::new(settings.body_max_bytes);
+    let api = tokio::spawn(crate::api::serve::serve(api, front.router(), limits.clone(), closing.clone().cancelled_owned()));
+    let peers = tokio::spawn(serve_peers(peers, Arc::clone(&desk), closing.clone()));
+
+    let formation = Formation {
+        settings: &settings,
+        channels: &channels,
+        desk: &desk,
+        store: &store,
+        data: &mut data,
+        births,
+    };
+    tokio::pin!(stop_asked);
+    let established = tokio::select! {
+        established = formation.establish() => established?,
+        why = &mut stop_asked => {
+            tracing::info!(why, "asked to stop before the node had an identity");
+            closing.cancel();
+            return Ok(());
+        }
+    };
+    let (identity, restored) = match established {
+        Established::Run { identity, restored } => (identity, restored),
+        Established::Fenced { cluster, reason } => {
+            tracing::error!(cluster = %cluster.uuid, incarnation = cluster.incarnation, "this node is fenced and serves nothing: {reason}");
+            front.say(format!("this node is fenced: {reason}"));
+            let why = stop_asked.await;
+            tracing::info!(why, "asked to stop");
+            closing.cancel();
+            return Ok(());
+        }
+    };
+
+    let node = assemble(Arc::clone(&settings), identity, restored, data.paths().clone(), channels, store, prometheus).await?;
+    desk.enter(Stage::Member(Arc::clone(&node)));
+    let backend: Arc<dyn crate::api::backend::Backend> = Arc::clone(&node) as _;
+    front.open(crate::api::router(backend, keyring, limits, Arc::new(|| rand::random())));
+    tracing::info!(node = %settings.node_name, node_id = node.id(), groups = node.groups().count(), "serving");
+
+    let background = CancellationToken::new();
+    let executors = [
+        tokio::spawn(membership::run(Arc::clone(&node), background.clone())),
+        tokio::spawn(manager::run(Arc::clone(&node), background.clone())),
+        tokio::spawn(watch::restores(Arc::clone(&node), background.clone())),
+    ];
+    let ended = tokio::select! {
+        why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(()) }
+        failure = watch::failure(&node) => Err(failure),
+        fenced = watch::fence(&node) => Err(fenced),
+    };
+    if let Err(error) = &ended {
+        front.say(error.to_string());
+    }
+    background.cancel();
+    // Leadership goes first, while peers and clients are still served.
+    if ended.is_ok() {
+        stop::hand_over(&node).await;
+    }
+    closing.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(5), api).await;
+    stop::close(&node).await;
+    peers.abort();
+    for executor in executors {
+        executor.abort();
+    }
+    ended
+}
+
+async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("listen on {addr}\nhint: another process may have that port; see {setting}"))
+}
+
+async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: CancellationToken) {
+    let service = PeerServer::new(Service { desk })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let served = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .initial_stream_window_size(8 * 1024 * 1024)
+        .initial_connection_window_size(16 * 1024 * 1024)
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), closing.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!("the peer listener ended: {error}");
+    }
+}
+
+/// Opens every group and makes the node of them.
+async fn assemble(
+    settings: Arc<Settings>,
+    identity: Identity,
+    mut restored: BTreeMap<GroupId, report::RestoreReport>,
+    paths: DataPaths,
+    channels: Channels,
+    store: Arc<StoreDoor>,
+    prometheus: metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<Arc<Node>> {
+    let ids = std::iter::once(GroupId::meta()).chain((0..identity.shards).map(GroupId::config));
+    let mut groups = BTreeMap::new();
+    for id in ids {
+        if !restored.contains_key(&id)
+            && let Some(kept) = report::read(&paths.group(&id))?
+        {
+            restored.insert(id.clone(), kept);
+        }
+        let group = open_group(&settings, &identity, &paths, &channels, id.clone())
+            .await
+            .with_context(|| format!("open group {id}"))?;
+        groups.insert(id, group);
+    }
+    let parts = Parts { settings, identity, paths, groups, channels, store, restored, prometheus };
+    Ok(Node::new(parts)?)
+}
+
+async fn open_group(
+    settings: &Settings,
+    identity: &Identity,
+    paths: &DataPaths,
+    channels: &Channels,
+    id: GroupId,
+) -> anyhow::Result<Arc<Group>> {
+    let cluster: ClusterId = identity.cluster();
+    let options = OpenOptions {
+        state_cache_bytes: usize::try_from(settings.state_cache_bytes)?,
+        log_cache_bytes: usize::try_from(settings.log_cache_bytes)?,
+        ..OpenOptions::new(cluster.clone())
+    };
+    let group_paths = paths.group(&id);
+    let (log, machine, state) = tokio::task::spawn_blocking(move || GroupStore::open(group_paths, options)).await??;
+    let factory = Factory {
+        group: id.clone(),
+        cluster_uuid: cluster.uuid.clone(),
+        incarnation: cluster.incarnation,
+        node_id: identity.node_id,
+        channels: channels.clone(),
+        control: machine.control(),
+    };
+    let config = Arc::new(raft_config(settings, &id).validate()?);
+    let raft = Raft::new(identity.node_id, config, factory, log, machine).await?;
+    initialize(&raft, identity).await?;
+    let context = GroupContext {
+        node_id: identity.node_id,
+        cluster_uuid: cluster.uuid,
+        incarnation: cluster.incarnation,
+        channels: channels.clone(),
+        write_timeout: settings.write_timeout,
+        read_timeout: settings.read_timeout,
+    };
+    Ok(Group::new(id, raft, state, context))
+}
+
+fn raft_config(settings: &Settings, group: &GroupId) -> openraft::Config {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    openraft::Config {
+        cluster_name: group.to_string(),
+        heartbeat_interval: millis(settings.heartbeat),
+        election_timeout_min: millis(settings.election_min),
+        election_timeout_max: millis(settings.election_max),
+        enable_pre_vote: Some(true),
+        // A restarted leader does not go on as leader on the word of its disk.
+        enable_leader_restore: Some(false),
+        // A leader without quorum stops calling itself one.
+        quorum_loss_probe_interval: Some(millis(settings.election_max)),
+        // The manager decides about snapshots and purging.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1,
+        install_snapshot_timeout: 3_600_000,
+        allow_log_reversion: Some(false),
+        max_payload_entries: 512,
+        ..Default::default()
+    }
+}
+
+/// At the birth of a cluster every member writes the same first entry; anywhere else this does
+/// nothing: a node that joined later waits for the leader.
+async fn initialize(raft: &Raft, identity: &Identity) -> anyhow::Result<()> {
+    let born = identity.members.iter().any(|m| m.id == identity.node_id);
+    if !born || raft.is_initialized().await? {
+        return Ok(());
+    }
+    let members: BTreeMap<u64, Member> = identity
+        .members
+        .iter()
+        .filter_map(|m| Some((m.id, Member::from(m.info.as_ref()?))))
+        .collect();
+    match raft.initialize(members).await {
+        Ok(()) => Ok(()),
+        // A leader's first append came in between.
+        Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

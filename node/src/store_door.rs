@@ -1,0 +1,159 @@
+//! The object store as this node reaches it: opened when first needed, asked whose prefix it is
+//! before anything is uploaded, and never in the way of a start (promise I18).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use confman_bootstrap::facts::StoreFacts;
+use confman_snapshot::error::{Kind, StoreError};
+use confman_snapshot::model::ClusterId;
+use confman_snapshot::repository::{Claim, ClusterObject, Repository};
+use tokio::sync::Mutex;
+
+/// How long a start waits for the store's account of who owns the prefix.
+const FACTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the store is not used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum DoorError {
+    /// Snapshots are switched off.
+    #[error("there is no object store: CONFMAN_SNAPSHOT_ENABLED is false")]
+    Off,
+    /// The store failed.
+    #[error("{0}")]
+    Store(String, Kind),
+    /// Another cluster owns the prefix.
+    #[error("the object store's prefix belongs to cluster {uuid} incarnation {incarnation}; nothing is written there\nhint: choose another prefix in CONFMAN_OBJECT_STORE_URL on every node")]
+    Foreign {
+        /// Whose it is.
+        uuid: String,
+        /// In which life.
+        incarnation: u64,
+    },
+}
+
+impl From<StoreError> for DoorError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string(), error.kind)
+    }
+}
+
+impl DoorError {
+    /// A short class for metrics and status.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Store(_, kind) => kind.name(),
+            Self::Foreign { .. } => "foreign",
+        }
+    }
+}
+
+/// What the door knows of the store.
+#[derive(Default)]
+struct Known {
+    repository: Option<Repository>,
+    /// The prefix was claimed for this cluster, by this process.
+    claimed: bool,
+}
+
+/// The way to the store.
+pub(crate) struct StoreDoor {
+    enabled: bool,
+    url: String,
+    data_dir: PathBuf,
+    node_name: String,
+    known: Mutex<Known>,
+}
+
+impl StoreDoor {
+    pub(crate) fn new(settings: &confman_config::Settings) -> Self {
+        Self {
+            enabled: settings.snapshot.enabled,
+            url: settings.object_store_url.clone(),
+            data_dir: settings.data_dir.clone(),
+            node_name: settings.node_name.clone(),
+            known: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The store, for reading.
+    pub(crate) async fn repository(&self) -> Result<Repository, DoorError> {
+        if !self.enabled {
+            return Err(DoorError::Off);
+        }
+        let mut known = self.known.lock().await;
+        if let Some(repository) = &known.repository {
+            return Ok(repository.clone());
+        }
+        let repository = Repository::open(&self.url, &self.data_dir, environment()).await?;
+        known.repository = Some(repository.clone());
+        Ok(repository)
+    }
+
+    /// The store, for writing: only once the prefix is this cluster's.
+    pub(crate) async fn claimed(&self, cluster: &ClusterId) -> Result<Repository, DoorError> {
+        let repository = self.repository().await?;
+        if self.known.lock().await.claimed {
+            return Ok(repository);
+        }
+        let object = ClusterObject {
+            version: 1,
+            cluster: cluster.clone(),
+            created_us: crate::group::now_us(),
+            created_by: self.node_name.clone(),
+            nonce: format!("{:016x}", rand::random::<u64>()),
+        };
+        match repository.claim_cluster(&object).await? {
+            Claim::Ours => {}
+            Claim::Foreign(others) => {
+                let other = others.into_iter().next().unwrap_or_else(|| cluster.clone());
+                return Err(DoorError::Foreign { uuid: other.uuid, incarnation: other.incarnation });
+            }
+            Claim::Newer(newer) => {
+                return Err(DoorError::Foreign { uuid: newer.uuid, incarnation: newer.incarnation });
+            }
+        }
+        match repository.probe_short().await {
+            Ok(probe) => tracing::info!(
+                store = repository.url(),
+                conditional_put = probe.conditional_put,
+                list_after_put = probe.list_after_put,
+                delete = probe.delete,
+                "object store probed"
+            ),
+            // What a probe learns is an extra fence, no condition: the upload itself will tell.
+            Err(error) => tracing::warn!(store = repository.url(), "object store probe: {error}"),
+        }
+        self.known.lock().await.claimed = true;
+        Ok(repository)
+    }
+
+    /// Who owns the prefix, within a bound: what a starting node decides by.
+    pub(crate) async fn facts(&self) -> StoreFacts {
+        if !self.enabled {
+            return StoreFacts::Off;
+        }
+        let asked = tokio::time::timeout(FACTS_WITHIN, async {
+            let repository = self.repository().await?;
+            Ok::<_, DoorError>(repository.list_clusters().await?)
+        });
+        match asked.await {
+            Ok(Ok(found)) => StoreFacts::Reached { clusters: found.into_iter().map(|c| c.cluster).collect() },
+            Ok(Err(error)) => StoreFacts::Unreachable { why: error.to_string() },
+            Err(_) => StoreFacts::Unreachable { why: format!("no answer within {FACTS_WITHIN:?}") },
+        }
+    }
+}
+
+/// The variables that the store's own library knows, from this process's environment.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p)))
+        .collect()
+}

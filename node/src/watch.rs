@@ -1,0 +1,86 @@
+//! What a running node watches in itself: a group that failed, a newer life of its cluster, and
+//! restores that have caught up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confman_bootstrap::facts::StoreFacts;
+use confman_bootstrap::report::{self, Stage};
+use openraft::async_runtime::WatchReceiver;
+use tokio_util::sync::CancellationToken;
+
+use crate::group::now_us;
+use crate::node::Node;
+
+const LOOK: Duration = Duration::from_millis(200);
+/// How often the store is asked whether a newer incarnation of this cluster lives.
+const FENCE_LOOK: Duration = Duration::from_secs(30);
+
+/// Resolves with the error when a group of this node cannot go on: the node stops and says so.
+pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
+    let each = node.groups().map(|group| {
+        Box::pin(async move {
+            let mut metrics = group.raft().metrics();
+            loop {
+                let state = metrics.borrow_watched().running_state.clone();
+                if let Err(fatal) = state {
+                    return anyhow::anyhow!("group {}: {}", group.id(), crate::group::fatal_text(&fatal));
+                }
+                if metrics.changed().await.is_err() {
+                    return anyhow::anyhow!("group {}: Raft has ended", group.id());
+                }
+            }
+        })
+    });
+    futures::future::select_all(each).await.0
+}
+
+/// Resolves when the store shows a newer incarnation of this cluster (I13).
+pub(crate) async fn fence(node: &Arc<Node>) -> anyhow::Error {
+    loop {
+        if let StoreFacts::Reached { clusters } = node.store().facts().await {
+            let own = node.cluster();
+            let newer = clusters.iter().filter(|c| c.uuid == own.uuid && c.incarnation > own.incarnation).max_by_key(|c| c.incarnation);
+            if let Some(newer) = newer {
+                return anyhow::anyhow!(
+                    "the store has incarnation {} of this cluster, this node is of {}\nhint: its data is kept; move the data directory aside and start again to join the living cluster",
+                    newer.incarnation,
+                    own.incarnation
+                );
+            }
+        }
+        tokio::time::sleep(FENCE_LOOK).await;
+    }
+}
+
+/// Completes the account of every restore when its replica has caught up.
+pub(crate) async fn restores(node: Arc<Node>, stop: CancellationToken) {
+    loop {
+        for group in node.groups() {
+            let Some(mut report) = node.restore_report(group.id()) else { continue };
+            if report.stage() == Stage::CaughtUp {
+                continue;
+            }
+            let raft = group.metrics();
+            let votes = raft.committed_membership_config.membership().voter_ids().any(|id| id == node.id());
+            let committed = raft.local_committed.as_ref().map_or(0, |id| id.index);
+            let applied = *group.state().applied_watch().borrow();
+            if !votes || applied < committed {
+                continue;
+            }
+            report.caught_up(report.snapshot_index, applied, now_us());
+            if let Err(error) = report::write(&node.paths().group(group.id()), &report) {
+                tracing::warn!(group = %group.id(), "keep the account of the restore: {error}");
+            }
+            tracing::info!(
+                group = %group.id(), source = report.source().name(), snapshot = report.snapshot.as_deref(),
+                tail_entries = report.tail_entries, seconds = report.seconds(), "this replica is back"
+            );
+            node.note_restore(group.id(), report);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
