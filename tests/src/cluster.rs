@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::binary;
-use crate::http::{Answer, Api, origin};
+use crate::http::Api;
 use crate::node::Node;
 use crate::ports::free_port;
 use crate::store::Store;
@@ -26,7 +26,6 @@ pub const CONFIG: &str = "config/0";
 pub const META: &str = "__meta/0";
 
 const LOG_LINES_SHOWN: usize = 60;
-const BATCH_ITEMS: usize = 500;
 
 /// A cluster to be.
 #[derive(Debug, Clone)]
@@ -39,13 +38,14 @@ pub struct Plan {
 
 /// A cluster of test processes; dropping it ends them and removes its directory.
 pub struct Cluster {
-    name: String,
+    pub(crate) name: String,
     nodes: Vec<Node>,
     key: String,
-    api: Api,
+    pub(crate) api: Api,
     store: Mutex<Option<Store>>,
     dir: Option<TempDir>,
-    writes: AtomicU64,
+    /// Numbers the idempotency keys.
+    pub(crate) writes: AtomicU64,
     finished: bool,
 }
 
@@ -392,177 +392,6 @@ impl Cluster {
         (0..self.nodes.len())
             .find(running)
             .context("no follower runs")
-    }
-
-    /// Writes one value through whoever leads, retrying for as long as an election may take. A retry is the same
-    /// write: it carries an idempotency key.
-    ///
-    /// # Errors
-    /// It is not acknowledged in time, or refused.
-    pub async fn write(&self, path: &str, value: &Value) -> anyhow::Result<Answer> {
-        let number = self.writes.fetch_add(1, Ordering::Relaxed);
-        let idempotency = format!("{}-{number}", self.name);
-        let path = format!("/api/v1/config/{path}");
-        let body = json!({ "value": value });
-        self.send_to_leader(
-            &path,
-            &idempotency,
-            reqwest::Method::PUT,
-            &body,
-            &[200, 201],
-        )
-        .await
-    }
-
-    /// Writes many small values `{namespace}/{prefix}{n}` in batches.
-    ///
-    /// # Errors
-    /// A batch is refused, or not answered in time.
-    pub async fn fill(
-        &self,
-        namespace: &str,
-        prefix: &str,
-        count: usize,
-        value: &str,
-    ) -> anyhow::Result<()> {
-        let mut from = 0;
-        while from < count {
-            let to = count.min(from + BATCH_ITEMS);
-            let item = |n: usize| {
-                json!({ "op": "put", "namespace": namespace, "key": format!("{prefix}{n}"),
-                        "value": format!("{value}-{n}") })
-            };
-            let items: Vec<Value> = (from..to).map(item).collect();
-            let number = self.writes.fetch_add(1, Ordering::Relaxed);
-            let idempotency = format!("{}-{number}", self.name);
-            let body = json!({ "items": items });
-            let answer = self
-                .send_to_leader(
-                    "/api/v1/batch",
-                    &idempotency,
-                    reqwest::Method::POST,
-                    &body,
-                    &[200],
-                )
-                .await?;
-            let answered = answer.json()?;
-            let results = answered["items"]
-                .as_array()
-                .context("a batch answer without items")?;
-            let bad = results
-                .iter()
-                .find(|item| !matches!(item["status"].as_u64(), Some(200 | 201)));
-            if let Some(bad) = bad {
-                bail!("an item of the batch was refused: {bad}");
-            }
-            from = to;
-        }
-        Ok(())
-    }
-
-    async fn send_to_leader(
-        &self,
-        path: &str,
-        idempotency: &str,
-        method: reqwest::Method,
-        body: &Value,
-        wanted: &[u16],
-    ) -> anyhow::Result<Answer> {
-        let next = std::cell::Cell::new(0_usize);
-        let target = std::cell::RefCell::new(None::<String>);
-        wait_until(&format!("{method} {path}"), PATIENCE, || async {
-            let api = match target.take() {
-                Some(base) => self.api.at(&base),
-                None => {
-                    next.set(next.get() + 1);
-                    let running: Vec<&Node> = self
-                        .nodes
-                        .iter()
-                        .filter(|node| node.pid().is_some())
-                        .collect();
-                    let node = running
-                        .get(next.get() % running.len().max(1))
-                        .context("no node runs")?;
-                    self.api.at(&node.api_url)
-                }
-            };
-            let answer = api
-                .ask(method.clone(), path)
-                .header("content-type", "application/json")
-                .header("idempotency-key", idempotency)
-                .timeout(Duration::from_secs(15))
-                .body(body.to_string())
-                .send()
-                .await?;
-            if answer.status == 307 {
-                target.replace(Some(origin(
-                    answer.header("location").context("307 without Location")?,
-                )?));
-            }
-            answer.expect(wanted)
-        })
-        .await
-    }
-
-    /// Reads a value from one node; none if the key is absent.
-    ///
-    /// # Errors
-    /// The node refuses or does not answer.
-    pub async fn read(
-        &self,
-        index: usize,
-        path: &str,
-        mode: &str,
-    ) -> anyhow::Result<Option<Value>> {
-        let answer = self
-            .api(index)
-            .get(&format!("/api/v1/config/{path}"))
-            .consistency(mode)
-            .send()
-            .await?;
-        match answer.status {
-            404 => Ok(None),
-            _ => Ok(Some(answer.expect(&[200])?.json()?["value"].clone())),
-        }
-    }
-
-    /// Asks for a snapshot of one group now; gives its item of the answer.
-    ///
-    /// # Errors
-    /// It fails or does not end in time.
-    pub async fn snapshot(&self, group: &str) -> anyhow::Result<Value> {
-        self.snapshot_within(group, PATIENCE).await
-    }
-
-    /// [`Cluster::snapshot`] of a state so large that it takes longer.
-    ///
-    /// # Errors
-    /// It fails or does not end within `bound`.
-    pub async fn snapshot_within(&self, group: &str, bound: Duration) -> anyhow::Result<Value> {
-        let leader = self.wait_leader(group).await?;
-        let group_query = group.replace('/', "%2F");
-        let path = format!("/api/v1/admin/snapshots?group={group_query}");
-        let mut answer = self
-            .api(leader)
-            .post(&path, &json!({}))
-            .timeout(bound)
-            .send()
-            .await?;
-        if answer.status == 307 {
-            let base = origin(answer.header("location").context("307 without Location")?)?;
-            answer = self
-                .api
-                .at(&base)
-                .post(&path, &json!({}))
-                .timeout(bound)
-                .send()
-                .await?;
-        }
-        let answered = answer.expect(&[200])?.json()?;
-        answered["items"]
-            .get(0)
-            .cloned()
-            .with_context(|| format!("no item in {answered}"))
     }
 
     /// Ends the test well: no node has panicked, and nobody needs to see the logs.

@@ -25,5 +25,6 @@ pub mod order;
 pub mod ports;
 pub mod random;
 pub mod register;
+pub mod requests;
 pub mod store;
 pub mod wait;

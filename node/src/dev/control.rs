@@ -284,3 +284,49 @@ async fn exchange(path: &Path, request: &Request, show: &Show) -> anyhow::Result
     }
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_with_a_long_path_gets_its_socket_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let short = Layout::new(&dir.path().join("dev")).unwrap();
+        std::fs::create_dir_all(short.root()).unwrap();
+        let control = Control::bind(&short).unwrap();
+        assert_eq!(control.path(), short.socket());
+
+        let long = Layout::new(&dir.path().join("d".repeat(120))).unwrap();
+        std::fs::create_dir_all(long.root()).unwrap();
+        let control = Control::bind(&long).unwrap();
+        let path = control.path().to_owned();
+        assert!(
+            path.exists() && !path.starts_with(long.root()),
+            "{}",
+            path.display()
+        );
+        drop(control);
+        assert!(!path.exists() && path.parent().is_some_and(|dir| !dir.exists()));
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_a_run_that_is_over_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path()).unwrap();
+        std::fs::write(layout.socket(), "left behind").unwrap();
+        Control::bind(&layout).unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_a_cluster_an_action_says_how_to_start_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = send(dir.path(), DevAction::Status { json: false })
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("hint: start a cluster with `confman dev`"),
+            "{error:#}"
+        );
+    }
+}

@@ -344,3 +344,166 @@ pub(super) fn log_tail(path: &Path) -> Vec<String> {
     }
     last.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::plan::{loopback, own_store};
+    use super::*;
+
+    struct Stage {
+        fleet: Fleet,
+        layout: Layout,
+        _dir: tempfile::TempDir,
+    }
+
+    /// Two nodes whose program is this shell script: what counts here is the processes, not what they do.
+    fn stage(script: &str) -> Stage {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program.sh");
+        // Written by another process: a file that this one had open for writing could be "busy" when it is started.
+        let text = format!(
+            "cat > '{0}' <<'END'\n#!/bin/sh\n{script}\nEND\nchmod 700 '{0}'",
+            program.display()
+        );
+        let written = std::process::Command::new("/bin/sh")
+            .args(["-c", &text])
+            .status()
+            .unwrap();
+        assert!(written.success());
+        let layout = Layout::new(&dir.path().join("dev")).unwrap();
+        layout.make_dirs(["node1", "node2"].into_iter()).unwrap();
+        let node = |name: &str| NodePlan {
+            name: name.to_owned(),
+            api: loopback(1),
+            peer: loopback(2),
+            data_dir: layout.data(name),
+            env: BTreeMap::from([("CONFMAN_NODE_NAME".to_owned(), name.to_owned())]),
+        };
+        let nodes = vec![node("node1"), node("node2")];
+        let document = Document {
+            path: layout.document(),
+            api_key: "key".to_owned(),
+            store: own_store(loopback(3), "secret"),
+            nodes: nodes.clone(),
+            control_socket: layout.socket(),
+        };
+        let fleet = Fleet::new(program, layout.clone(), document, nodes);
+        Stage {
+            fleet,
+            layout,
+            _dir: dir,
+        }
+    }
+
+    fn document(layout: &Layout) -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(layout.document()).unwrap()).unwrap()
+    }
+
+    async fn states(fleet: &Fleet) -> Vec<String> {
+        fleet
+            .status()
+            .await
+            .into_iter()
+            .map(|node| node.state)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn nodes_are_killed_wiped_paused_and_started_by_name() {
+        let stage = stage("exec cat");
+        let fleet = &stage.fleet;
+        fleet.start_all().await.unwrap();
+        assert_eq!(states(fleet).await, ["running", "running"]);
+        let first = document(&stage.layout)["nodes"][0]["pid"].as_u64().unwrap();
+
+        fleet.pause("node2", true).await.unwrap();
+        assert_eq!(states(fleet).await, ["running", "paused"]);
+        fleet.pause("2", false).await.unwrap();
+        fleet.kill("node1").await.unwrap();
+        assert_eq!(states(fleet).await, ["down", "running"]);
+        assert!(
+            fleet
+                .kill("node1")
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("down already")
+        );
+
+        fleet.start("node1").await.unwrap();
+        assert!(
+            fleet
+                .start("node1")
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("runs already")
+        );
+        let second = document(&stage.layout)["nodes"][0]["pid"].as_u64().unwrap();
+        assert_ne!(first, second);
+
+        std::fs::write(stage.layout.data("node2").join("identity"), "x").unwrap();
+        fleet.wipe("node2").await.unwrap();
+        assert_eq!(states(fleet).await, ["running", "down"]);
+        assert_eq!(
+            std::fs::read_dir(stage.layout.data("node2"))
+                .unwrap()
+                .count(),
+            0
+        );
+        let error = fleet.kill("node7").await.unwrap_err().to_string();
+        assert!(error.contains("node1, node2"), "{error}");
+        fleet.stop_all().await;
+        assert_eq!(states(fleet).await, ["down", "down"]);
+    }
+
+    #[tokio::test]
+    async fn a_paused_node_is_stopped_gracefully_too() {
+        let stage = stage("trap 'exit 0' TERM; while true; do sleep 0.05; done");
+        stage.fleet.start_all().await.unwrap();
+        // The trap is set before the first sleep; a signal before it would end the shell by signal 15.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stage.fleet.pause("node1", true).await.unwrap();
+        let said = stage.fleet.stop_all().await;
+        assert_eq!(
+            said,
+            ["node1 stopped: exit code 0", "node2 stopped: exit code 0"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_by_itself_stays_down_and_the_document_says_so() {
+        let stage = stage("echo cannot open the log; exit 3");
+        stage.fleet.start_all().await.unwrap();
+        let begin = std::time::Instant::now();
+        while document(&stage.layout)["nodes"][1]["running"] != false
+            || document(&stage.layout)["nodes"][0]["running"] != false
+        {
+            assert!(
+                begin.elapsed() < Duration::from_secs(10),
+                "its end is not noticed"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(states(&stage.fleet).await, ["down", "down"]);
+        assert_eq!(
+            log_tail(&stage.layout.log("node1")),
+            ["cannot open the log"]
+        );
+    }
+
+    #[test]
+    fn the_tail_of_a_log_is_short_whatever_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node1.log");
+        assert!(log_tail(&path).is_empty());
+        let mut text: String = (0..10_000).map(|n| format!("line {n}\n")).collect();
+        text.push_str("\n\u{fffd}\n");
+        std::fs::write(&path, text.as_bytes()).unwrap();
+        let tail = log_tail(&path);
+        assert_eq!(tail.len(), LOG_TAIL_LINES);
+        assert_eq!(tail[LOG_TAIL_LINES - 2], "line 9999");
+    }
+}
