@@ -1,10 +1,19 @@
 //! The data directory: its lock, and who the node is.
+//!
+//! Promises: one process at a time; the identity is whole or it is refused with what was found; nothing is deleted
+//! (but `tmp`); an identity whose data is gone never serves again. It does not repair anything.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use confman_snapshot::model::{ClusterId, NodeInfo};
+use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
+use prost::Message;
+use rustix::fs::FlockOperation;
 
 use crate::error::StoreError;
+use crate::files::{Format, read_sealed, seal, sync_dir, write_atomically};
 use crate::paths::DataPaths;
 
 /// How far a node has come in its life.
@@ -80,21 +89,56 @@ pub enum Facts {
     Damaged(String),
 }
 
+const IDENTITY: Format = Format {
+    magic: *b"CFMIDENT",
+    version: 1,
+    hint: "restore the file, or set the data directory aside and start the node with an empty one: it rejoins under a new id",
+};
+
 /// A data directory that this process holds the lock of.
 #[derive(Debug)]
 pub struct DataDir {
     paths: DataPaths,
+    /// Locked for as long as it is open.
+    _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if it is not there (0700), takes its lock, and empties its `tmp`.
+    /// Makes the directory if it is not there (0700), takes its lock, and empties its `tmp`. The directory itself may
+    /// be a symbolic link; what is in it may not.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process has it; otherwise what the system said.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self {
-            paths: DataPaths::new(path),
-        })
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(StoreError::io("create", path))?;
+        let root = path
+            .canonicalize()
+            .map_err(StoreError::io("resolve", path))?;
+        let paths = DataPaths::new(root);
+        let lock = lock(&paths)?;
+        for inside in [paths.identity(), paths.groups(), paths.tmp(), paths.aside()] {
+            refuse_link(&inside)?;
+        }
+        let tmp = paths.tmp();
+        match std::fs::remove_dir_all(&tmp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("empty", &tmp)(e));
+            }
+            _ => {}
+        }
+        for dir in [tmp, paths.groups()] {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(StoreError::io("create", &dir))?;
+        }
+        sync_dir(paths.root())?;
+        Ok(Self { paths, _lock: lock })
     }
 
     /// The names of its files.
@@ -107,7 +151,69 @@ impl DataDir {
     /// # Errors
     /// When the directory cannot be read; damage is a finding, not an error.
     pub fn inspect(&self) -> Result<Facts, StoreError> {
-        todo!()
+        let groups = self.groups_with_data()?;
+        match self.read_identity() {
+            Ok(None) if groups.is_empty() => Ok(Facts::Empty),
+            Ok(None) => Ok(Facts::Damaged(format!(
+                "{:?} is missing, but there is data of {}\nhint: {}",
+                self.paths.identity(),
+                groups
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                IDENTITY.hint,
+            ))),
+            Ok(Some(identity)) => Ok(self.check_groups(identity, &groups)),
+            Err(
+                error @ (StoreError::Damaged { .. }
+                | StoreError::NewerVersion { .. }
+                | StoreError::Foreign { .. }),
+            ) => Ok(Facts::Damaged(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A node that was up with all its groups must have them all: one that is missing would vote as if new.
+    fn check_groups(&self, identity: Identity, groups: &[GroupId]) -> Facts {
+        if identity.state() == IdentityState::Formed {
+            return Facts::Good(identity);
+        }
+        let expected =
+            std::iter::once(GroupId::meta()).chain((0..identity.shards).map(GroupId::config));
+        let missing: Vec<String> = expected
+            .filter(|group| !groups.contains(group))
+            .map(|group| group.to_string())
+            .collect();
+        if missing.is_empty() {
+            return Facts::Good(identity);
+        }
+        Facts::Damaged(format!(
+            "{:?} has no data of {}, which node {} had\nhint: {}",
+            self.paths.groups(),
+            missing.join(", "),
+            identity.node_id,
+            IDENTITY.hint,
+        ))
+    }
+
+    /// The groups that have a state here.
+    fn groups_with_data(&self) -> Result<Vec<GroupId>, StoreError> {
+        let dir = self.paths.groups();
+        let mut groups = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
+            let entry = entry.map_err(StoreError::io("list", &dir))?;
+            let name = entry.file_name();
+            let Some(group) = name.to_str().and_then(DataPaths::parse_group_dir) else {
+                continue;
+            };
+            let paths = self.paths.group(&group);
+            if paths.state().exists() || paths.log().exists() {
+                groups.push(group);
+            }
+        }
+        groups.sort();
+        Ok(groups)
     }
 
     /// Who the node is; none in an empty directory.
@@ -115,7 +221,11 @@ impl DataDir {
     /// # Errors
     /// [`StoreError`] when the file is there and is not whole, ours, or of this version.
     pub fn read_identity(&self) -> Result<Option<Identity>, StoreError> {
-        todo!()
+        let path = self.paths.identity();
+        let Some(body) = read_sealed(&path, IDENTITY)? else {
+            return Ok(None);
+        };
+        decode_identity(&path, &body).map(Some)
     }
 
     /// Says who the node is: atomically, and durably when this returns.
@@ -123,8 +233,10 @@ impl DataDir {
     /// # Errors
     /// What the system said.
     pub fn write_identity(&self, identity: &Identity) -> Result<(), StoreError> {
-        let _ = identity;
-        todo!()
+        write_atomically(
+            &self.paths.identity(),
+            &seal(IDENTITY, &identity.encode_to_vec()),
+        )
     }
 
     /// Moves identity and groups to `aside/`, so that the directory is as good as empty; nothing is deleted. Returns
@@ -133,7 +245,129 @@ impl DataDir {
     /// # Errors
     /// What the system said.
     pub fn set_aside(&self, reason: &str, now_us: i64) -> Result<PathBuf, StoreError> {
-        let _ = (reason, now_us);
-        todo!()
+        let aside = self.paths.aside();
+        let name = jiff::Timestamp::from_microsecond(now_us).map_or_else(
+            |_| now_us.to_string(),
+            |time| time.strftime("%Y%m%dT%H%M%S.%6fZ").to_string(),
+        );
+        let to = (0..)
+            .map(|n: u32| {
+                aside.join(if n == 0 {
+                    name.clone()
+                } else {
+                    format!("{name}-{n}")
+                })
+            })
+            .find(|path| !path.exists())
+            .unwrap_or_else(|| aside.join(&name));
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&to)
+            .map_err(StoreError::io("create", &to))?;
+        write_atomically(&to.join("REASON"), format!("{reason}\n").as_bytes())?;
+        // The identity first: after a crash in between there is data without an identity, which is refused, and never
+        // an identity without its data, which could vote twice.
+        for from in [self.paths.identity(), self.paths.groups()] {
+            let Some(name) = from.file_name() else {
+                continue;
+            };
+            match std::fs::rename(&from, to.join(name)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("set aside", &from)(e));
+                }
+                _ => sync_dir(self.paths.root())?,
+            }
+        }
+        let groups = self.paths.groups();
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&groups)
+            .map_err(StoreError::io("create", &groups))?;
+        for dir in [&to, &aside, self.paths.root()] {
+            sync_dir(dir)?;
+        }
+        Ok(to)
     }
+}
+
+fn decode_identity(path: &Path, body: &[u8]) -> Result<Identity, StoreError> {
+    let damaged = |detail: String| StoreError::Damaged {
+        path: path.to_owned(),
+        detail,
+        hint: IDENTITY.hint,
+    };
+    let identity = Identity::decode(body).map_err(|e| damaged(e.to_string()))?;
+    identity
+        .cluster()
+        .check()
+        .map_err(|e| damaged(e.to_string()))?;
+    if identity.node_id == 0
+        || identity.shards == 0
+        || IdentityState::try_from(identity.state).is_err()
+    {
+        let Identity {
+            node_id,
+            shards,
+            state,
+            ..
+        } = identity;
+        return Err(damaged(format!(
+            "node id {node_id}, {shards} shards and state {state} cannot be"
+        )));
+    }
+    Ok(identity)
+}
+
+fn refuse_link(path: &Path) -> Result<(), StoreError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => Err(StoreError::Foreign {
+            path: path.to_owned(),
+            what: "the kind of the file",
+            found: "a symbolic link".to_owned(),
+            expected: "a file or directory of the data directory itself".to_owned(),
+            hint: "move the data there, or link the whole data directory",
+        }),
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(StoreError::io("look at", path)(e)),
+    }
+}
+
+/// Takes the lock, and writes into it who has it.
+fn lock(paths: &DataPaths) -> Result<File, StoreError> {
+    let path = paths.lock();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(&path)
+        .map_err(StoreError::io("open", &path))?;
+    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(StoreError::io("lock", &path)(error.into()));
+        }
+        let mut text = String::new();
+        // What it says is for people only.
+        drop((&mut file).take(64).read_to_string(&mut text));
+        let pid = text.trim();
+        let holder = if pid.is_empty() {
+            "another process".to_owned()
+        } else {
+            format!("process {pid}")
+        };
+        return Err(StoreError::InUse {
+            path: paths.root().to_owned(),
+            holder,
+        });
+    }
+    let write = |file: &mut File| -> io::Result<()> {
+        file.set_len(0)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    };
+    write(&mut file).map_err(StoreError::io("write", &path))?;
+    Ok(file)
 }

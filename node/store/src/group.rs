@@ -1,14 +1,16 @@
 //! One replica's data: opened once, in three parts.
 
-use std::path::PathBuf;
-
 use confman_snapshot::model::ClusterId;
 
 use crate::error::StoreError;
+use crate::files::sync_dir;
+use crate::install;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
 use crate::paths::GroupPaths;
-use crate::state::StateHandle;
+use crate::state::{Shared, StateHandle};
+
+const REJOIN: &str = "set the data directory aside and start the node with an empty one: it rejoins from the other nodes";
 
 /// How the data of a replica is opened.
 #[derive(Debug, Clone)]
@@ -49,7 +51,40 @@ impl GroupStore {
         paths: GroupPaths,
         options: OpenOptions,
     ) -> Result<(LogStore, StateMachine, StateHandle), StoreError> {
-        let _: (GroupPaths, OpenOptions, Option<PathBuf>) = (paths, options, None);
-        todo!()
+        std::fs::create_dir_all(paths.dir()).map_err(StoreError::io("create", paths.dir()))?;
+        install::remove_unfinished(&paths)?;
+        let shared = Shared::open(paths.clone(), options.cluster, options.state_cache_bytes)?;
+        let label = paths.group().to_string();
+        let log = LogStore::open(
+            &paths.log(),
+            options.log_cache_bytes,
+            Some(shared.clone()),
+            label,
+        )?;
+        check_together(&paths, &shared, &log)?;
+        sync_dir(paths.dir())?;
+        let machine = StateMachine::new(shared.clone(), options.flush_interval)?;
+        Ok((log, machine, StateHandle::new(shared)))
     }
+}
+
+/// A log that lost its votes could vote twice, and a state that is behind its purged log has a hole.
+fn check_together(paths: &GroupPaths, shared: &Shared, log: &LogStore) -> Result<(), StoreError> {
+    let applied = shared.current().head.position;
+    let purged = log.stats().purged;
+    let detail = match (applied, purged) {
+        (Some(applied), _) if !log.has_vote() => {
+            format!("the state has applied entry {applied}, but the log has never seen a vote")
+        }
+        (applied, Some(purged)) if applied.is_none_or(|applied| applied.index < purged.index) => {
+            let applied = applied.map_or_else(|| "nothing".to_owned(), |p| format!("entry {p}"));
+            format!("the log begins after entry {purged}, but the state has applied {applied}")
+        }
+        _ => return Ok(()),
+    };
+    Err(StoreError::Damaged {
+        path: paths.dir().to_owned(),
+        detail,
+        hint: REJOIN,
+    })
 }

@@ -21,10 +21,12 @@
 //!
 //! `DESIGN.md` beside this package says why, and lists the crash points.
 
+mod apply;
 pub mod command;
 pub mod convert;
 pub mod datadir;
 mod error;
+mod files;
 mod group;
 pub mod install;
 pub mod keys;
@@ -33,6 +35,7 @@ mod machine;
 pub mod names;
 pub mod paths;
 pub mod records;
+mod snapshot;
 mod state;
 pub mod types;
 pub mod wire;
@@ -42,8 +45,9 @@ pub use error::StoreError;
 pub use group::{GroupStore, OpenOptions};
 pub use install::{InstallReport, install_state};
 pub use log::{LogStats, LogStore};
-pub use machine::{Incoming, LocalSnapshot, SnapshotHandle, StateMachine, StateMachineControl};
+pub use machine::{StateMachine, StateMachineControl};
 pub use paths::{DataPaths, GroupPaths};
+pub use snapshot::{Incoming, LocalSnapshot, SnapshotBuilder, SnapshotHandle};
 pub use state::{
     AuditEntry, AuditFilter, AuditPage, EntryItem, IdempotencyAnswer, NamespaceItem, SnapshotFact,
     StateHandle, StateStats,

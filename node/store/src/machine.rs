@@ -1,94 +1,333 @@
 //! The state machine of one group, as openraft drives it.
+//!
+//! Entries are applied in batches: one write transaction holds what they change, the applied position, the
+//! membership and the state hash; their proposers are answered when it is committed. The transaction is not durable by
+//! itself: a thread makes the state durable about every second, and purging the log does before it begins. After a
+//! crash openraft applies again what was lost.
 
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use confman_snapshot::{Manifest, RecordStream, SnapshotRecord};
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use parking_lot::{Condvar, Mutex};
+use prost::Message;
+use redb::Durability;
+
+use crate::apply::{Hashes, Tx, apply_command};
+use crate::command::Outcome;
+use crate::convert;
+use crate::error::StoreError;
+use crate::install;
+use crate::snapshot::{SnapshotBuilder, SnapshotHandle, current};
+use crate::state::{Reader, Shared, Visible};
+use crate::types::{
+    Entry, EntryPayload, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
+
+/// Entries in one transaction, at most.
+const BATCH_ENTRIES_MAX: usize = 256;
+/// Bytes of commands in one transaction, more or less at most.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The state machine of one group, as openraft drives it.
-#[derive(Debug)]
-pub struct StateMachine;
+pub struct StateMachine {
+    shared: Arc<Shared>,
+    hashes: Arc<Mutex<Hashes>>,
+    metrics: Metrics,
+    /// Last: dropping it makes the state durable.
+    _flusher: Flusher,
+}
+
+#[derive(Clone)]
+struct Metrics {
+    seconds: metrics::Histogram,
+    entries: metrics::Counter,
+}
+
+impl std::fmt::Debug for StateMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateMachine")
+            .field("group", self.shared.group())
+            .finish_non_exhaustive()
+    }
+}
 
 impl StateMachine {
+    pub(crate) fn new(shared: Arc<Shared>, flush_interval: Duration) -> Result<Self, StoreError> {
+        let group = shared.group().to_string();
+        let metrics = Metrics {
+            seconds: metrics::histogram!("confman_apply_seconds", "group" => group.clone()),
+            entries: metrics::counter!("confman_applied_entries_total", "group" => group),
+        };
+        let flusher = Flusher::start(shared.clone(), flush_interval)?;
+        Ok(Self {
+            shared,
+            hashes: Arc::default(),
+            metrics,
+            _flusher: flusher,
+        })
+    }
+
     /// What may be told to the machine after openraft has taken it.
     pub fn control(&self) -> StateMachineControl {
-        todo!()
-    }
-}
-
-/// What may be told to a state machine that openraft has taken.
-#[derive(Debug, Clone)]
-pub struct StateMachineControl;
-
-impl StateMachineControl {
-    /// With `true`, snapshots are built as local files from now on, even where one is recorded in the store: for a
-    /// follower that cannot reach the store.
-    pub fn prefer_local(&self, yes: bool) {
-        let _ = yes;
-        todo!()
-    }
-}
-
-/// A snapshot as openraft passes it around: never its bytes.
-#[derive(Debug, Clone)]
-pub enum SnapshotHandle {
-    /// In the store: whoever gets this reads it there.
-    Recorded(SnapshotRecord),
-    /// In a local file of this node, to be sent as bytes.
-    Local(Arc<LocalSnapshot>),
-    /// Being received: only for `install_full_snapshot`.
-    Incoming(Incoming),
-}
-
-/// A `.snap` file of this node, deleted with its last handle.
-#[derive(Debug)]
-pub struct LocalSnapshot {
-    path: PathBuf,
-    manifest: Manifest,
-    file_bytes: u64,
-}
-
-impl LocalSnapshot {
-    /// The file.
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
-    }
-
-    /// What is in it.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// The size of the file in bytes.
-    pub fn file_bytes(&self) -> u64 {
-        self.file_bytes
-    }
-}
-
-/// A snapshot that is being received: the records to install, and what is kept of it as this replica's own.
-#[derive(Clone)]
-pub struct Incoming {
-    stream: Arc<parking_lot::Mutex<Option<RecordStream>>>,
-    record: Option<SnapshotRecord>,
-}
-
-impl Incoming {
-    /// Records from the store (with the record of the snapshot that they are of) or from a file that a peer sent
-    /// (without).
-    pub fn new(stream: RecordStream, record: Option<SnapshotRecord>) -> Self {
-        Self {
-            stream: Arc::new(parking_lot::Mutex::new(Some(stream))),
-            record,
+        StateMachineControl {
+            shared: self.shared.clone(),
         }
     }
 }
 
-impl std::fmt::Debug for Incoming {
+/// What may be told to a state machine that openraft has taken.
+#[derive(Clone)]
+pub struct StateMachineControl {
+    shared: Arc<Shared>,
+}
+
+impl StateMachineControl {
+    /// With `true`, snapshots are built as local files from now on, even where one is recorded in the store: for a
+    /// follower that cannot reach the store. Have openraft build one after it. With `false`, the local file goes.
+    pub fn prefer_local(&self, yes: bool) {
+        self.shared.prefer_local.store(yes, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for StateMachineControl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let open = self.stream.lock().is_some();
-        f.debug_struct("Incoming")
-            .field("record", &self.record)
-            .field("open", &open)
+        f.debug_struct("StateMachineControl")
+            .field("group", self.shared.group())
             .finish()
+    }
+}
+
+/// Applies entries in one transaction; the answers are for after it.
+fn apply_batch(
+    shared: &Shared,
+    hashes: &Mutex<Hashes>,
+    entries: Vec<Entry>,
+) -> Result<Vec<Outcome>, StoreError> {
+    shared.check_alive()?;
+    let group = shared.group();
+    let database = shared.database();
+    let before = shared.current();
+    let mut head = before.head.clone();
+    let mut digest = before.digest;
+    let mut hashes = hashes.lock();
+    let mut tx = database.begin(Durability::None)?;
+    let mut outcomes = Vec::with_capacity(entries.len());
+    let snapshots_changed;
+    {
+        let mut state = Tx::new(&tx, database.path(), head.hash.clone(), head.facts.clone())?;
+        for entry in entries {
+            let position = convert::position(&entry.log_id);
+            if let Some(last) = head.position
+                && position.index != last.index + 1
+            {
+                let detail = format!("the entry applied before it is {last}");
+                return Err(StoreError::Undecodable {
+                    group: group.clone(),
+                    position,
+                    detail,
+                });
+            }
+            let outcome = match &entry.payload {
+                EntryPayload::Blank => Outcome::default(),
+                EntryPayload::Membership(membership) => {
+                    head.membership =
+                        convert::membership_message(Some(position), membership).into();
+                    Outcome::default()
+                }
+                EntryPayload::Normal(command) => {
+                    let outcome = apply_command(&mut state, group, position, command, &hashes)?;
+                    digest = state.hash().digest();
+                    outcome
+                }
+            };
+            hashes.remember(position.index, digest);
+            head.position = Some(position);
+            outcomes.push(outcome);
+        }
+        snapshots_changed = state.snapshots_changed;
+        (head.hash, head.facts) = state.finish()?;
+    }
+    database.write_head(&mut tx, &head, group)?;
+    fail::fail_point!("store::before-commit");
+    database.commit(tx)?;
+    fail::fail_point!("store::after-commit");
+    let last_snapshot = if snapshots_changed {
+        Reader::new(&database)?
+            .newest_snapshot()?
+            .and_then(|fact| fact.record)
+    } else {
+        before.last_snapshot.clone()
+    };
+    shared.publish(Visible {
+        head,
+        digest,
+        last_snapshot,
+    });
+    Ok(outcomes)
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotHandle;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let now = self.shared.current();
+        let membership =
+            convert::stored_membership(&now.head.membership).map_err(io::Error::other)?;
+        Ok((now.head.position.as_ref().map(convert::log_id), membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut ended = false;
+        while !ended {
+            let mut batch = Vec::new();
+            let mut responders = Vec::new();
+            let mut bytes = 0;
+            let mut next = entries.next().await;
+            loop {
+                let Some(item) = next else {
+                    ended = true;
+                    break;
+                };
+                let (entry, responder) = item?;
+                if let EntryPayload::Normal(command) = &entry.payload {
+                    bytes += command.encoded_len();
+                }
+                batch.push(entry);
+                responders.push(responder);
+                if batch.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                    break;
+                }
+                // Only what is there already: nobody waits for a batch to fill.
+                match entries.next().now_or_never() {
+                    Some(item) => next = item,
+                    None => break,
+                }
+            }
+            if batch.is_empty() {
+                break;
+            }
+            let began = Instant::now();
+            let count = batch.len() as u64;
+            let (shared, hashes) = (self.shared.clone(), self.hashes.clone());
+            // Off the runtime's threads: a durable commit in the background can hold the database for a while.
+            let outcomes =
+                tokio::task::spawn_blocking(move || apply_batch(&shared, &hashes, batch))
+                    .await
+                    .map_err(|e| {
+                        io::Error::other(format!("apply of {} panicked: {e}", self.shared.group()))
+                    })??;
+            self.metrics.seconds.record(began.elapsed());
+            self.metrics.entries.increment(count);
+            for (responder, outcome) in responders.into_iter().zip(outcomes) {
+                if let Some(responder) = responder {
+                    responder.send(outcome);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder::new(self.shared.clone())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotHandle,
+    ) -> Result<(), io::Error> {
+        let (stream, record) = match snapshot {
+            SnapshotHandle::Incoming(incoming) => {
+                let stream = incoming
+                    .take()
+                    .ok_or_else(|| io::Error::other("the snapshot was taken before"))?;
+                (stream, incoming.record().cloned())
+            }
+            SnapshotHandle::Local(local) => {
+                let stream = install::open_local(&local).await?;
+                (stream, None)
+            }
+            SnapshotHandle::Recorded(record) => {
+                let text = format!(
+                    "snapshot {} was not fetched before it was to be installed",
+                    record.id
+                );
+                return Err(io::Error::other(text));
+            }
+        };
+        let position = meta.last_log_id.as_ref().map(convert::position);
+        let position = position.ok_or_else(|| io::Error::other("a snapshot without a position"))?;
+        let membership = convert::membership(&meta.last_membership);
+        let installed =
+            install::replace_state(&self.shared, stream, position, membership, record).await?;
+        let mut hashes = self.hashes.lock();
+        hashes.clear();
+        hashes.remember(position.index, installed.state_hash);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(current(&self.shared).await?)
+    }
+}
+
+/// The thread that makes the state durable.
+struct Flusher {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Flusher {
+    fn start(shared: Arc<Shared>, interval: Duration) -> Result<Self, StoreError> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let theirs = stop.clone();
+        let path = shared.paths.state();
+        let run = move || {
+            let (stopped, changed) = &*theirs;
+            loop {
+                let mut stopped = stopped.lock();
+                if !*stopped {
+                    changed.wait_for(&mut stopped, interval);
+                }
+                let last = *stopped;
+                drop(stopped);
+                if let Err(error) = shared.flush() {
+                    tracing::error!(group = %shared.group(), %error, "the state cannot be made durable: this replica stops applying");
+                    shared.fail(&error);
+                    return;
+                }
+                if last {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("state-flush".to_owned())
+            .spawn(run)
+            .map_err(StoreError::io("start the flush thread of", path))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic in there was reported by the panic hook.
+            drop(thread.join());
+        }
     }
 }

@@ -116,6 +116,11 @@ impl GroupPaths {
         self.dir.join("state.redb.new")
     }
 
+    /// A log that is being made and will become [`GroupPaths::log`].
+    pub fn log_new(&self) -> PathBuf {
+        self.dir.join("log.new")
+    }
+
     /// How the state came here from a snapshot.
     pub fn restored(&self) -> PathBuf {
         self.dir.join("restored")

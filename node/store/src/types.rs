@@ -73,4 +73,4 @@ pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Typ
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 /// A snapshot with the handle to its content.
 pub type Snapshot =
-    openraft::type_config::alias::SnapshotOf<TypeConfig, crate::machine::SnapshotHandle>;
+    openraft::type_config::alias::SnapshotOf<TypeConfig, crate::snapshot::SnapshotHandle>;

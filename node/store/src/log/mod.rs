@@ -1,6 +1,17 @@
-//! The Raft log of one group.
+//! The Raft log of one group: votes and entries in checksummed chunk files, one fsync for all that is queued.
+//!
+//! The files are those of the `raft-log` crate; [`codec`] says what stands in its records, in our own encoding.
+//!
+//! Promises: a vote is durable when its call returns, an entry when its callback is called, in the order of the
+//! calls; reads are bounded in bytes; a torn last record, never acknowledged, is cut off at open with a warning, any
+//! other damage is refused with the file's name; nothing is purged that the state does not hold durably.
+
+mod codec;
+mod store;
 
 use confman_snapshot::model::Position;
+
+pub use store::LogStore;
 
 /// What is in the log of one group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,7 +25,3 @@ pub struct LogStats {
     /// The last entry, purged or not.
     pub last: Option<Position>,
 }
-
-/// The Raft log of one group, as openraft drives it.
-#[derive(Debug, Clone)]
-pub struct LogStore;

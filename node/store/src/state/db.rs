@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use confman_snapshot::SnapshotRecord;
 use confman_snapshot::lthash::StateHash;
 use confman_snapshot::model::{GroupId, Membership, MembershipMessage, Position};
 use prost::Message;
@@ -26,6 +27,7 @@ const FORMAT_KEY: &str = "format";
 const GROUP_KEY: &str = "group";
 const APPLIED_KEY: &str = "applied";
 const LATTICE_KEY: &str = "lattice";
+const INSTALLED_KEY: &str = "installed";
 
 const REJOIN: &str = "set the data directory aside and start the node with an empty one: it rejoins from the other nodes";
 
@@ -36,6 +38,16 @@ struct AppliedRecord {
     position: Option<Position>,
     #[prost(message, optional, tag = "2")]
     membership: Option<MembershipMessage>,
+}
+
+/// The snapshot that a state came from.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct InstalledRecord {
+    /// As it is recorded in the store; none when a peer sent it.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) record: Option<SnapshotRecord>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) membership: Option<MembershipMessage>,
 }
 
 /// What a database holds beside its records, and the one record that everybody asks for.
@@ -168,6 +180,41 @@ impl StateDb {
             .insert(LATTICE_KEY, head.hash.to_bytes().as_slice())
             .map_err(database_error("write", &self.path))?;
         Ok(())
+    }
+
+    /// Notes which snapshot the state came from.
+    pub(crate) fn write_installed(
+        &self,
+        tx: &mut WriteTransaction,
+        installed: &InstalledRecord,
+    ) -> Result<(), StoreError> {
+        let mut system = tx
+            .open_table(SYSTEM)
+            .map_err(database_error("write", &self.path))?;
+        let bytes = installed.encode_to_vec();
+        system
+            .insert(INSTALLED_KEY, bytes.as_slice())
+            .map_err(database_error("write", &self.path))?;
+        Ok(())
+    }
+
+    /// Which snapshot the state came from; none when it grew here.
+    pub(crate) fn read_installed(&self) -> Result<Option<InstalledRecord>, StoreError> {
+        let tx = self.read()?;
+        let system = tx
+            .open_table(SYSTEM)
+            .map_err(database_error("read", &self.path))?;
+        let bytes = system
+            .get(INSTALLED_KEY)
+            .map_err(database_error("read", &self.path))?;
+        bytes
+            .map(|bytes| InstalledRecord::decode(bytes.value()))
+            .transpose()
+            .map_err(|e| StoreError::Damaged {
+                path: self.path.clone(),
+                detail: e.to_string(),
+                hint: REJOIN,
+            })
     }
 
     /// Reads all that is not a record, and refuses what this program did not write.

@@ -16,6 +16,7 @@ use super::read::Reader;
 use crate::error::StoreError;
 use crate::log::LogStats;
 use crate::paths::GroupPaths;
+use crate::snapshot::Offer;
 
 /// Reads of what this replica has applied. Cheap to clone; no writes.
 ///
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     durable: Mutex<Option<Position>>,
     log: Mutex<LogStats>,
     pub(crate) prefer_local: AtomicBool,
+    local: Mutex<Option<Offer>>,
+    failed: Mutex<Option<String>>,
 }
 
 /// What was committed last.
@@ -85,6 +88,8 @@ impl Shared {
             applied,
             log: Mutex::new(LogStats::default()),
             prefer_local: AtomicBool::new(false),
+            local: Mutex::new(None),
+            failed: Mutex::new(None),
             paths,
         }))
     }
@@ -149,6 +154,39 @@ impl Shared {
             *durable = position;
         }
         Ok(*durable)
+    }
+
+    /// Makes what is applied durable unless it is already as far as `index`.
+    pub(crate) fn flush_past(&self, index: u64) -> Result<Option<Position>, StoreError> {
+        match self.durable() {
+            Some(durable) if durable.index >= index => Ok(Some(durable)),
+            _ => self.flush(),
+        }
+    }
+
+    /// The last index that the log has purged.
+    pub(crate) fn purged_index(&self) -> Option<u64> {
+        self.log.lock().purged.map(|p| p.index)
+    }
+
+    pub(crate) fn local_offer(&self) -> Option<Offer> {
+        self.local.lock().clone()
+    }
+
+    pub(crate) fn set_local_offer(&self, offer: Option<Offer>) {
+        *self.local.lock() = offer;
+    }
+
+    /// From now on nothing is applied: the disk failed in the background.
+    pub(crate) fn fail(&self, error: &StoreError) {
+        *self.failed.lock() = Some(error.to_string());
+    }
+
+    pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
+        match &*self.failed.lock() {
+            Some(error) => Err(StoreError::Internal(error.clone())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn set_log_stats(&self, stats: LogStats) {

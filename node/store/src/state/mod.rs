@@ -6,7 +6,7 @@ mod handle;
 mod read;
 
 pub use audit::{AuditEntry, AuditFilter, AuditPage};
-pub(crate) use db::{Head, RECORDS, StateDb, database_error};
+pub(crate) use db::{Head, InstalledRecord, RECORDS, StateDb, database_error};
 pub(crate) use handle::{Shared, Visible};
 pub use handle::{StateHandle, StateStats};
 pub(crate) use read::Reader;

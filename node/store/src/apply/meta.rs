@@ -1,0 +1,245 @@
+//! Group `__meta/0`: the cluster, its nodes, who builds which snapshot.
+
+use super::audit::{self, Change};
+use super::{Ctx, Tx};
+use crate::command::{
+    AdmitNode, Answer, FinishSnapshotTask, Genesis, NodeAdmitted, Outcome, RefusalCode, UpdateNode,
+};
+use crate::error::StoreError;
+use crate::keys;
+use crate::records::{ClusterRecord, NodeRecord, NodeState, SnapshotFailure, SnapshotTask};
+
+fn done() -> Outcome {
+    Outcome::new(Answer::Done(true))
+}
+
+pub(super) fn genesis(
+    tx: &mut Tx<'_>,
+    ctx: &mut Ctx<'_>,
+    genesis: &Genesis,
+) -> Result<Outcome, StoreError> {
+    if let Some(cluster) = tx.get::<ClusterRecord>(&keys::cluster())? {
+        if cluster.uuid == genesis.cluster_uuid {
+            return Ok(done());
+        }
+        let detail = format!("the cluster {} is born already", cluster.uuid);
+        return Ok(Outcome::refused(RefusalCode::Conflict, detail));
+    }
+    let highest = genesis.nodes.iter().map(|node| node.id).max().unwrap_or(0);
+    let cluster = ClusterRecord {
+        uuid: genesis.cluster_uuid.clone(),
+        incarnation: genesis.incarnation,
+        shards: genesis.shards,
+        created_us: ctx.now_us,
+        next_node_id: highest.saturating_add(1),
+    };
+    tx.put(&keys::cluster(), &cluster)?;
+    audit::record(
+        tx,
+        ctx,
+        Change {
+            action: "cluster.created",
+            key: &cluster.uuid,
+            ..Change::default()
+        },
+    )?;
+    for node in &genesis.nodes {
+        let record = NodeRecord {
+            state: NodeState::Active.into(),
+            replaces: None,
+            nonce: String::new(),
+            admitted_us: ctx.now_us,
+            ..node.clone()
+        };
+        tx.put(&keys::node(node.id), &record)?;
+        audit::record(
+            tx,
+            ctx,
+            Change {
+                action: "node.admitted",
+                key: &node.name,
+                version: node.id,
+                ..Change::default()
+            },
+        )?;
+    }
+    Ok(done())
+}
+
+pub(super) fn admit(
+    tx: &mut Tx<'_>,
+    ctx: &mut Ctx<'_>,
+    admit: &AdmitNode,
+) -> Result<Outcome, StoreError> {
+    let Some(mut cluster) = tx.get::<ClusterRecord>(&keys::cluster())? else {
+        return Ok(Outcome::refused(
+            RefusalCode::NotFound,
+            "there is no cluster yet",
+        ));
+    };
+    if admit.nonce.is_empty() || admit.name.is_empty() {
+        return Ok(Outcome::refused(
+            RefusalCode::Invalid,
+            "a node asks for an id with its name and a nonce",
+        ));
+    }
+    let nodes: Vec<NodeRecord> = tx.all(&[keys::NODE])?;
+    if let Some(node) = nodes.iter().find(|node| node.nonce == admit.nonce) {
+        return Ok(Outcome::new(Answer::NodeAdmitted(NodeAdmitted {
+            id: node.id,
+        })));
+    }
+    if let Some(old) = admit.replaces
+        && !nodes.iter().any(|node| node.id == old)
+    {
+        return Ok(Outcome::refused(
+            RefusalCode::NotFound,
+            format!("there is no node {old} to replace"),
+        ));
+    }
+    let id = cluster.next_node_id;
+    cluster.next_node_id += 1;
+    tx.put(&keys::cluster(), &cluster)?;
+    let record = NodeRecord {
+        id,
+        name: admit.name.clone(),
+        api_url: admit.api_url.clone(),
+        peer_addr: admit.peer_addr.clone(),
+        state: NodeState::Joining.into(),
+        replaces: admit.replaces,
+        nonce: admit.nonce.clone(),
+        admitted_us: ctx.now_us,
+    };
+    tx.put(&keys::node(id), &record)?;
+    audit::record(
+        tx,
+        ctx,
+        Change {
+            action: "node.admitted",
+            key: &record.name,
+            version: id,
+            ..Change::default()
+        },
+    )?;
+    Ok(Outcome::new(Answer::NodeAdmitted(NodeAdmitted { id })))
+}
+
+fn no_node(id: u64) -> Outcome {
+    Outcome::refused(RefusalCode::NotFound, format!("there is no node {id}"))
+}
+
+pub(super) fn activate(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, id: u64) -> Result<Outcome, StoreError> {
+    let Some(mut node) = tx.get::<NodeRecord>(&keys::node(id))? else {
+        return Ok(no_node(id));
+    };
+    match node.state() {
+        NodeState::Active => return Ok(done()),
+        NodeState::Retired => {
+            let detail = format!("node {id} is retired, and its id is not used again");
+            return Ok(Outcome::refused(RefusalCode::Conflict, detail));
+        }
+        NodeState::Joining => {}
+    }
+    node.set_state(NodeState::Active);
+    tx.put(&keys::node(id), &node)?;
+    audit::record(
+        tx,
+        ctx,
+        Change {
+            action: "node.activated",
+            key: &node.name,
+            version: id,
+            ..Change::default()
+        },
+    )?;
+    if let Some(old_id) = node.replaces
+        && let Some(mut old) = tx.get::<NodeRecord>(&keys::node(old_id))?
+        && old.state() != NodeState::Retired
+    {
+        old.set_state(NodeState::Retired);
+        tx.put(&keys::node(old_id), &old)?;
+        audit::record(
+            tx,
+            ctx,
+            Change {
+                action: "node.retired",
+                key: &old.name,
+                version: old_id,
+                ..Change::default()
+            },
+        )?;
+    }
+    Ok(done())
+}
+
+pub(super) fn update(
+    tx: &mut Tx<'_>,
+    ctx: &mut Ctx<'_>,
+    update: &UpdateNode,
+) -> Result<Outcome, StoreError> {
+    let Some(mut node) = tx.get::<NodeRecord>(&keys::node(update.id))? else {
+        return Ok(no_node(update.id));
+    };
+    if (&node.api_url, &node.peer_addr) == (&update.api_url, &update.peer_addr) {
+        return Ok(done());
+    }
+    node.api_url.clone_from(&update.api_url);
+    node.peer_addr.clone_from(&update.peer_addr);
+    tx.put(&keys::node(update.id), &node)?;
+    audit::record(
+        tx,
+        ctx,
+        Change {
+            action: "node.updated",
+            key: &node.name,
+            version: node.id,
+            ..Change::default()
+        },
+    )?;
+    Ok(done())
+}
+
+/// One task a group: a new one takes the place of one that is overdue.
+pub(super) fn assign(tx: &mut Tx<'_>, task: &SnapshotTask) -> Result<Outcome, StoreError> {
+    if task.task_id.is_empty() || task.group.is_empty() {
+        return Ok(Outcome::refused(
+            RefusalCode::Invalid,
+            "a snapshot task has an id and a group",
+        ));
+    }
+    tx.put(&keys::task(&task.group), task)?;
+    Ok(done())
+}
+
+pub(super) fn finish(
+    tx: &mut Tx<'_>,
+    ctx: &Ctx<'_>,
+    finish: &FinishSnapshotTask,
+) -> Result<Outcome, StoreError> {
+    let tasks: Vec<SnapshotTask> = tx.all(&[keys::TASK])?;
+    let Some(task) = tasks
+        .into_iter()
+        .find(|task| task.task_id == finish.task_id)
+    else {
+        return Ok(Outcome::refused(
+            RefusalCode::NotFound,
+            "there is no such snapshot task (any more)",
+        ));
+    };
+    tx.delete(&keys::task(&task.group))?;
+    let failure_key = keys::failure(&task.group);
+    match &finish.error {
+        Some(error) => {
+            let failure = SnapshotFailure {
+                task: Some(task),
+                error: error.clone(),
+                time_us: ctx.now_us,
+            };
+            tx.put(&failure_key, &failure)?;
+        }
+        None => {
+            tx.delete(&failure_key)?;
+        }
+    }
+    Ok(done())
+}

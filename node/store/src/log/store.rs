@@ -1,0 +1,694 @@
+//! The log as openraft drives it.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use codeq::Span;
+use futures::Stream;
+use openraft::entry::RaftEntry;
+use openraft::storage::{
+    IOFlushed, LeaderBoundedStreamError, LogState, RaftLogReader, RaftLogStorage,
+};
+use openraft::{LogIdOptionExt, OptionalSend, errors::LeaderChanged};
+use parking_lot::RwLock;
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use raft_log::chunked_wal::ChunkedWal;
+use raft_log::{RaftLog, RaftWalTypes};
+
+use super::LogStats;
+use super::codec::{DiskId, DiskPayload, DiskVote, Flushed, LogTypes};
+use crate::convert;
+use crate::error::StoreError;
+use crate::state::Shared;
+use crate::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
+use crate::wire;
+
+/// Most bytes of entries that one read takes into memory.
+const READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// A read that begins this near to the end is served from memory: the newest chunk is always in the cache.
+const HOT_BYTES: u64 = 4 * 1024 * 1024;
+/// Size of a chunk file. Entries of the newest chunk stay in memory, and purge drops whole chunks: keep it small.
+const CHUNK_BYTES: usize = 16 * 1024 * 1024;
+const READ_BUFFER_BYTES: usize = 1024 * 1024;
+
+const DAMAGED_HINT: &str = "set the data directory aside and start the node with an empty one: it rejoins under a new id and loses nothing";
+
+/// The Raft log of one group, as openraft drives it.
+#[derive(Clone)]
+pub struct LogStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    log: RwLock<Log>,
+    /// The state that must hold durably what is purged; none for a log that stands alone.
+    state: Option<Arc<Shared>>,
+    gauges: Gauges,
+}
+
+struct Log {
+    raft: RaftLog<LogTypes>,
+    /// Sizes of the entries that can be read, in order.
+    sizes: VecDeque<u32>,
+    bytes: u64,
+}
+
+struct Gauges {
+    entries: metrics::Gauge,
+    bytes: metrics::Gauge,
+    append_seconds: metrics::Histogram,
+}
+
+impl Debug for LogStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogStore")
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    fn purged_index(&self) -> Option<u64> {
+        self.raft.log_state().purged().map(|id| id.0.index)
+    }
+
+    /// Index of the first entry that can be read, if there is one.
+    fn first(&self) -> u64 {
+        self.purged_index().map_or(0, |index| index + 1)
+    }
+
+    /// One more than the index of the last entry, readable or purged.
+    fn end(&self) -> u64 {
+        self.raft.log_state().last().map_or(0, |id| id.0.index + 1)
+    }
+
+    fn stats(&self) -> LogStats {
+        let state = self.raft.log_state();
+        LogStats {
+            entries: self.sizes.len() as u64,
+            bytes: self.bytes,
+            purged: state.purged().map(|id| id.0),
+            last: state.last().map(|id| id.0),
+        }
+    }
+
+    fn push(&mut self, size: usize) {
+        self.sizes.push_back(size as u32);
+        self.bytes += size as u64;
+    }
+
+    fn keep_from(&mut self, old_first: u64) {
+        for _ in old_first..self.first() {
+            let Some(size) = self.sizes.pop_front() else {
+                break;
+            };
+            self.bytes -= u64::from(size);
+        }
+    }
+
+    fn keep_to(&mut self, end: u64) {
+        while self.first() + self.sizes.len() as u64 > end {
+            let Some(size) = self.sizes.pop_back() else {
+                break;
+            };
+            self.bytes -= u64::from(size);
+        }
+    }
+
+    /// Where a read from `start` must end so that it takes at most `limit` bytes, but one entry in any case.
+    fn bounded_end(&self, start: u64, end: u64, limit: u64) -> u64 {
+        let skip = start.saturating_sub(self.first()) as usize;
+        let mut taken = 0;
+        let mut at = start;
+        for size in self.sizes.iter().skip(skip) {
+            taken += u64::from(*size);
+            if at >= end || (taken > limit && at > start) {
+                break;
+            }
+            at += 1;
+        }
+        at.max(start + 1).min(end)
+    }
+
+    /// Whether everything from `start` on is in memory.
+    fn is_hot(&self, start: u64) -> bool {
+        let entries = self.end().saturating_sub(start) as usize;
+        let mut bytes = 0;
+        for size in self.sizes.iter().rev().take(entries) {
+            bytes += u64::from(*size);
+            if bytes > HOT_BYTES {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for item in self.raft.read(start, end) {
+            let (id, payload) = item?;
+            if let Some(last) = entries.last()
+                && last.log_id.index + 1 != id.0.index
+            {
+                return Err(io::Error::other(format!(
+                    "the log has a hole after index {}",
+                    last.log_id.index
+                )));
+            }
+            let payload = wire::decode_payload(payload.0).map_err(|e| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("log entry {}: {e}", id.0),
+                )
+            })?;
+            entries.push(Entry {
+                log_id: convert::log_id(&id.0),
+                payload,
+            });
+        }
+        Ok(entries)
+    }
+}
+
+impl LogStore {
+    /// Opens, or makes, the log in a directory. Without `state` it purges whatever it is told to.
+    pub(crate) fn open(
+        dir: &Path,
+        cache_bytes: usize,
+        state: Option<Arc<Shared>>,
+        group: String,
+    ) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let before = wal_bytes(dir)?;
+        let config = Arc::new(config(dir, cache_bytes));
+        let raft =
+            RaftLog::<LogTypes>::open(config.clone()).map_err(|e| open_error(dir, &config, e))?;
+        let after = wal_bytes(dir)?;
+        if after < before {
+            // The only thing that open cuts off; what was never written whole was never acknowledged.
+            tracing::warn!(dir = %dir.display(), bytes = before - after, "cut a torn last record off the log");
+        }
+        let mut log = Log {
+            raft,
+            sizes: VecDeque::new(),
+            bytes: 0,
+        };
+        let sizes: io::Result<Vec<usize>> = log
+            .raft
+            .read(log.first(), log.end())
+            .map(|item| {
+                let (id, payload) = item?;
+                let size = payload.0.len();
+                wire::decode_payload(payload.0).map_err(|e| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {e}", id.0))
+                })?;
+                Ok(size)
+            })
+            .collect();
+        for size in sizes.map_err(|e| damaged(dir, e.to_string()))? {
+            log.push(size);
+        }
+        if log.first() + log.sizes.len() as u64 != log.end() {
+            let found = log.sizes.len();
+            return Err(damaged(
+                dir,
+                format!(
+                    "{found} entries between the index {} and {}",
+                    log.first(),
+                    log.end()
+                ),
+            ));
+        }
+        let gauges = Gauges {
+            entries: metrics::gauge!("confman_log_entries", "group" => group.clone()),
+            bytes: metrics::gauge!("confman_log_bytes", "group" => group.clone()),
+            append_seconds: metrics::histogram!("confman_log_append_seconds", "group" => group),
+        };
+        let inner = Inner {
+            path: dir.to_owned(),
+            log: RwLock::new(log),
+            state,
+            gauges,
+        };
+        inner.show(&inner.log.read());
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What is in the log.
+    pub fn stats(&self) -> LogStats {
+        self.inner.log.read().stats()
+    }
+
+    pub(crate) fn has_vote(&self) -> bool {
+        self.inner.log.read().raft.log_state().vote().is_some()
+    }
+
+    /// Makes an empty log begin after `position`, as the leader that wrote it left it. Blocks until durable.
+    pub(crate) fn begin_after(
+        &self,
+        position: &confman_snapshot::model::Position,
+    ) -> Result<(), StoreError> {
+        let vote = wire::WireVote {
+            term: position.term,
+            node: position.node,
+            committed: true,
+        };
+        let (tx, rx) = sync_channel(1);
+        let write = || -> io::Result<()> {
+            let mut log = self.inner.log.write();
+            log.raft.save_vote(DiskVote(vote))?;
+            log.raft.purge(DiskId(*position))?;
+            log.raft.commit(DiskId(*position))?;
+            log.raft.flush(true, Some(Flushed::Thread(tx)))?;
+            self.inner.show(&log);
+            Ok(())
+        };
+        write()
+            .and_then(|()| {
+                rx.recv()
+                    .unwrap_or_else(|_| Err(io::Error::other("the log's writer has stopped")))
+            })
+            .map_err(StoreError::io("write the log", &self.inner.path))
+    }
+
+    fn vote(&self) -> Option<Vote> {
+        self.inner
+            .log
+            .read()
+            .raft
+            .log_state()
+            .vote()
+            .map(|v| v.0.into())
+    }
+
+    /// Entries from `start` on, before `end`, at most `limit` bytes of them.
+    async fn read(&self, start: u64, end: u64, limit: u64) -> io::Result<Vec<Entry>> {
+        {
+            let log = self.inner.log.read();
+            let (start, end) = (start.max(log.first()), end.min(log.end()));
+            if start >= end {
+                return Ok(Vec::new());
+            }
+            let until = log.bounded_end(start, end, limit);
+            if log.is_hot(start) {
+                return log.read(start, until);
+            }
+        }
+        // Old entries come from the disk, which takes as long as it takes.
+        let inner = self.inner.clone();
+        let read = move || {
+            let log = inner.log.read();
+            let (start, end) = (start.max(log.first()), end.min(log.end()));
+            if start >= end {
+                return Ok(Vec::new());
+            }
+            log.read(start, log.bounded_end(start, end, limit))
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    /// Writes with the log locked, and waits until it is durable.
+    async fn write_durably(
+        &self,
+        write: impl FnOnce(&mut Log) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        {
+            let mut log = self.inner.log.write();
+            write(&mut log)?;
+            log.raft.flush(true, Some(Flushed::Waiter(tx)))?;
+            self.inner.show(&log);
+        }
+        rx.await
+            .unwrap_or_else(|_| Err(io::Error::other("the log's writer has stopped")))
+    }
+}
+
+impl Inner {
+    fn show(&self, log: &Log) {
+        self.gauges.entries.set(log.sizes.len() as f64);
+        self.gauges.bytes.set(log.bytes as f64);
+        if let Some(state) = &self.state {
+            state.set_log_stats(log.stats());
+        }
+    }
+
+    fn named(&self, operation: &'static str) -> impl Fn(io::Error) -> io::Error {
+        let path = self.path.clone();
+        move |e| io::Error::new(e.kind(), format!("{operation} {path:?}: {e}"))
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+/// A stream that reads a bounded batch of entries at a time.
+struct Batches {
+    store: LogStore,
+    leader: Option<LeaderId>,
+    next: u64,
+    end: u64,
+    batch: std::vec::IntoIter<Entry>,
+    ended: bool,
+}
+
+impl Batches {
+    fn new(store: &LogStore, leader: Option<LeaderId>, range: &impl RangeBounds<u64>) -> Self {
+        let (next, end) = bounds(range);
+        Self {
+            store: store.clone(),
+            leader,
+            next,
+            end,
+            batch: Vec::new().into_iter(),
+            ended: false,
+        }
+    }
+
+    fn check_leader(&self) -> Result<(), LeaderBoundedStreamError<TypeConfig>> {
+        let Some(leader) = self.leader else {
+            return Ok(());
+        };
+        match self.store.vote() {
+            Some(vote) if vote.leader_id == leader && vote.committed => Ok(()),
+            other => Err(LeaderChanged::new(leader, other).into()),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Entry>, LeaderBoundedStreamError<TypeConfig>> {
+        if let Some(entry) = self.batch.next() {
+            return Ok(Some(entry));
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        self.check_leader()?;
+        let batch = self.store.read(self.next, self.end, READ_BYTES_MAX).await?;
+        // The entries are this leader's only if it still was the leader when they had been read.
+        self.check_leader()?;
+        match batch.last() {
+            Some(last) => self.next = last.log_id.index + 1,
+            None => self.ended = true,
+        }
+        self.ended |= self.next >= self.end;
+        self.batch = batch.into_iter();
+        Ok(self.batch.next())
+    }
+
+    fn into_stream(
+        self,
+    ) -> impl Stream<Item = Result<Entry, LeaderBoundedStreamError<TypeConfig>>> + Send {
+        futures::stream::unfold(Some(self), |state| async move {
+            let mut batches = state?;
+            match batches.next().await {
+                Ok(Some(entry)) => Some((Ok(entry), Some(batches))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn leader_bounded_stream<RB>(
+        &mut self,
+        leader: LeaderId,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, LeaderBoundedStreamError<TypeConfig>>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        Box::pin(Batches::new(self, Some(leader), &range).into_stream())
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        use futures::StreamExt;
+        let stream = Batches::new(self, None, &range).into_stream();
+        Box::pin(stream.map(|item| {
+            item.map_err(|e| match e {
+                LeaderBoundedStreamError::IoError(e) => e,
+                changed => io::Error::other(changed),
+            })
+        }))
+    }
+
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (start, end) = bounds(&range);
+        self.read(start, end, u64::MAX)
+            .await
+            .map_err(self.inner.named("read the log"))
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES_MAX)
+            .await
+            .map_err(self.inner.named("read the log"))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.vote())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let log = self.inner.log.read();
+        let id = |id: Option<&DiskId>| id.map(|id| convert::log_id(&id.0));
+        Ok(LogState {
+            last_purged_log_id: id(log.raft.log_state().purged()),
+            last_log_id: id(log.raft.log_state().last()),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote = DiskVote(vote.into());
+        self.write_durably(|log| log.raft.save_vote(vote).map(drop))
+            .await
+            .map_err(self.inner.named("save the vote in"))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let Some(committed) = committed.map(|id| DiskId(convert::position(&id))) else {
+            return Ok(());
+        };
+        let mut log = self.inner.log.write();
+        let state = log.raft.log_state();
+        // What is committed beyond this log (a snapshot is on its way) is found again after a restart.
+        if state.committed() >= Some(&committed) || state.last() < Some(&committed) {
+            return Ok(());
+        }
+        let save = |log: &mut Log| -> io::Result<()> {
+            log.raft.commit(committed)?;
+            // Not synced: losing it costs a few entries applied later, nothing else.
+            log.raft.flush(false, None)
+        };
+        save(&mut log).map_err(self.inner.named("save the commit in"))
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let log = self.inner.log.read();
+        Ok(log
+            .raft
+            .log_state()
+            .committed()
+            .map(|id| convert::log_id(&id.0)))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let began = Instant::now();
+        // Encoded before the lock is taken: readers do not wait for it.
+        let entries: Vec<(DiskId, DiskPayload)> = entries
+            .into_iter()
+            .map(|entry| {
+                let id = DiskId(convert::position(&entry.log_id()));
+                (id, DiskPayload(wire::encode_payload(entry.payload)))
+            })
+            .collect();
+        let histogram = self.inner.gauges.append_seconds.clone();
+        let mut log = self.inner.log.write();
+        let append = |log: &mut Log| -> io::Result<()> {
+            for (id, payload) in entries {
+                let size = payload.0.len();
+                log.raft.append([(id, payload)])?;
+                log.push(size);
+            }
+            log.raft
+                .flush(true, Some(Flushed::Append(callback, began, histogram)))
+        };
+        let result = append(&mut log).map_err(self.inner.named("append to the log"));
+        self.inner.show(&log);
+        result
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let end = last_log_id.next_index();
+        self.write_durably(|log| {
+            if end >= log.end() {
+                return Ok(());
+            }
+            log.raft.truncate(end)?;
+            log.keep_to(end);
+            Ok(())
+        })
+        .await
+        .map_err(self.inner.named("truncate the log"))
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        if let Some(state) = self.inner.state.clone() {
+            let upto = log_id.index;
+            let group = state.group().clone();
+            let flush = move || state.flush_past(upto);
+            let durable = tokio::task::spawn_blocking(flush)
+                .await
+                .map_err(io::Error::other)??;
+            if durable.is_none_or(|durable| durable.index < upto) {
+                let durable = durable.map(|p| p.index);
+                return Err(StoreError::PurgeBeyondState {
+                    group,
+                    upto,
+                    durable,
+                }
+                .into());
+            }
+        }
+        let id = DiskId(convert::position(&log_id));
+        self.write_durably(|log| {
+            let first = log.first();
+            log.raft.purge(id)?;
+            log.keep_from(first);
+            Ok(())
+        })
+        .await
+        .map_err(self.inner.named("purge the log"))
+    }
+}
+
+fn config(dir: &Path, cache_bytes: usize) -> raft_log::Config {
+    let mut config = raft_log::Config::new(dir.display());
+    config.log_cache_capacity = Some(cache_bytes);
+    config.wal.chunk_max_size = Some(CHUNK_BYTES);
+    config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
+    // What is queued while one fsync runs goes into the next; waiting longer only adds latency.
+    config.wal.flush_batch_wait = Some(Duration::ZERO);
+    // A record that a crash cut short was never acknowledged. Anything else that is wrong is refused: see `codec`.
+    config.wal.truncate_incomplete_record = Some(true);
+    config
+}
+
+/// Bytes of all chunk files.
+fn wal_bytes(dir: &Path) -> Result<u64, StoreError> {
+    let list = || -> io::Result<u64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.path().extension().is_some_and(|e| e == "wal") {
+                bytes += entry.metadata()?.len();
+            }
+        }
+        Ok(bytes)
+    };
+    list().map_err(StoreError::io("list", dir))
+}
+
+fn damaged(path: &Path, detail: String) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        detail,
+        hint: DAMAGED_HINT,
+    }
+}
+
+/// Says which file is damaged, and where: the crate's own error does not.
+fn open_error(dir: &Path, config: &raft_log::Config, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NotFound
+        | io::ErrorKind::StorageFull
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::WouldBlock => {
+            return StoreError::Io {
+                operation: "open the log",
+                path: dir.into(),
+                source: error,
+            };
+        }
+        _ => {}
+    }
+    let mut found = None;
+    if let Ok(lock) = ChunkedWal::<RaftWalTypes<LogTypes>>::acquire_lock(&config.wal) {
+        let mut end = None;
+        let scan = ChunkedWal::<RaftWalTypes<LogTypes>>::dump_records(
+            &config.wal,
+            &lock,
+            |chunk, number, record| {
+                match record {
+                    Ok((segment, _)) => end = Some(segment.end().0),
+                    Err(e) if found.is_none() => {
+                        let after = if number == 0 { 0 } else { end.unwrap_or(0) };
+                        let detail = format!("record {number} at byte {after} cannot be read: {e}");
+                        found = Some((PathBuf::from(config.wal.chunk_path(chunk)), detail));
+                    }
+                    Err(_) => {}
+                }
+                Ok(())
+            },
+        );
+        if let Err(e) = scan {
+            tracing::debug!(error = %e, "the scan for the damage stopped");
+        }
+    }
+    match found {
+        Some((path, detail)) => damaged(&path, detail),
+        None => damaged(dir, error.to_string()),
+    }
+}
