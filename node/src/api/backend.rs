@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use confman_client::VersionToken;
+use confman_client::wire::VersionToken;
 use confman_client::wire::Readiness;
 use confman_client::wire::SnapshotItem;
 use confman_client::wire::Status;

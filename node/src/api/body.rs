@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use http::HeaderMap;
 use http::StatusCode;
 use http::header;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::failure::Failure;
@@ -24,7 +25,9 @@ const FREE_BYTES: u64 = 256 << 10;
 
 /// A body that has not been read to its end.
 pub(crate) struct BodyReader {
-    stream: Pin<Box<BodyDataStream>>,
+    /// Never locked, only reached through `get_mut`: the mutex makes the reader shareable between threads, which
+    /// handlers that hold a `&Call` across an await need.
+    stream: Mutex<Pin<Box<BodyDataStream>>>,
     /// What the client announced.
     pub(crate) announced: Option<u64>,
     expects_continue: bool,
@@ -42,7 +45,7 @@ impl BodyReader {
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
         Self {
-            stream: Box::pin(body.into_data_stream()),
+            stream: Mutex::new(Box::pin(body.into_data_stream())),
             announced,
             expects_continue: headers.contains_key(header::EXPECT),
             received: 0,
@@ -65,7 +68,7 @@ impl BodyReader {
         if self.ended {
             return Ok(None);
         }
-        let piece = match tokio::time::timeout_at(self.deadline(), self.stream.next()).await {
+        let piece = match tokio::time::timeout_at(self.deadline(), self.stream.get_mut().next()).await {
             Err(_) => return Err(too_slow()),
             Ok(None) => {
                 self.ended = true;
@@ -117,7 +120,7 @@ impl BodyReader {
         }
         let _ = tokio::time::timeout(self.limits.drain_timeout, async {
             let mut seen = self.received;
-            while let Some(Ok(piece)) = self.stream.next().await {
+            while let Some(Ok(piece)) = self.stream.get_mut().next().await {
                 seen = seen.saturating_add(piece.len() as u64);
                 if seen > bytes_max {
                     return;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use confman_client::VersionToken;
+use confman_client::wire::VersionToken;
 use confman_client::wire::ProblemKind;
 use confman_client::wire::header as names;
 use confman_snapshot::model::Position;

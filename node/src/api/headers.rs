@@ -3,7 +3,7 @@
 //! Promises: a header that is present and not understood is refused by name, never ignored, where ignoring it would
 //! change what a write does (preconditions, idempotency, type, switches).
 
-use confman_client::VersionToken;
+use confman_client::wire::VersionToken;
 use confman_client::wire::ValueType;
 use confman_client::wire::header as names;
 use confman_client::wire::parse_etag;

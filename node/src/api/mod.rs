@@ -36,7 +36,7 @@ pub mod endpoints;
 mod failure;
 mod forward;
 mod headers;
-mod json;
+pub(crate) mod json;
 pub mod limits;
 mod namespaces;
 mod names;
