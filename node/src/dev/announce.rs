@@ -33,6 +33,10 @@ pub(super) fn ready(
     } else {
         format!(" --dir {dir}")
     };
+    let alias = match std::env::current_exe() {
+        Ok(program) if !is_on_path() => format!("  alias confman={}\n", program.display()),
+        _ => String::new(),
+    };
     text.push_str(&format!(
         "
   object store   {}{endpoint}
@@ -41,9 +45,9 @@ pub(super) fn ready(
 
 Try next, in another terminal:
 
-  export CONFMAN_ENDPOINTS={}
+{alias}  export CONFMAN_ENDPOINTS={}
   export CONFMAN_API_KEY={api_key}
-  confman put web/frontend/greeting '\"hello\"'
+  confman put web/frontend/greeting hello
   confman get web/frontend/greeting
   confman import DIR                 # a directory tree, for example a git checkout
   confman status
@@ -58,4 +62,10 @@ Ctrl-C stops it; a second run finds its data; --fresh starts over.
         endpoints.join(","),
     ));
     text
+}
+
+/// Whether typing `confman` finds one.
+fn is_on_path() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join("confman").is_file())
 }

@@ -1,5 +1,6 @@
 //! One run of `confman dev`, from the directory to the last child's end.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,11 +65,11 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
     };
     let program = std::env::current_exe().context("find this program")?;
     let fleet = Fleet::new(program, layout.clone(), document, nodes.clone());
-    println!(
+    say(format_args!(
         "starting {} nodes in {}",
         nodes.len(),
         layout.root().display()
-    );
+    ));
 
     let begin = Instant::now();
     let life = async {
@@ -81,7 +82,7 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
             &api_key,
             begin.elapsed().as_secs_f64(),
         );
-        println!("{text}");
+        say(format_args!("{text}"));
         std::future::pending::<anyhow::Result<()>>().await
     };
     let outcome = tokio::select! {
@@ -92,9 +93,9 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
         _ = stopped.recv() => Ok(()),
     };
 
-    println!("stopping");
+    say(format_args!("stopping"));
     for line in fleet.stop_all().await {
-        println!("  {line}");
+        say(format_args!("  {line}"));
     }
     if let Some(s3) = s3 {
         s3.shutdown().await;
@@ -145,6 +146,11 @@ fn check_settings(node: &NodePlan) -> anyhow::Result<()> {
         Ok(_) => Ok(()),
         Err(errors) => anyhow::bail!("{} would refuse its settings:\n{errors}", node.name),
     }
+}
+
+/// Prints a line; nobody may be reading, and the cluster goes on all the same.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn new_secret() -> String {

@@ -27,7 +27,7 @@ fn good(output: Output) -> anyhow::Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn put_get_list_delete_audit_and_status_follow_the_leader() -> anyhow::Result<()> {
     let cluster = Plan::new("commands").start().await?;
-    good(cluster.confman(&["put", "web/frontend/greeting", "\"hello\""])?)?;
+    good(cluster.confman(&["put", "web/frontend/greeting", "hello"])?)?;
     let got = good(cluster.confman(&["get", "web/frontend/greeting", "--json"])?)?;
     let entry: Value = serde_json::from_str(&got).with_context(|| got.clone())?;
     assert_eq!(entry["value"], "hello");
@@ -46,7 +46,6 @@ async fn put_get_list_delete_audit_and_status_follow_the_leader() -> anyhow::Res
     assert!(!gone.status.success());
     let audit: Value = serde_json::from_str(&good(cluster.confman(&[
         "audit",
-        "--namespace",
         "web/frontend",
         "--json",
     ])?)?)?;
@@ -60,16 +59,11 @@ async fn a_real_tree_is_imported_and_exported_byte_for_byte() -> anyhow::Result<
     let cluster = Plan::new("import").start().await?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let source_text = source.to_str().context("path is not text")?;
-    good(cluster.confman(&["import", source_text, "--namespace", "code"])?)?;
-    let again = cluster.confman(&["import", source_text, "--namespace", "code", "--json"])?;
+    good(cluster.confman(&["import", source_text, "--into", "code"])?)?;
+    let again = cluster.confman(&["import", source_text, "--into", "code", "--json"])?;
     good(again)?;
     let out = cluster.dir()?.join("out");
-    good(cluster.confman(&[
-        "export",
-        out.to_str().context("path")?,
-        "--namespace",
-        "code",
-    ])?)?;
+    good(cluster.confman(&["export", out.to_str().context("path")?, "--from", "code"])?)?;
     assert_eq!(tree(&source)?, tree(&out)?);
     let entry = cluster
         .api(0)
