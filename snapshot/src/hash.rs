@@ -40,3 +40,24 @@ impl ValueHasher {
         Digest(self.finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which group a namespace lives in follows from these: they never change.
+    #[test]
+    fn fnv1a64_is_the_published_one() {
+        assert_eq!(fnv1a64(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a64(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a64(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn pieces_hash_as_the_whole() {
+        let mut hasher = ValueHasher::new();
+        hasher.update(b"ab").update(b"").update(b"c");
+        assert_eq!(hasher.finish(), value_hash(b"abc"));
+        assert_eq!(hasher.digest().as_bytes(), &value_hash(b"abc"));
+    }
+}

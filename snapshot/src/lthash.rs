@@ -176,3 +176,79 @@ impl<'de> Deserialize<'de> for Digest {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hash_of(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> StateHash {
+        let mut hash = StateHash::new();
+        records.iter().for_each(|(key, value)| hash.add(key, value));
+        hash
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn i2_any_history_that_leads_to_a_state_has_the_hash_of_that_state(
+            changes in prop::collection::vec(
+                (prop::collection::vec(0..3_u8, 0..3), prop::option::of(prop::collection::vec(any::<u8>(), 0..9))), 0..60),
+        ) {
+            let mut state = BTreeMap::new();
+            let mut hash = StateHash::new();
+            for (key, value) in changes {
+                let before = match value {
+                    Some(value) => {
+                        hash.add(&key, &value);
+                        state.insert(key.clone(), value)
+                    }
+                    None => state.remove(&key),
+                };
+                if let Some(before) = before {
+                    hash.remove(&key, &before);
+                }
+                prop_assert_eq!(&hash, &hash_of(&state));
+            }
+            prop_assert_eq!(StateHash::from_bytes(&hash.to_bytes()).unwrap(), hash);
+        }
+    }
+
+    #[test]
+    fn key_and_value_are_told_apart() {
+        let of = |pairs: &[(&[u8], &[u8])]| {
+            let mut hash = StateHash::new();
+            pairs.iter().for_each(|(key, value)| hash.add(key, value));
+            hash.digest()
+        };
+        assert_ne!(of(&[(b"ab", b"c")]), of(&[(b"a", b"bc")]));
+        assert_ne!(of(&[(b"a", b"")]), of(&[(b"", b"a")]));
+        assert_ne!(of(&[(b"a", b"1"), (b"b", b"2")]), of(&[(b"a", b"2"), (b"b", b"1")]));
+        assert_ne!(of(&[(b"", b"")]), Digest::empty());
+    }
+
+    #[test]
+    fn merged_parts_are_the_whole() {
+        let (mut a, mut b, mut both) = (StateHash::new(), StateHash::new(), StateHash::new());
+        a.add(b"a", b"1");
+        b.add(b"b", b"2");
+        both.add(b"b", b"2");
+        both.add(b"a", b"1");
+        a.merge(&b);
+        assert_eq!(a, both);
+    }
+
+    /// These digests stand in snapshots and logs: they never change.
+    #[test]
+    fn p_digests_stay_what_they_are() {
+        assert_eq!(Digest::empty().to_string(), "be2a8de3dcf46c94ce85cdc8e07ac308f4d8a95490d956c38d780fd610db0813");
+        let mut hash = StateHash::new();
+        hash.add(b"key", b"value");
+        assert_eq!(hash.digest().to_string(), "125bbcd3f0a3099addd561455ffa521f441e61729b24ad65f5e0c20a35c79e65");
+        assert_eq!(hash.digest(), hash.digest().to_string().parse().unwrap());
+        assert!("12".parse::<Digest>().is_err() && StateHash::from_bytes(&[0; 2047]).is_err());
+    }
+}

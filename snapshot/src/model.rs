@@ -309,3 +309,51 @@ impl fmt::Display for ClusterId {
         write!(f, "{} (incarnation {})", self.uuid, self.incarnation)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn a_group_has_one_text() {
+        for group in [GroupId::meta(), GroupId::config(0), GroupId::config(u32::MAX)] {
+            assert_eq!(group.to_string().parse::<GroupId>().unwrap(), group);
+            let json = serde_json::to_string(&group).unwrap();
+            assert_eq!(json, format!("\"{group}\""));
+            assert_eq!(serde_json::from_str::<GroupId>(&json).unwrap(), group);
+        }
+        for text in ["", "config", "config/", "/0", "config/00", "config/+1", "config/-1", "Config/0", "a/b/0", "../0"] {
+            assert!(text.parse::<GroupId>().is_err(), "{text:?}");
+        }
+        assert!(GroupId::default().check().is_err());
+    }
+
+    #[test]
+    fn a_joint_membership_survives_its_message() {
+        let membership = Membership {
+            position: Some(Position::new(1, 2, 3)),
+            voters: vec![[1, 2, 3].into(), [2, 3, 4].into()],
+            nodes: [(1, NodeInfo { name: "node1".into(), ..NodeInfo::default() }), (4, NodeInfo::default())].into(),
+        };
+        let bytes = MembershipMessage::from(&membership).encode_to_vec();
+        assert_eq!(Membership::from(MembershipMessage::decode(bytes.as_slice()).unwrap()), membership);
+    }
+
+    #[test]
+    fn positions_order_as_raft_orders_logs() {
+        assert!(Position::new(1, 1, 9) < Position::new(2, 1, 3));
+        assert!(Position::new(2, 1, 9) < Position::new(2, 2, 3));
+        assert!(Position::new(2, 1, 3) < Position::new(2, 1, 4));
+    }
+
+    #[test]
+    fn a_cluster_uuid_has_one_form() {
+        let good = "0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70";
+        ClusterId::new(good, 1).check().unwrap();
+        for bad in ["", "0D0A3A8E-6d4c-4f0e-9a57-3c1b2d9e8f70", "../../../../../../../../../../../../", &good[1..]] {
+            assert!(ClusterId::new(bad, 1).check().is_err(), "{bad}");
+        }
+    }
+}

@@ -143,3 +143,65 @@ mod codec_text {
             .map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    fn record() -> SnapshotRecord {
+        let id = SnapshotId { index: 7, incarnation: 1, term: 3, nonce: 9 };
+        let group = GroupId::config(2);
+        SnapshotRecord {
+            id,
+            object: crate::paths::snapshot(&group, &id),
+            group,
+            cluster_uuid: "0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70".to_owned(),
+            incarnation: 1,
+            position: Position::new(3, 1, 7),
+            object_bytes: 100,
+            manifest_blake3: vec![1; 32],
+            state_hash: vec![2; 32],
+            records: 5,
+            raw_bytes: 200,
+            created_us: 1,
+            codec: Codec::Zstd as i32,
+            builder_node: 1,
+            took_us: 1_500_000,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_disk_and_json() {
+        let record = record();
+        record.check().unwrap();
+        assert_eq!(SnapshotRecord::decode(record.encode_to_vec().as_slice()).unwrap(), record);
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(json["id"], "00000000000000000007-0000000001-0000000003-00000009");
+        assert_eq!(json["group"], "config/2");
+        assert_eq!(json["codec"], "zstd");
+        assert_eq!(json["clusterUuid"], record.cluster_uuid);
+        assert_eq!(json["stateHash"], "02".repeat(32));
+        assert_eq!(serde_json::from_value::<SnapshotRecord>(json).unwrap(), record);
+    }
+
+    #[test]
+    fn i19_a_record_that_nobody_here_made_is_refused() {
+        type Change = fn(&mut SnapshotRecord);
+        let changes: [Change; 7] = [
+            |r| *r = SnapshotRecord::default(),
+            |r| r.object = "../../etc/passwd".to_owned(),
+            |r| r.cluster_uuid = "x".to_owned(),
+            |r| r.id.term += 1,
+            |r| r.incarnation += 1,
+            |r| r.state_hash.clear(),
+            |r| r.manifest_blake3.push(0),
+        ];
+        for change in changes {
+            let mut wrong = record();
+            change(&mut wrong);
+            assert!(wrong.check().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -117,18 +117,18 @@ mod tests {
 
     #[test]
     fn i19_a_bomb_is_refused_at_its_recorded_size() {
-        // 64 MiB of zeros in a few kilobytes, recorded as 1000 bytes.
-        let bomb = vec![0; 64 << 20];
+        // 8 MiB of zeros in a few kilobytes, recorded as 1000 bytes.
+        let bomb = vec![0; 8 << 20];
         for codec in [Codec::Gzip, Codec::Zstd] {
             let stored = codec.compress(&bomb).unwrap();
             assert!(
-                stored.len() < 100_000,
+                stored.len() < 20_000,
                 "{codec:?} made {} bytes",
                 stored.len()
             );
             codec.decompress(&stored, 1000).unwrap_err();
             // Less than recorded is wrong as well.
-            codec.decompress(&stored, (64 << 20) + 1).unwrap_err();
+            codec.decompress(&stored, (8 << 20) + 1).unwrap_err();
         }
     }
 

@@ -26,6 +26,8 @@ pub mod limits;
 mod manifest;
 mod reader;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use codec::Codec;
