@@ -15,6 +15,7 @@
 //! It does not ask peers, give out node ids, start Raft or carry out restore orders. `DESIGN.md` beside this
 //! package has the lifecycle, the crash points and the decisions with their costs.
 
+mod ask;
 pub mod decide;
 mod error;
 pub mod facts;
@@ -25,6 +26,7 @@ mod space;
 pub mod verdict;
 mod watched;
 
+pub use ask::ask_store;
 pub use decide::decide;
 pub use error::RestoreError;
 pub use report::RestoreReport;

@@ -351,8 +351,14 @@ impl Restorer {
         self.write(paths, report).await.map_err(Failure::Here)?;
         stop_at("restore::started").map_err(Failure::Here)?;
         let records = reader.records(self.limits.prefetch);
-        let installed =
-            install_state(paths, records, manifest.position, manifest.membership(), Some(record)).await;
+        let installed = install_state(
+            paths,
+            records,
+            manifest.position,
+            manifest.membership(),
+            Some(record),
+        )
+        .await;
         if let Err(error) = installed {
             fill_out(report);
             return Err(judge(group, error));

@@ -38,18 +38,28 @@ impl<F: Future> Future for Polls<F> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Runs `work` on a runtime of its own for at most `polls` steps, then drops the runtime with all its tasks.
 fn run_for<F: Future>(polls: usize, work: F) -> Option<F::Output> {
-    runtime().block_on(Polls { inner: Box::pin(work), left: polls })
+    runtime().block_on(Polls {
+        inner: Box::pin(work),
+        left: polls,
+    })
 }
 
 fn files_in(dir: &std::path::Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -74,15 +84,28 @@ fn c18_c19_c23_killed_at_every_step_it_finally_restores_and_leaves_no_litter() {
         }
         // Between two runs nobody can take what lies there for a finished restore.
         if let Some(report) = report::read(&task.paths).unwrap() {
-            assert!(report.stage() == Stage::Started, "after {kills} kills: {report:?}");
+            assert!(
+                report.stage() == Stage::Started,
+                "after {kills} kills: {report:?}"
+            );
         }
         assert!(kills < 2000, "it never ends");
     };
     assert!(kills >= 5, "only {kills} steps were seen");
-    assert!(matches!(outcome, RestoreOutcome::FromStore(_)), "{outcome:?}");
+    assert!(
+        matches!(outcome, RestoreOutcome::FromStore(_)),
+        "{outcome:?}"
+    );
     assert_is(&task.paths, &new, 400);
-    assert_eq!(files_in(task.paths.dir()), ["log", "restored", "state.redb"]);
-    assert!(files_in(task.paths.tmp_dir()).len() <= 1, "{:?}", files_in(task.paths.tmp_dir()));
+    assert_eq!(
+        files_in(task.paths.dir()),
+        ["log", "restored", "state.redb"]
+    );
+    assert!(
+        files_in(task.paths.tmp_dir()).len() <= 1,
+        "{:?}",
+        files_in(task.paths.tmp_dir())
+    );
     scenario.teardown();
 }
 
@@ -90,7 +113,10 @@ fn c18_c19_c23_killed_at_every_step_it_finally_restores_and_leaves_no_litter() {
 fn c20_stopped_between_report_and_install_it_begins_anew() {
     stopped_at("restore::started", |task| {
         assert!(!task.paths.state().exists());
-        assert_eq!(report::read(&task.paths).unwrap().unwrap().stage(), Stage::Started);
+        assert_eq!(
+            report::read(&task.paths).unwrap().unwrap().stage(),
+            Stage::Started
+        );
     });
 }
 
@@ -98,7 +124,10 @@ fn c20_stopped_between_report_and_install_it_begins_anew() {
 fn c20_stopped_after_the_install_and_before_the_report_it_begins_anew() {
     stopped_at("restore::installed", |task| {
         assert!(task.paths.state().exists());
-        assert_eq!(report::read(&task.paths).unwrap().unwrap().stage(), Stage::Started);
+        assert_eq!(
+            report::read(&task.paths).unwrap().unwrap().stage(),
+            Stage::Started
+        );
     });
 }
 
@@ -113,12 +142,18 @@ fn stopped_at(point: &'static str, look: impl Fn(&GroupTask)) {
     fail::cfg(point, "return").unwrap();
     for _ in 0..2 {
         let error = runtime.block_on(restorer.restore_group(&task)).unwrap_err();
-        assert!(matches!(error, RestoreError::Stopped(at) if at == point), "{error}");
+        assert!(
+            matches!(error, RestoreError::Stopped(at) if at == point),
+            "{error}"
+        );
         look(&task);
     }
     fail::cfg(point, "off").unwrap();
     let outcome = runtime.block_on(restorer.restore_group(&task)).unwrap();
-    assert!(matches!(outcome, RestoreOutcome::FromStore(_)), "{outcome:?}");
+    assert!(
+        matches!(outcome, RestoreOutcome::FromStore(_)),
+        "{outcome:?}"
+    );
     assert_is(&task.paths, &record, 100);
     scenario.teardown();
 }
@@ -132,10 +167,17 @@ fn c20_a_half_product_is_never_taken_for_a_state_when_the_store_is_gone() {
     let record = runtime.block_on(world.publish(&GroupId::config(0), 60, 100));
     let task = world.task(&GroupId::config(0), std::slice::from_ref(&record));
     fail::cfg("restore::installed", "return").unwrap();
-    runtime.block_on(world.restorer().restore_group(&task)).unwrap_err();
+    runtime
+        .block_on(world.restorer().restore_group(&task))
+        .unwrap_err();
     fail::cfg("restore::installed", "off").unwrap();
-    let outcome = runtime.block_on(common::restorer(None).restore_group(&task)).unwrap();
-    assert!(matches!(outcome, RestoreOutcome::NotFromStore(_)), "{outcome:?}");
+    let outcome = runtime
+        .block_on(common::restorer(None).restore_group(&task))
+        .unwrap();
+    assert!(
+        matches!(outcome, RestoreOutcome::NotFromStore(_)),
+        "{outcome:?}"
+    );
     assert!(!task.paths.state().exists() && !task.paths.log().exists());
     scenario.teardown();
 }
@@ -154,9 +196,16 @@ fn killed_between_groups_the_next_run_fetches_the_others_only() {
     let restorer = world.restorer();
     runtime.block_on(restorer.restore_group(&tasks[1])).unwrap();
     fail::cfg("restore::started", "1*return->off").unwrap();
-    runtime.block_on(restorer.restore_groups(tasks.clone())).unwrap_err();
-    let outcomes = runtime.block_on(restorer.restore_groups(tasks.clone())).unwrap();
-    let fetched = outcomes.iter().filter(|o| matches!(o, RestoreOutcome::FromStore(_))).count();
+    runtime
+        .block_on(restorer.restore_groups(tasks.clone()))
+        .unwrap_err();
+    let outcomes = runtime
+        .block_on(restorer.restore_groups(tasks.clone()))
+        .unwrap();
+    let fetched = outcomes
+        .iter()
+        .filter(|o| matches!(o, RestoreOutcome::FromStore(_)))
+        .count();
     // One was stopped, one had been there before, and one went on beside the one that was stopped.
     assert_eq!(fetched, 1, "{outcomes:?}");
     for task in &tasks {

@@ -36,12 +36,21 @@ fn record(index: u64, incarnation: u64, nonce: u32) -> SnapshotRecord {
 }
 
 fn listed(record: &SnapshotRecord) -> Listed {
-    Listed { id: record.id, object: record.object.clone(), bytes: 1 }
+    Listed {
+        id: record.id,
+        object: record.object.clone(),
+        bytes: 1,
+    }
 }
 
 #[test]
 fn the_newest_position_is_tried_first_whatever_the_clock_says() {
-    let records = [record(5, 1, 1), record(900, 1, 2), record(70, 1, 3), record(1000, 2, 4)];
+    let records = [
+        record(5, 1, 1),
+        record(900, 1, 2),
+        record(70, 1, 3),
+        record(1000, 2, 4),
+    ];
     let plan = plan(&red(2), &GroupId::config(0), &records, None);
     let order: Vec<u64> = plan.tries.iter().map(|r| r.position.index).collect();
     assert_eq!(order, [1000, 900, 70, 5]);
@@ -58,13 +67,26 @@ fn what_is_not_this_groups_history_is_named_and_not_tried() {
     of_meta.group = GroupId::meta();
     let mut elsewhere = record(50, 1, 5);
     elsewhere.object = "../../etc/passwd".to_owned();
-    let records = [good.clone(), of_blue, later_life, of_meta, elsewhere, good.clone()];
+    let records = [
+        good.clone(),
+        of_blue,
+        later_life,
+        of_meta,
+        elsewhere,
+        good.clone(),
+    ];
     let plan = plan(&red(2), &GroupId::config(0), &records, None);
     assert_eq!(plan.tries, [good]);
-    let why: Vec<String> =
-        plan.skipped.iter().map(|s| format!("{}: {}", s.index, s.why)).collect();
+    let why: Vec<String> = plan
+        .skipped
+        .iter()
+        .map(|s| format!("{}: {}", s.index, s.why))
+        .collect();
     assert_eq!(why.len(), 4, "{why:?}");
-    assert!(why[0].starts_with("50: ") && why[0].contains("../../etc/passwd"), "{why:?}");
+    assert!(
+        why[0].starts_with("50: ") && why[0].contains("../../etc/passwd"),
+        "{why:?}"
+    );
     assert_eq!(why[1], "40: it is of group __meta/0, not config/0");
     assert_eq!(why[2], "30: it is of incarnation 3, the cluster is in 2");
     assert_eq!(why[3], format!("20: it is of cluster {BLUE}, not {RED}"));
@@ -73,18 +95,36 @@ fn what_is_not_this_groups_history_is_named_and_not_tried() {
 #[test]
 fn o10_a_listing_that_lacks_the_newest_does_not_hide_it() {
     let (old, new) = (record(10, 1, 1), record(20, 1, 2));
-    let listing = Listing { snapshots: vec![listed(&old)], foreign: 3 };
-    let plan = plan(&red(1), &GroupId::config(0), &[old, new.clone()], Some(&listing));
+    let listing = Listing {
+        snapshots: vec![listed(&old)],
+        foreign: 3,
+    };
+    let plan = plan(
+        &red(1),
+        &GroupId::config(0),
+        &[old, new.clone()],
+        Some(&listing),
+    );
     assert_eq!(plan.tries[0], new);
-    assert_eq!(plan.notes, [format!("the store does not list snapshot {}", new.id)]);
+    assert_eq!(
+        plan.notes,
+        [format!("the store does not list snapshot {}", new.id)]
+    );
 }
 
 #[test]
 fn a_listed_snapshot_that_the_cluster_never_recorded_is_not_used() {
     let known = record(10, 1, 1);
-    let listing =
-        Listing { snapshots: vec![listed(&record(99, 1, 9)), listed(&known)], foreign: 0 };
-    let plan = plan(&red(1), &GroupId::config(0), &[known.clone()], Some(&listing));
+    let listing = Listing {
+        snapshots: vec![listed(&record(99, 1, 9)), listed(&known)],
+        foreign: 0,
+    };
+    let plan = plan(
+        &red(1),
+        &GroupId::config(0),
+        &[known.clone()],
+        Some(&listing),
+    );
     assert_eq!(plan.tries, [known]);
     assert_eq!(
         plan.notes,

@@ -5,9 +5,7 @@
 
 use std::fs;
 
-use confman_bootstrap::report::{
-    ReportError, RestoreReport, Skipped, Source, Stage, read, write,
-};
+use confman_bootstrap::report::{ReportError, RestoreReport, Skipped, Source, Stage, read, write};
 use confman_snapshot::model::GroupId;
 use confman_store::{DataPaths, GroupPaths};
 use proptest::prelude::*;
@@ -53,19 +51,31 @@ fn a_report_is_read_back_as_it_was_written() {
     write(&paths, &report).unwrap();
     let back = read(&paths).unwrap().unwrap();
     assert_eq!(back, report);
-    assert_eq!((back.tail_entries, back.seconds(), back.stage()), (Some(25), 2.0, Stage::CaughtUp));
+    assert_eq!(
+        (back.tail_entries, back.seconds(), back.stage()),
+        (Some(25), 2.0, Stage::CaughtUp)
+    );
     // Nothing is left beside it.
     assert_eq!(fs::read_dir(paths.tmp_dir()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_group_fed_by_its_leader_names_the_index_it_was_fed() {
-    let mut report = RestoreReport { source: Source::Peer.into(), ..sample() };
+    let mut report = RestoreReport {
+        source: Source::Peer.into(),
+        ..sample()
+    };
     (report.snapshot, report.snapshot_index) = (None, None);
     report.caught_up(Some(50), 65, report.started_us + 1);
-    assert_eq!((report.snapshot_index, report.tail_entries), (Some(50), Some(15)));
+    assert_eq!(
+        (report.snapshot_index, report.tail_entries),
+        (Some(50), Some(15))
+    );
     report.caught_up(None, 65, report.started_us + 1);
-    assert_eq!((report.snapshot_index, report.tail_entries), (None, Some(65)));
+    assert_eq!(
+        (report.snapshot_index, report.tail_entries),
+        (None, Some(65))
+    );
 }
 
 #[test]
@@ -90,7 +100,10 @@ fn the_summary_says_where_it_came_from_what_was_skipped_and_what_that_costs() {
         newest_index: None,
         ..sample()
     };
-    assert_eq!(peer.summary(), "config/0: from the leader, because no answer within 10s");
+    assert_eq!(
+        peer.summary(),
+        "config/0: from the leader, because no answer within 10s"
+    );
 }
 
 #[test]
@@ -104,16 +117,24 @@ fn every_flipped_bit_and_every_cut_is_refused() {
         bad[at] ^= 1 << (at % 8);
         fs::write(paths.restored(), &bad).unwrap();
         let error = read(&paths).unwrap_err();
-        let refused =
-            matches!(error, ReportError::Damaged { .. } | ReportError::NewerVersion { .. });
+        let refused = matches!(
+            error,
+            ReportError::Damaged { .. } | ReportError::NewerVersion { .. }
+        );
         assert!(refused, "byte {at}: {error}");
         fs::write(paths.restored(), &good[..at]).unwrap();
-        assert!(matches!(read(&paths).unwrap_err(), ReportError::Damaged { .. }), "cut at {at}");
+        assert!(
+            matches!(read(&paths).unwrap_err(), ReportError::Damaged { .. }),
+            "cut at {at}"
+        );
     }
     let mut longer = good.clone();
     longer.push(0);
     fs::write(paths.restored(), &longer).unwrap();
-    assert!(matches!(read(&paths).unwrap_err(), ReportError::Damaged { .. }));
+    assert!(matches!(
+        read(&paths).unwrap_err(),
+        ReportError::Damaged { .. }
+    ));
 }
 
 #[test]
@@ -125,7 +146,10 @@ fn a_report_of_a_newer_version_is_refused_with_both_versions() {
     bytes[8] = 9;
     fs::write(paths.restored(), &bytes).unwrap();
     let text = read(&paths).unwrap_err().to_string();
-    assert!(text.contains("version 9") && text.contains("up to 1"), "{text}");
+    assert!(
+        text.contains("version 9") && text.contains("up to 1"),
+        "{text}"
+    );
 }
 
 /// A report as version 1 wrote it, byte for byte: every later version has to read it.
@@ -160,5 +184,8 @@ fn i19_a_file_of_any_size_is_refused_before_it_is_read() {
     fs::create_dir_all(paths.dir()).unwrap();
     let file = fs::File::create(paths.restored()).unwrap();
     file.set_len(1 << 40).unwrap();
-    assert!(matches!(read(&paths).unwrap_err(), ReportError::Damaged { .. }));
+    assert!(matches!(
+        read(&paths).unwrap_err(),
+        ReportError::Damaged { .. }
+    ));
 }

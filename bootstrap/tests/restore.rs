@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{World, assert_is, limits, red, restorer};
+use confman_bootstrap::facts::StoreFacts;
 use confman_bootstrap::report::{self, Source, Stage};
 use confman_bootstrap::{GroupTask, Limits, RestoreError, RestoreOutcome, RestoreReport, Restorer};
 use confman_snapshot::model::{ClusterId, GroupId};
+use confman_snapshot::repository::ClusterObject;
 use confman_snapshot::{Repository, SnapshotRecord};
 
 fn group() -> GroupId {
@@ -51,11 +53,20 @@ async fn i11_the_restored_state_is_the_recorded_one() {
         let task = world.task(&group(), &[old, new.clone()]);
         let report = from_store(world.restorer().restore_group(&task).await.unwrap());
         assert_eq!(report.snapshot, Some(new.id.to_string()));
-        assert_eq!((report.snapshot_index, report.newest_index), (Some(60), Some(60)));
-        assert_eq!((report.source(), report.stage()), (Source::Store, Stage::Installed));
+        assert_eq!(
+            (report.snapshot_index, report.newest_index),
+            (Some(60), Some(60))
+        );
+        assert_eq!(
+            (report.source(), report.stage()),
+            (Source::Store, Stage::Installed)
+        );
         assert_eq!((report.records, report.raw_bytes), (502, new.raw_bytes));
         assert_eq!(report.state_hash, new.state_digest().to_string());
-        assert!(report.skipped.is_empty() && report.read_bytes > 0, "{report:?}");
+        assert!(
+            report.skipped.is_empty() && report.read_bytes > 0,
+            "{report:?}"
+        );
         assert_eq!(report::read(&task.paths).unwrap(), Some(report));
         assert_is(&task.paths, &new, 500);
     }
@@ -69,20 +80,40 @@ async fn i9_a_flipped_byte_is_named_and_skipped() {
     let file = world.object_file(&new);
     let good = fs::read(&file).unwrap();
     // In the header, in chunks at both ends, in the manifest, in the footer.
-    let places = [0, 9, good.len() / 4, good.len() / 2, good.len() - 300, good.len() - 3];
+    let places = [
+        0,
+        9,
+        good.len() / 4,
+        good.len() / 2,
+        good.len() - 300,
+        good.len() - 3,
+    ];
     for at in places {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         fs::write(&file, &bad).unwrap();
-        let fresh = World { data: fresh(&world, at), ..reuse(&world).await };
+        let fresh = World {
+            data: fresh(&world, at),
+            ..reuse(&world).await
+        };
         let task = fresh.task(&group(), &[new.clone(), old.clone()]);
         let report = from_store(fresh.restorer().restore_group(&task).await.unwrap());
         assert_eq!(report.snapshot, Some(old.id.to_string()), "byte {at}");
-        assert_eq!((report.snapshot_index, report.newest_index), (Some(40), Some(60)));
+        assert_eq!(
+            (report.snapshot_index, report.newest_index),
+            (Some(40), Some(60))
+        );
         assert_eq!(report.skipped.len(), 1, "{report:?}");
         assert_eq!(report.skipped[0].snapshot, new.id.to_string());
-        assert!(report.skipped[0].why.contains(&new.object), "byte {at}: {report:?}");
-        assert!(report.summary().contains("20 more entries come from the leader's log"));
+        assert!(
+            report.skipped[0].why.contains(&new.object),
+            "byte {at}: {report:?}"
+        );
+        assert!(
+            report
+                .summary()
+                .contains("20 more entries come from the leader's log")
+        );
         assert_is(&task.paths, &old, 200);
     }
 }
@@ -117,8 +148,15 @@ async fn i9_missing_truncated_swapped_and_foreign_objects_are_named_and_skipped(
     fs::write(file(3), b"").unwrap();
     let mut foreign = records[1].clone();
     foreign.cluster_uuid = "22222222-2222-4222-8222-222222222222".to_owned();
-    let candidates =
-        [&records[0], &foreign, &records[2], &records[3], &records[4], &records[5]].map(Clone::clone);
+    let candidates = [
+        &records[0],
+        &foreign,
+        &records[2],
+        &records[3],
+        &records[4],
+        &records[5],
+    ]
+    .map(Clone::clone);
     let task = world.task(&group(), &candidates);
     let report = from_store(world.restorer().restore_group(&task).await.unwrap());
     assert_eq!(report.snapshot_index, Some(10));
@@ -142,9 +180,19 @@ async fn i9_when_none_is_good_nothing_is_applied_and_the_leader_is_asked() {
     }
     let task = world.task(&group(), &[old, new]);
     let report = not_from_store(world.restorer().restore_group(&task).await.unwrap());
-    assert_eq!(report.why_not_store, "none of the 2 recorded snapshots is good");
+    assert_eq!(
+        report.why_not_store,
+        "none of the 2 recorded snapshots is good"
+    );
     assert_eq!((report.source(), report.skipped.len()), (Source::Peer, 2));
-    assert_eq!((report.snapshot.as_ref(), report.snapshot_index, report.records), (None, None, 0));
+    assert_eq!(
+        (
+            report.snapshot.as_ref(),
+            report.snapshot_index,
+            report.records
+        ),
+        (None, None, 0)
+    );
     assert_no_state(&world);
     assert_eq!(report::read(&task.paths).unwrap(), Some(report));
 }
@@ -155,35 +203,63 @@ async fn a_group_without_recorded_snapshots_is_left_to_its_leader() {
     // In the store, and not recorded by the cluster.
     world.publish(&group(), 60, 10).await;
     let report = not_from_store(
-        world.restorer().restore_group(&world.task(&group(), &[])).await.unwrap(),
+        world
+            .restorer()
+            .restore_group(&world.task(&group(), &[]))
+            .await
+            .unwrap(),
     );
-    assert_eq!(report.why_not_store, "the cluster has recorded no snapshot of this group");
+    assert_eq!(
+        report.why_not_store,
+        "the cluster has recorded no snapshot of this group"
+    );
     let record = world.publish(&group(), 70, 10).await;
-    let task = GroupTask { paths: fresh(&world, 2).group(&group()), candidates: vec![record] };
+    let task = GroupTask {
+        paths: fresh(&world, 2).group(&group()),
+        candidates: vec![record],
+    };
     let report = not_from_store(restorer(None).restore_group(&task).await.unwrap());
     assert_eq!(report.why_not_store, "there is no store");
+}
+
+/// Settings of an S3 store at `endpoint`.
+fn s3_at(endpoint: &str) -> Vec<(String, String)> {
+    [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Settings of a store that is not there: nobody listens on port 1.
+fn nobody() -> Vec<(String, String)> {
+    s3_at("http://127.0.0.1:1")
 }
 
 #[tokio::test]
 async fn i18_a_store_that_refuses_connections_costs_little_time() {
     let world = World::on_disk().await;
     let record = world.publish(&group(), 60, 10).await;
-    // Port 1 on loopback: nobody listens.
-    let env = [
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let gone = Repository::open("s3://bucket/prefix", world.dir.path(), env).await.unwrap();
+    let gone = Repository::open("s3://bucket/prefix", world.dir.path(), nobody())
+        .await
+        .unwrap();
     let began = Instant::now();
     let task = world.task(&group(), &[record]);
     let outcome = restorer(Some(gone)).restore_group(&task).await.unwrap();
     let report = not_from_store(outcome);
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    assert!(!report.why_not_store.is_empty() && report.skipped.is_empty(), "{report:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(
+        !report.why_not_store.is_empty() && report.skipped.is_empty(),
+        "{report:?}"
+    );
     assert_no_state(&world);
 }
 
@@ -199,22 +275,26 @@ async fn i18_a_store_that_accepts_and_never_answers_costs_bounded_time() {
             held.push(socket);
         }
     });
-    let env = [
-        ("AWS_ENDPOINT_URL", endpoint.as_str()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let hung = Repository::open("s3://bucket/prefix", world.dir.path(), env).await.unwrap();
-    let short = Limits { reach: Duration::from_secs(1), ..limits() };
+    let hung = Repository::open("s3://bucket/prefix", world.dir.path(), s3_at(&endpoint))
+        .await
+        .unwrap();
+    let short = Limits {
+        reach: Duration::from_secs(1),
+        ..limits()
+    };
     let began = Instant::now();
     let task = world.task(&group(), &[record]);
     let report = not_from_store(
-        Restorer::new(Some(hung), red(), short, || 0).restore_group(&task).await.unwrap(),
+        Restorer::new(Some(hung), red(), short, || 0)
+            .restore_group(&task)
+            .await
+            .unwrap(),
     );
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(report.why_not_store, "no answer within 1s");
     mute.abort();
 }
@@ -225,14 +305,19 @@ async fn a_disk_that_is_too_small_is_an_error_before_anything_is_read() {
     let record = world.publish(&group(), 60, 300).await;
     let need = record.raw_bytes * limits().disk_factor + limits().spare_bytes;
     let task = world.task(&group(), std::slice::from_ref(&record));
-    let tight = world.restorer().with_free_bytes(move |_: &Path| Ok(need - 1));
+    let tight = world
+        .restorer()
+        .with_free_bytes(move |_: &Path| Ok(need - 1));
     let error = tight.restore_group(&task).await.unwrap_err();
     assert!(
         matches!(error, RestoreError::Space { need: n, free, .. } if n == need && free == need - 1),
         "{error}"
     );
     let text = error.to_string();
-    assert!(text.contains("config/0") && text.contains("\nhint: "), "{text}");
+    assert!(
+        text.contains("config/0") && text.contains("\nhint: "),
+        "{text}"
+    );
     assert!(!task.paths.dir().exists());
     let enough = world.restorer().with_free_bytes(move |_: &Path| Ok(need));
     from_store(enough.restore_group(&task).await.unwrap());
@@ -258,7 +343,11 @@ async fn several_groups_must_fit_on_the_disk_together() {
     assert!(error.to_string().contains("restore 3 groups"), "{error}");
     assert!(tasks.iter().all(|task| !task.paths.dir().exists()));
 
-    let outcomes = world.restorer().restore_groups(tasks.clone()).await.unwrap();
+    let outcomes = world
+        .restorer()
+        .restore_groups(tasks.clone())
+        .await
+        .unwrap();
     for ((outcome, group), task) in outcomes.into_iter().zip(&groups).zip(&tasks) {
         assert_eq!(from_store(outcome).group, group.to_string());
         assert_is(&task.paths, &task.candidates[0], 100);
@@ -272,8 +361,16 @@ async fn one_group_without_a_good_snapshot_does_not_keep_the_others_from_theirs(
     let bad = world.publish(&meta, 60, 50).await;
     fs::write(world.object_file(&bad), b"not a snapshot").unwrap();
     let good = world.publish(&config, 70, 50).await;
-    let tasks = vec![world.task(&meta, &[bad]), world.task(&config, std::slice::from_ref(&good))];
-    let mut outcomes = world.restorer().restore_groups(tasks).await.unwrap().into_iter();
+    let tasks = vec![
+        world.task(&meta, &[bad]),
+        world.task(&config, std::slice::from_ref(&good)),
+    ];
+    let mut outcomes = world
+        .restorer()
+        .restore_groups(tasks)
+        .await
+        .unwrap()
+        .into_iter();
     let (first, second) = (outcomes.next().unwrap(), outcomes.next().unwrap());
     assert_eq!(not_from_store(first).skipped.len(), 1);
     assert_eq!(from_store(second).snapshot_index, Some(70));
@@ -303,7 +400,10 @@ async fn a_group_that_its_leader_was_to_feed_takes_the_store_when_it_is_back() {
     assert_is(&task.paths, &record, 100);
 
     // Once the leader has begun, what it gave stays.
-    let fed = GroupTask { paths: fresh(&world, 1).group(&group()), ..task.clone() };
+    let fed = GroupTask {
+        paths: fresh(&world, 1).group(&group()),
+        ..task.clone()
+    };
     let report = not_from_store(restorer(None).restore_group(&fed).await.unwrap());
     drop(confman_store::GroupStore::open(
         fed.paths.clone(),
@@ -319,14 +419,23 @@ async fn a_state_that_no_restore_put_there_is_never_touched() {
     let record = world.publish(&group(), 60, 10).await;
     let task = world.task(&group(), &[record]);
     let paths = world.paths(&group());
-    for (make, what) in [(paths.state(), "state.redb"), (paths.log().join("x"), "log")] {
+    for (make, what) in [
+        (paths.state(), "state.redb"),
+        (paths.log().join("x"), "log"),
+    ] {
         fs::create_dir_all(make.parent().unwrap()).unwrap();
         fs::write(&make, b"precious").unwrap();
         let error = world.restorer().restore_group(&task).await.unwrap_err();
         assert!(matches!(error, RestoreError::NotEmpty { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
         assert_eq!(fs::read(&make).unwrap(), b"precious");
-        assert!(world.restorer().restore_groups(vec![task.clone()]).await.is_err());
+        assert!(
+            world
+                .restorer()
+                .restore_groups(vec![task.clone()])
+                .await
+                .is_err()
+        );
         fs::remove_dir_all(paths.dir()).unwrap();
     }
 }
@@ -360,6 +469,42 @@ async fn d07_a_report_without_its_state_is_damage_and_not_a_reason_to_begin_anew
     assert!(error.to_string().contains("is missing"), "{error}");
 }
 
+#[tokio::test]
+async fn the_store_says_who_owns_it_or_that_it_cannot_be_asked() {
+    let world = World::on_disk().await;
+    let second = Duration::from_secs(1);
+    let ask = async |repository| confman_bootstrap::ask_store(repository, second).await;
+    assert_eq!(ask(None).await, StoreFacts::Off);
+    assert_eq!(
+        ask(Some(&world.repository)).await,
+        StoreFacts::Reached {
+            clusters: Vec::new()
+        }
+    );
+    let object = ClusterObject {
+        version: 1,
+        cluster: red(),
+        created_us: common::NOW_US,
+        created_by: "node1".to_owned(),
+        nonce: "one".to_owned(),
+    };
+    world.repository.claim_cluster(&object).await.unwrap();
+    assert_eq!(
+        ask(Some(&world.repository)).await,
+        StoreFacts::Reached {
+            clusters: vec![red()]
+        }
+    );
+    let gone = Repository::open("s3://bucket/prefix", world.dir.path(), nobody())
+        .await
+        .unwrap();
+    let answer = ask(Some(&gone)).await;
+    assert!(
+        matches!(answer, StoreFacts::Unreachable { .. }),
+        "{answer:?}"
+    );
+}
+
 /// Memory is the chunks that are read ahead: the largest single read stays a chunk however big the state is.
 #[tokio::test]
 async fn a_restore_reads_each_byte_about_once() {
@@ -374,7 +519,13 @@ async fn a_restore_reads_each_byte_about_once() {
     });
     let report = from_store(restorer.restore_group(&task).await.unwrap());
     let tail = 256 * 1024;
-    assert!(report.read_bytes <= record.object_bytes + tail, "{report:?}");
+    assert!(
+        report.read_bytes <= record.object_bytes + tail,
+        "{report:?}"
+    );
     assert!(report.read_bytes >= record.object_bytes / 2, "{report:?}");
-    assert!(measured.load(Ordering::Relaxed) >= 2, "space is checked before and after opening");
+    assert!(
+        measured.load(Ordering::Relaxed) >= 2,
+        "space is checked before and after opening"
+    );
 }

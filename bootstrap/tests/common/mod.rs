@@ -47,12 +47,23 @@ impl World {
     async fn at(dir: tempfile::TempDir, url: &str) -> Self {
         let repository = Repository::open(url, dir.path(), []).await.unwrap();
         let data = DataPaths::new(dir.path().join("node"));
-        Self { dir, repository, data }
+        Self {
+            dir,
+            repository,
+            data,
+        }
     }
 
     /// Builds, uploads and verifies a snapshot of `group` whose state has about `entries` entries.
     pub async fn publish(&self, group: &GroupId, index: u64, entries: u64) -> SnapshotRecord {
-        publish(&self.repository, self.dir.path().to_owned(), group, index, entries).await
+        publish(
+            &self.repository,
+            self.dir.path().to_owned(),
+            group,
+            index,
+            entries,
+        )
+        .await
     }
 
     pub fn paths(&self, group: &GroupId) -> GroupPaths {
@@ -60,7 +71,10 @@ impl World {
     }
 
     pub fn task(&self, group: &GroupId, candidates: &[SnapshotRecord]) -> GroupTask {
-        GroupTask { paths: self.paths(group), candidates: candidates.to_vec() }
+        GroupTask {
+            paths: self.paths(group),
+            candidates: candidates.to_vec(),
+        }
     }
 
     pub fn restorer(&self) -> Restorer {
@@ -79,7 +93,12 @@ pub fn restorer(repository: Option<Repository>) -> Restorer {
 
 pub fn limits() -> Limits {
     let (reach, read) = (Duration::from_secs(5), Duration::from_secs(5));
-    Limits { reach, read, spare_bytes: 1024, ..Limits::default() }
+    Limits {
+        reach,
+        read,
+        spare_bytes: 1024,
+        ..Limits::default()
+    }
 }
 
 /// A state that depends on its index only: facts, one namespace, entries of different sizes.
@@ -100,7 +119,10 @@ pub fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     };
     state.insert(keys::namespace("apps"), namespace.encode_to_vec());
     for n in 0..entries {
-        let value = format!("{{\"n\":{n},\"at\":{index},\"pad\":\"{}\"}}", "x".repeat((n % 700) as usize));
+        let value = format!(
+            "{{\"n\":{n},\"at\":{index},\"pad\":\"{}\"}}",
+            "x".repeat((n % 700) as usize)
+        );
         let head = EntryHead {
             version: index,
             value_type: 4,
@@ -112,8 +134,15 @@ pub fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
             updated_by: "bob".to_owned(),
         };
         let content = Some(StoredContent::Inline(value.into_bytes().into()));
-        let entry = EntryRecord { head: Some(head), content, changed: None };
-        state.insert(keys::entry("apps", &format!("key-{n:06}")), entry.encode_to_vec());
+        let entry = EntryRecord {
+            head: Some(head),
+            content,
+            changed: None,
+        };
+        state.insert(
+            keys::entry("apps", &format!("key-{n:06}")),
+            entry.encode_to_vec(),
+        );
     }
     state
 }
@@ -154,15 +183,23 @@ pub async fn publish(
         first_time_us: 1,
         last_time_us: index as i64,
     };
-    let view = StateView { info, records: Box::new(records.into_iter().map(Ok)) };
+    let view = StateView {
+        info,
+        records: Box::new(records.into_iter().map(Ok)),
+    };
     let options = BuildOptions {
         // Small chunks: many places to be killed at.
-        write: WriteOptions { codec: Codec::Zstd, chunk_bytes: 16 * 1024 },
+        write: WriteOptions {
+            codec: Codec::Zstd,
+            chunk_bytes: 16 * 1024,
+        },
         tmp_dir,
         builder_node: 1,
         nonce: index as u32,
     };
-    build_and_upload(view, repository, &options, |_| {}).await.unwrap()
+    build_and_upload(view, repository, &options, |_| {})
+        .await
+        .unwrap()
 }
 
 /// Opens a restored group as a node would and compares it with the recorded snapshot, down to each record.
@@ -171,7 +208,7 @@ pub fn assert_is(paths: &GroupPaths, record: &SnapshotRecord, entries: u64) {
     options.state_cache_bytes = 4 << 20;
     options.log_cache_bytes = 1 << 20;
     let (log, machine, handle) = GroupStore::open(paths.clone(), options).unwrap();
-    let mut view = handle.open_view().unwrap();
+    let mut view = handle.open_view(NOW_US).unwrap();
     assert_eq!(view.info.position, record.position);
     assert_eq!(view.info.state_hash.digest(), record.state_digest());
     assert_eq!(view.info.membership, membership());
