@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::{KEYS_MAX, KeysError, NAME_CHARS_MAX, NAME_RESERVED};
 use super::{Role, sha256};
@@ -34,6 +34,7 @@ pub struct KeyRecord {
     #[serde(with = "role_word")]
     pub role: Role,
     /// When it was made.
+    #[serde(serialize_with = "six_digits")]
     pub created_at: Timestamp,
 }
 
@@ -75,6 +76,7 @@ struct Item {
     #[serde(with = "role_word")]
     role: Role,
     hash: String,
+    #[serde(serialize_with = "six_digits")]
     created_at: Timestamp,
 }
 
@@ -120,6 +122,11 @@ mod role_word {
     ) -> Result<Role, D::Error> {
         role_from_word(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
+}
+
+/// RFC 3339 with microseconds, as every time that is printed.
+fn six_digits<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.6}"))
 }
 
 /// Makes a key, keeps its hash in the file (made if it is not there), and returns the key: the only time

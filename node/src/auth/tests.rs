@@ -85,7 +85,7 @@ fn the_file_is_private_and_nothing_is_left_beside_it() {
 fn the_file_has_the_shape_that_is_documented() {
     let directory = directory();
     let path = directory.path().join("keys.json");
-    let now: Timestamp = "2026-01-02T03:04:05.678901Z".parse().expect("a time");
+    let now: Timestamp = "2026-01-02T03:04:05.678900999Z".parse().expect("a time");
     let key = create_key_from(&path, "ci", Role::Publisher, [7; 32], now).expect("made");
     assert_eq!(key, "confman_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc");
     let json: serde_json::Value =
@@ -96,7 +96,7 @@ fn the_file_has_the_shape_that_is_documented() {
             "name": "ci",
             "role": "publisher",
             "hash": hex::encode(sha256(&key)),
-            "createdAt": "2026-01-02T03:04:05.678901Z",
+            "createdAt": "2026-01-02T03:04:05.678900Z",
         }]})
     );
 }
