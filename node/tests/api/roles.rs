@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use confman_node::api::endpoints::ENDPOINTS;
 use reqwest::Method;
 
-use super::support::{Server, header, problem};
+use super::support::{Server, client, header, problem};
 
 /// The least role that each endpoint takes, written down a second time on purpose. `-` is no key at all.
 const EXPECTED: &[(&str, &str, &str)] = &[
@@ -38,7 +38,7 @@ async fn every_endpoint_asks_for_its_role() {
     let expected: BTreeSet<(&str, &str)> = EXPECTED.iter().map(|(verb, path, _)| (*verb, *path)).collect();
     assert_eq!(table, expected, "every endpoint has its role written down here");
 
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client().build().unwrap();
     for (verb, path, least) in EXPECTED {
         for role in ROLES {
             let path = path.replace("{*path}", "roles/thing");
@@ -66,7 +66,7 @@ async fn every_endpoint_asks_for_its_role() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_write_is_not_written() {
     let server = Server::with_keys().await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client().build().unwrap();
     for key in [Some("viewer-key"), Some("no-key"), None] {
         let mut request = client.put(format!("{}/api/v1/config/secret/k", server.url)).body("x");
         if let Some(key) = key {
@@ -81,7 +81,7 @@ async fn a_refused_write_is_not_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i19_strange_credentials_are_all_the_same_401() {
     let server = Server::with_keys().await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client().build().unwrap();
     let long = format!("Bearer {}", "x".repeat(20_000));
     let mut details = BTreeSet::new();
     for value in [
@@ -111,7 +111,7 @@ async fn i19_strange_credentials_are_all_the_same_401() {
 async fn the_open_endpoints_name_no_key_and_no_actor() {
     let server = Server::with_keys().await;
     server.set("canary/canary-key", serde_json::json!("canary-value")).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client().build().unwrap();
     for path in ["/health", "/health/ready", "/metrics"] {
         let response = client.get(format!("{}{path}", server.url)).send().await.unwrap();
         assert_eq!(response.status(), 200);

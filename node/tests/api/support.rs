@@ -424,8 +424,7 @@ impl Server {
         let served = tokio::spawn(serve::serve(listener, routes, limits, async {
             let _ = stopped.await;
         }));
-        let client = reqwest::Client::builder()
-            .no_proxy()
+        let client = client()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
             .build()
@@ -475,6 +474,12 @@ impl Server {
         drop(self.stop.take());
         tokio::time::timeout(WAIT, self.served.take().unwrap()).await.expect("stops in time").unwrap();
     }
+}
+
+/// A client without proxies. It speaks no TLS here, but is built with it and wants a provider.
+pub(crate) fn client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
 }
 
 /// The JSON of an answer.
