@@ -125,6 +125,8 @@ impl Api {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(base: &str, key: &str) -> anyhow::Result<Self> {
+        // The HTTP client wants a TLS provider even for plain HTTP; whoever comes second finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(2))

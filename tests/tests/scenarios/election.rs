@@ -41,7 +41,7 @@ async fn a_follower_redirects_a_write_and_forwards_it_when_asked() -> anyhow::Re
     let cluster = Plan::new("redirect").start().await?;
     let leader = cluster.wait_leader(CONFIG).await?;
     let follower = cluster.follower(CONFIG).await?;
-    let path = "/api/v1/config/app/k?x=1";
+    let path = "/api/v1/config/app/k";
     let answer = cluster
         .api(follower)
         .put(path, &json!("v"))
