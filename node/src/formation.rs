@@ -7,8 +7,10 @@
 //! cast under it (I14).
 //!
 //! Crash points: before `Prepare` is on every disk nothing has run, and the coordinator begins
-//! again with the same identities; after its own stage is complete, every member of the birth
-//! initializes its groups with the same first entry, which is harmless to repeat.
+//! again with the same identities. A node writes down that it has started (`Initialized`, by
+//! [`crate::serve`]) after its groups are on disk and before any of them can vote; from then on a
+//! lost disk is a lost id. Every member of the birth initializes its groups with the same first
+//! entry, which is harmless to repeat.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -130,13 +132,9 @@ impl Formation<'_> {
     }
 
     fn start(&mut self, facts: Facts) -> Result<Established, StartError> {
-        let Facts::Good(mut identity) = facts else {
+        let Facts::Good(identity) = facts else {
             return Err(StartError::Join("a start was decided without an identity".to_owned()));
         };
-        if identity.state() != IdentityState::Initialized {
-            identity.set_state(IdentityState::Initialized);
-            self.data.write_identity(&identity)?;
-        }
         self.desk.enter(Stage::Starting(identity.cluster()));
         Ok(Established::Run { identity, restored: BTreeMap::new() })
     }
@@ -222,18 +220,13 @@ impl Formation<'_> {
         Ok(())
     }
 
-    /// Second phase, at a node that does not coordinate.
-    fn begin(&mut self, ask: &proto::CommenceRequest) -> Result<(), Status> {
-        let internal = |e: &dyn std::fmt::Display| Status::internal(e.to_string());
-        match self.data.inspect().map_err(|e| internal(&e))? {
-            Facts::Good(mut identity) if identity.cluster_uuid == ask.cluster_uuid => {
-                if identity.state() == IdentityState::Formed {
-                    identity.set_state(IdentityState::Initialized);
-                    self.data.write_identity(&identity).map_err(|e| internal(&e))?;
-                }
-                Ok(())
-            }
-            _ => Err(Refusal::OtherCluster.status("this node did not take that identity")),
+    /// Second phase, at a node that does not coordinate: the next look at the coordinator shows that
+    /// it runs, which decides to start.
+    fn begin(&self, ask: &proto::CommenceRequest) -> Result<(), Status> {
+        match self.data.inspect() {
+            Ok(Facts::Good(identity)) if identity.cluster_uuid == ask.cluster_uuid => Ok(()),
+            Ok(_) => Err(Refusal::OtherCluster.status("this node did not take that identity")),
+            Err(error) => Err(Status::internal(error.to_string())),
         }
     }
 
@@ -244,7 +237,7 @@ impl Formation<'_> {
         facts: Facts,
         resume: Option<ClusterId>,
     ) -> Result<Option<Established>, StartError> {
-        let mut identity = match facts {
+        let identity = match facts {
             Facts::Good(identity) => identity,
             _ => {
                 let identity = self.new_identity(hellos, resume);
@@ -280,8 +273,6 @@ impl Formation<'_> {
                 return Ok(None);
             }
         }
-        identity.set_state(IdentityState::Initialized);
-        self.data.write_identity(&identity)?;
         self.desk.enter(Stage::Starting(identity.cluster()));
         for peer in &self.settings.peers {
             if peer.name == self.settings.node_name {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use confman_snapshot::model::{GroupId, Position};
+use confman_snapshot::model::GroupId;
 use confman_store::command::{Command, Op};
 use confman_store::StateMachine;
 use confman_store::types::{Member, TypeConfig};
@@ -45,6 +45,19 @@ pub struct GroupContext {
     pub write_timeout: Duration,
     /// Bound for a read's guarantee.
     pub read_timeout: Duration,
+}
+
+impl GroupContext {
+    /// A header for a message of `group` to node id `to`: who speaks, in which life of which cluster.
+    pub(crate) fn header(&self, group: &GroupId, to: u64) -> proto::Header {
+        proto::Header {
+            cluster_uuid: self.cluster_uuid.clone(),
+            incarnation: self.incarnation,
+            from_node: self.node_id,
+            to_node: to,
+            group: group.to_string(),
+        }
+    }
 }
 
 /// A leader and where its peer listener is.
@@ -219,13 +232,7 @@ impl Group {
 
     /// A header for a message to `to`.
     pub(crate) fn header(&self, to: u64) -> proto::Header {
-        proto::Header {
-            cluster_uuid: self.context.cluster_uuid.clone(),
-            incarnation: self.context.incarnation,
-            from_node: self.context.node_id,
-            to_node: to,
-            group: self.id.to_string(),
-        }
+        self.context.header(&self.id, to)
     }
 
     /// Channels to the other nodes.

@@ -54,7 +54,7 @@ pub(crate) async fn rejoin(
             "CONFMAN_SHARDS counts at birth only; the cluster's number is used"
         );
     }
-    let mut identity = write_identity(settings, data, &reply)?;
+    let identity = write_identity(settings, data, &reply)?;
     let cluster = identity.cluster();
     desk.enter(Stage::Starting(cluster.clone()));
     tracing::info!(
@@ -62,8 +62,6 @@ pub(crate) async fn rejoin(
         "admitted under a new node id, as a learner"
     );
     let restored = restore(store, data, cluster, &reply).await?;
-    identity.set_state(IdentityState::Initialized);
-    data.write_identity(&identity)?;
     Ok(Some(Established::Run { identity, restored }))
 }
 

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use confman_bootstrap::report;
 use confman_config::Settings;
-use confman_snapshot::model::{ClusterId, GroupId};
+use confman_snapshot::model::GroupId;
 use confman_store::types::Member;
-use confman_store::{DataDir, DataPaths, GroupStore, Identity, OpenOptions};
+use confman_store::datadir::IdentityState;
+use confman_store::{DataDir, DataPaths, GroupStore, Identity, LogStore, OpenOptions, StateHandle, StateMachine};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -147,7 +147,8 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         }
     };
 
-    let node = assemble(Arc::clone(&settings), identity, restored, data.paths().clone(), channels, store, prometheus).await?;
+    let outfit = Outfit { settings: Arc::clone(&settings), channels, store, prometheus };
+    let node = assemble(outfit, &data, identity, restored).await?;
     desk.enter(Stage::Member(Arc::clone(&node)));
     let backend: Arc<dyn crate::api::backend::Backend> = Arc::clone(&node) as _;
     front.open(crate::api::router(backend, keyring, limits, Arc::new(|| rand::random())));
@@ -205,68 +206,88 @@ async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: Cancellati
     }
 }
 
-/// Opens every group and makes the node of them.
-async fn assemble(
+/// What the node is assembled from, beside its data.
+struct Outfit {
     settings: Arc<Settings>,
-    identity: Identity,
-    mut restored: BTreeMap<GroupId, report::RestoreReport>,
-    paths: DataPaths,
     channels: Channels,
     store: Arc<StoreDoor>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+/// Opens every group and makes the node of them. That this node has started is written down when all
+/// of its groups are on disk and before any of them can vote.
+async fn assemble(
+    outfit: Outfit,
+    data: &DataDir,
+    mut identity: Identity,
+    mut restored: BTreeMap<GroupId, report::RestoreReport>,
 ) -> anyhow::Result<Arc<Node>> {
+    let paths = data.paths().clone();
     let ids = std::iter::once(GroupId::meta()).chain((0..identity.shards).map(GroupId::config));
-    let mut groups = BTreeMap::new();
+    let mut opened = Vec::new();
     for id in ids {
         if !restored.contains_key(&id)
             && let Some(kept) = report::read(&paths.group(&id))?
         {
             restored.insert(id.clone(), kept);
         }
-        let group = open_group(&settings, &identity, &paths, &channels, id.clone())
+        let parts = open_store(&outfit.settings, &identity, &paths, &id)
             .await
             .with_context(|| format!("open group {id}"))?;
+        opened.push((id, parts));
+    }
+    if identity.state() != IdentityState::Initialized {
+        identity.set_state(IdentityState::Initialized);
+        data.write_identity(&identity)?;
+    }
+    let mut groups = BTreeMap::new();
+    for (id, parts) in opened {
+        let group =
+            run_group(&outfit, &identity, &id, parts).await.with_context(|| format!("run group {id}"))?;
         groups.insert(id, group);
     }
-    let parts = Parts { settings, identity, paths, groups, channels, store, restored, prometheus };
-    Ok(Node::new(parts)?)
+    let Outfit { settings, channels, store, prometheus } = outfit;
+    Ok(Node::new(Parts { settings, identity, paths, groups, channels, store, restored, prometheus })?)
 }
 
-async fn open_group(
+/// Log, machine and reads of one group.
+type OpenedStore = (LogStore, StateMachine, StateHandle);
+
+async fn open_store(
     settings: &Settings,
     identity: &Identity,
     paths: &DataPaths,
-    channels: &Channels,
-    id: GroupId,
-) -> anyhow::Result<Arc<Group>> {
-    let cluster: ClusterId = identity.cluster();
+    id: &GroupId,
+) -> anyhow::Result<OpenedStore> {
     let options = OpenOptions {
         state_cache_bytes: usize::try_from(settings.state_cache_bytes)?,
         log_cache_bytes: usize::try_from(settings.log_cache_bytes)?,
-        ..OpenOptions::new(cluster.clone())
+        ..OpenOptions::new(identity.cluster())
     };
-    let group_paths = paths.group(&id);
-    let (log, machine, state) = tokio::task::spawn_blocking(move || GroupStore::open(group_paths, options)).await??;
-    let factory = Factory {
-        group: id.clone(),
-        cluster_uuid: cluster.uuid.clone(),
-        incarnation: cluster.incarnation,
-        node_id: identity.node_id,
-        channels: channels.clone(),
-        control: machine.control(),
-    };
-    let config = Arc::new(raft_config(settings, &id).validate()?);
-    let raft = Raft::new(identity.node_id, config, factory, log, machine).await?;
-    initialize(&raft, identity).await?;
+    let group_paths = paths.group(id);
+    Ok(tokio::task::spawn_blocking(move || GroupStore::open(group_paths, options)).await??)
+}
+
+async fn run_group(
+    outfit: &Outfit,
+    identity: &Identity,
+    id: &GroupId,
+    (log, machine, state): OpenedStore,
+) -> anyhow::Result<Arc<Group>> {
+    let settings = &outfit.settings;
     let context = GroupContext {
         node_id: identity.node_id,
-        cluster_uuid: cluster.uuid,
-        incarnation: cluster.incarnation,
-        channels: channels.clone(),
+        cluster_uuid: identity.cluster_uuid.clone(),
+        incarnation: identity.incarnation,
+        channels: outfit.channels.clone(),
         write_timeout: settings.write_timeout,
         read_timeout: settings.read_timeout,
     };
-    Ok(Group::new(id, raft, state, context))
+    let factory = Factory { group: id.clone(), context: context.clone(), control: machine.control() };
+    let config = Arc::new(raft_config(settings, id).validate()?);
+    let raft = Raft::new(identity.node_id, config, factory, log, machine).await?;
+    initialize(&raft, identity).await?;
+    Ok(Group::new(id.clone(), raft, state, context))
 }
 
 fn raft_config(settings: &Settings, group: &GroupId) -> openraft::Config {
@@ -280,7 +301,7 @@ fn raft_config(settings: &Settings, group: &GroupId) -> openraft::Config {
         // A restarted leader does not go on as leader on the word of its disk.
         enable_leader_restore: Some(false),
         // A leader without quorum stops calling itself one.
-        quorum_loss_probe_interval: Some(millis(settings.election_max)),
+        quorum_loss_probe_interval: Some(millis(settings.election_max) * 2),
         // The manager decides about snapshots and purging.
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,

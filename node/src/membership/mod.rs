@@ -5,7 +5,7 @@
 //! asks the pure planner ([`plan::next_step`]) and takes one step. Killed anywhere, the next leader
 //! goes on. A node id is never given twice, and a name whose node answers is not given away (I14).
 
-pub mod plan;
+mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -9,38 +9,38 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A registered node, not retired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registered {
+pub(crate) struct Registered {
     /// Node id.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The operator's name for it.
-    pub name: String,
+    pub(crate) name: String,
     /// URL of its API.
-    pub api_url: String,
+    pub(crate) api_url: String,
     /// Address of its peer listener.
-    pub peer_addr: String,
+    pub(crate) peer_addr: String,
 }
 
 /// The group as its leader sees it.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub(crate) struct View {
     /// Ids that vote.
-    pub voters: BTreeSet<u64>,
+    pub(crate) voters: BTreeSet<u64>,
     /// Every member with the address it was added under: (`api_url`, `peer_addr`).
-    pub members: BTreeMap<u64, (String, String)>,
+    pub(crate) members: BTreeMap<u64, (String, String)>,
     /// The newest membership is not committed yet.
-    pub pending: bool,
+    pub(crate) pending: bool,
     /// A joint membership is committed, and this is the set of voters it leads to: the leader that
     /// began the change died between its two entries.
-    pub joint_towards: Option<BTreeSet<u64>>,
+    pub(crate) joint_towards: Option<BTreeSet<u64>>,
     /// Highest log index known to be on each member.
-    pub matched: BTreeMap<u64, u64>,
+    pub(crate) matched: BTreeMap<u64, u64>,
     /// Committed index.
-    pub committed: u64,
+    pub(crate) committed: u64,
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Feed this node; it does not vote.
     AddLearner(Registered),
     /// Let `add` vote, and take `remove` away, in one change.
@@ -59,10 +59,10 @@ pub enum Step {
 }
 
 /// How far behind a learner may be, in entries, to be let vote.
-pub const PROMOTE_LAG_MAX: u64 = 500;
+pub(crate) const PROMOTE_LAG_MAX: u64 = 500;
 
 /// The next step, if any. `registered` holds the nodes that are not retired.
-pub fn next_step(registered: &[Registered], view: &View) -> Option<Step> {
+pub(crate) fn next_step(registered: &[Registered], view: &View) -> Option<Step> {
     if view.pending {
         return None;
     }

@@ -20,11 +20,11 @@ use super::proto::peer_client::PeerClient;
 use super::{MESSAGE_BYTES_MAX, TOKEN_KEY};
 
 /// A client stub with the token attached.
-pub type Stub = PeerClient<InterceptedService<Channel, TokenInterceptor>>;
+pub(crate) type Stub = PeerClient<InterceptedService<Channel, TokenInterceptor>>;
 
 /// What a channel is for; each purpose has its own connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Log replication and votes.
     Raft,
     /// Heartbeats, which nothing may delay.
@@ -37,7 +37,7 @@ pub enum Purpose {
 
 /// Adds the peer token to every request.
 #[derive(Clone)]
-pub struct TokenInterceptor {
+pub(crate) struct TokenInterceptor {
     token: Option<MetadataValue<Ascii>>,
 }
 
@@ -52,7 +52,7 @@ impl Interceptor for TokenInterceptor {
 
 /// All channels of this process. Cheap to clone.
 #[derive(Clone)]
-pub struct Channels {
+pub(crate) struct Channels {
     token: TokenInterceptor,
     open: Arc<Mutex<HashMap<(String, Purpose), Channel>>>,
 }
@@ -60,18 +60,18 @@ pub struct Channels {
 /// The peer token holds characters that no header can carry.
 #[derive(Debug, thiserror::Error)]
 #[error("CONFMAN_CLUSTER_TOKEN holds characters that a header cannot carry\nhint: use letters, digits and punctuation only")]
-pub struct BadToken;
+pub(crate) struct BadToken;
 
 /// A peer address that is no `host:port`.
 #[derive(Debug, thiserror::Error)]
 #[error("peer address `{addr}` is not host:port")]
-pub struct BadAddress {
+pub(crate) struct BadAddress {
     addr: String,
 }
 
 impl Channels {
     /// Channels that present `token`.
-    pub fn new(token: Option<&SecretString>) -> Result<Self, BadToken> {
+    pub(crate) fn new(token: Option<&SecretString>) -> Result<Self, BadToken> {
         let token = match token {
             Some(t) => {
                 let mut value: MetadataValue<Ascii> = t.expose_secret().parse().map_err(|_| BadToken)?;
@@ -84,7 +84,7 @@ impl Channels {
     }
 
     /// A stub for `addr`; connects when first used, and again after a failure.
-    pub fn stub(&self, addr: &str, purpose: Purpose) -> Result<Stub, BadAddress> {
+    pub(crate) fn stub(&self, addr: &str, purpose: Purpose) -> Result<Stub, BadAddress> {
         let mut open = self.open.lock();
         let channel = match open.get(&(addr.to_owned(), purpose)) {
             Some(channel) => channel.clone(),
@@ -110,7 +110,7 @@ impl Channels {
 }
 
 /// A request that fails after `deadline` on both sides.
-pub fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
+pub(crate) fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     request

@@ -7,7 +7,7 @@
 //!
 //! Bodies of Raft messages are our own versioned structs (`confman_store::wire`), never openraft's.
 
-pub mod client;
+pub(crate) mod client;
 mod codec;
 pub(crate) mod desk;
 pub(crate) mod network;
@@ -15,7 +15,7 @@ pub(crate) mod service;
 
 /// Generated from `proto/peer.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
-pub mod proto {
+pub(crate) mod proto {
     tonic::include_proto!("confman.peer.v1");
 }
 
@@ -31,7 +31,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why a peer refused to listen, stable across versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The peer token is missing or wrong.
     Token,
     /// The message names another cluster.
@@ -63,7 +63,7 @@ impl Refusal {
     ];
 
     /// The code as it goes over the wire and into logs.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Refusal::Token => "peer-token",
             Refusal::OtherCluster => "other-cluster",
@@ -77,13 +77,13 @@ impl Refusal {
     }
 
     /// The refusal that a status carries, if it is one.
-    pub fn of(status: &Status) -> Option<Refusal> {
+    pub(crate) fn of(status: &Status) -> Option<Refusal> {
         let code = status.metadata().get(CODE_KEY)?.to_str().ok()?;
         Refusal::ALL.into_iter().find(|r| r.code() == code)
     }
 
     /// A status that carries this refusal.
-    pub fn status(self, detail: impl Into<String>) -> Status {
+    pub(crate) fn status(self, detail: impl Into<String>) -> Status {
         let grpc = match self {
             Refusal::Token => tonic::Code::Unauthenticated,
             Refusal::NotServing => tonic::Code::Unavailable,

@@ -26,8 +26,9 @@ use openraft::raft::{
 use prost::Message;
 use tonic::Status;
 
-use super::client::{Channels, Purpose, Stub, with_deadline};
+use super::client::{Purpose, Stub, with_deadline};
 use super::{Refusal, codec, proto};
+use crate::group::GroupContext;
 
 /// How long a peer may take to answer an append that is in flight.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -42,10 +43,7 @@ type RpcError = RPCError<TypeConfig>;
 #[derive(Clone)]
 pub(crate) struct Factory {
     pub(crate) group: GroupId,
-    pub(crate) cluster_uuid: String,
-    pub(crate) incarnation: u64,
-    pub(crate) node_id: u64,
-    pub(crate) channels: Channels,
+    pub(crate) context: GroupContext,
     pub(crate) control: StateMachineControl,
 }
 
@@ -82,19 +80,14 @@ impl Factory {
 impl Network {
     fn stub(&self) -> Result<Stub, RpcError> {
         self.factory
+            .context
             .channels
             .stub(&self.member.peer_addr, self.purpose)
             .map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))
     }
 
     fn header(&self) -> proto::Header {
-        proto::Header {
-            cluster_uuid: self.factory.cluster_uuid.clone(),
-            incarnation: self.factory.incarnation,
-            from_node: self.factory.node_id,
-            to_node: self.target,
-            group: self.factory.group.to_string(),
-        }
+        self.factory.context.header(&self.factory.group, self.target)
     }
 
     fn message(&self, body: Bytes) -> proto::RaftMessage {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use confman_snapshot::SnapshotRecord;
 use confman_store::command::Command;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
@@ -188,42 +188,24 @@ impl Peer for Service {
 
     type AppendStream = MessageStream;
 
-    async fn append(&self, request: Request<Streaming<proto::RaftMessage>>) -> Reply<Self::AppendStream> {
+    async fn append(
+        &self,
+        request: Request<Streaming<proto::RaftMessage>>,
+    ) -> Reply<Self::AppendStream> {
         let mut incoming = self.admit(request)?;
-        let first = incoming
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("an append stream without message"))?;
-        let group = self.group(first.header.as_ref())?;
-        let node = self.node()?;
-        let (refused, refusal) = oneshot::channel::<Status>();
-        let mut refused = Some(refused);
-        // What the checks refuse ends the stream; the status follows the answers already due.
-        let rest = futures::stream::iter([Ok(first)]).chain(incoming);
-        let checked = rest.map(move |message| {
-            let message = message?;
-            check_header(&node, message.header.as_ref())?;
-            codec::decode_append(message.body).map_err(garbled)
+        let desk = Arc::clone(&self.desk);
+        // Answered at once: the leader opens the stream before it has anything to send.
+        let answers = futures::stream::once(async move {
+            let Some(first) = incoming.message().await? else {
+                return Ok::<MessageStream, Status>(Box::pin(futures::stream::empty()));
+            };
+            let service = Service { desk };
+            let group = service.group(first.header.as_ref())?;
+            let node = service.node()?;
+            let rest = futures::stream::iter([Ok(first)]).chain(incoming);
+            Ok(append_stream(node, &group, rest))
         });
-        let requests = checked
-            .map(move |checked| match checked {
-                Ok(request) => Some(request),
-                Err(status) => {
-                    if let Some(refused) = refused.take() {
-                        let _ = refused.send(status);
-                    }
-                    None
-                }
-            })
-            .take_while(|request| futures::future::ready(request.is_some()))
-            .filter_map(futures::future::ready);
-        let answers = group.raft().stream_append(requests).map(|answer| match answer {
-            Ok(result) => Ok(proto::RaftMessage { header: None, body: codec::encode_append_result(&result) }),
-            Err(fatal) => Err(stopped(fatal)),
-        });
-        let ending = futures::stream::once(refusal)
-            .filter_map(|status| futures::future::ready(status.ok().map(Err)));
-        Ok(Response::new(Box::pin(answers.chain(ending))))
+        Ok(Response::new(Box::pin(answers.try_flatten())))
     }
 
     async fn transfer_leader(&self, request: Request<proto::RaftMessage>) -> Reply<proto::RaftMessage> {
@@ -287,6 +269,42 @@ impl Peer for Service {
             outcome: applied.outcome.encode_to_vec(),
         }))
     }
+}
+
+/// Feeds checked appends to Raft; what a check refuses ends the stream, with its status behind the
+/// answers that are already due.
+fn append_stream(
+    node: Arc<Node>,
+    group: &Group,
+    incoming: impl Stream<Item = Result<proto::RaftMessage, Status>> + Send + 'static,
+) -> MessageStream {
+    let (refused, refusal) = oneshot::channel::<Status>();
+    let mut refused = Some(refused);
+    let requests = incoming
+        .map(move |message| {
+            let checked = message.and_then(|message| {
+                check_header(&node, message.header.as_ref())?;
+                codec::decode_append(message.body).map_err(garbled)
+            });
+            match checked {
+                Ok(request) => Some(request),
+                Err(status) => {
+                    if let Some(refused) = refused.take() {
+                        let _ = refused.send(status);
+                    }
+                    None
+                }
+            }
+        })
+        .take_while(|request| futures::future::ready(request.is_some()))
+        .filter_map(futures::future::ready);
+    let answers = group.raft().stream_append(requests).map(|answer| match answer {
+        Ok(result) => Ok(proto::RaftMessage { header: None, body: codec::encode_append_result(&result) }),
+        Err(fatal) => Err(stopped(fatal)),
+    });
+    let ending =
+        futures::stream::once(refusal).filter_map(|status| futures::future::ready(status.ok().map(Err)));
+    Box::pin(answers.chain(ending))
 }
 
 impl Service {
