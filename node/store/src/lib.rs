@@ -53,3 +53,6 @@ pub use state::{
     StateHandle, StateStats,
 };
 pub use types::{Member, TypeConfig};
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,17 @@ impl StateMachine {
         })
     }
 
+    /// Applies entries in one transaction and gives back the answers that their proposers would get.
+    #[cfg(test)]
+    pub(crate) fn apply_now(&self, entries: Vec<Entry>) -> Result<Vec<Outcome>, StoreError> {
+        apply_batch(&self.shared, &self.hashes, entries)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// What may be told to the machine after openraft has taken it.
     pub fn control(&self) -> StateMachineControl {
         StateMachineControl {
@@ -124,6 +135,7 @@ fn apply_batch(
             let position = convert::position(&entry.log_id);
             if let Some(last) = head.position
                 && position.index != last.index + 1
+                && !shared.gaps_allowed()
             {
                 let detail = format!("the entry applied before it is {last}");
                 return Err(StoreError::Undecodable {

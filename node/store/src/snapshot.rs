@@ -104,7 +104,8 @@ impl std::fmt::Debug for Incoming {
 /// A snapshot that this replica shows to openraft.
 #[derive(Debug, Clone)]
 pub(crate) struct Offer {
-    position: Position,
+    /// None for the snapshot of a state that nothing was applied to, which openraft may ask for.
+    position: Option<Position>,
     membership: Membership,
     handle: SnapshotHandle,
 }
@@ -112,7 +113,7 @@ pub(crate) struct Offer {
 impl Offer {
     fn recorded(record: SnapshotRecord, membership: Membership) -> Self {
         Self {
-            position: record.position,
+            position: Some(record.position),
             membership,
             handle: SnapshotHandle::Recorded(record),
         }
@@ -122,7 +123,7 @@ impl Offer {
         let last_membership = convert::stored_membership(&self.membership)
             .map_err(|e| StoreError::Internal(e.to_string()))?;
         let meta = SnapshotMeta {
-            last_log_id: Some(convert::log_id(&self.position)),
+            last_log_id: self.position.as_ref().map(convert::log_id),
             last_membership,
         };
         Ok(Snapshot {
@@ -149,8 +150,14 @@ fn newest_recorded(shared: &Shared) -> Result<Option<Offer>, StoreError> {
     Ok([installed, recorded]
         .into_iter()
         .flatten()
-        .filter(|offer| purged.is_none_or(|purged| offer.position.index >= purged))
+        .filter(|offer| {
+            purged.is_none_or(|purged| offer.position.is_some_and(|p| p.index >= purged))
+        })
         .max_by_key(|offer| offer.position))
+}
+
+fn came_from_snapshot(shared: &Shared) -> Result<bool, StoreError> {
+    Ok(shared.database().read_installed()?.is_some())
 }
 
 /// What this replica shows to openraft now.
@@ -166,11 +173,11 @@ pub(crate) async fn current(shared: &Arc<Shared>) -> Result<Option<Snapshot>, St
     }
     match (offer, shared.purged_index()) {
         (Some(offer), _) => offer.into_raft().map(Some),
-        (None, None) => Ok(None),
-        (None, Some(purged)) => {
+        (None, None) if !came_from_snapshot(shared)? => Ok(None),
+        (None, purged) => {
             // openraft stops the node when it finds none. This holds up apply, and happens only where a state came
             // from a peer and nothing has been recorded since.
-            tracing::warn!(group = %shared.group(), purged, "no recorded snapshot reaches as far as the log is purged: building one here");
+            tracing::warn!(group = %shared.group(), ?purged, "no recorded snapshot reaches as far as this log begins: building one here");
             build_local(shared).await?.into_raft().map(Some)
         }
     }
@@ -182,7 +189,7 @@ async fn build_local(shared: &Arc<Shared>) -> Result<Offer, StoreError> {
         static NONCE: AtomicU32 = AtomicU32::new(0);
         let handle = StateHandle::new(owned.clone());
         // No clock of this node: the state's own time says what is in it.
-        let view = handle.open_view(handle.stats().last_time_us)?;
+        let (view, position) = handle.open_any_view(handle.stats().last_time_us)?;
         let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         let id = SnapshotId::new(view.info.position, view.info.cluster.incarnation, nonce);
         let path = owned.paths.tmp_file(&format!("{id}.local.snap"));
@@ -202,7 +209,7 @@ async fn build_local(shared: &Arc<Shared>) -> Result<Offer, StoreError> {
                 return Err(error.into());
             }
         };
-        let (position, membership) = (view.info.position, view.info.membership);
+        let membership = view.info.membership;
         let local = LocalSnapshot {
             path,
             manifest: written.manifest,

@@ -55,6 +55,8 @@ struct Inner {
 
 struct Log {
     raft: RaftLog<LogTypes>,
+    /// Index of the first of `sizes`.
+    first: u64,
     /// Sizes of the entries that can be read, in order.
     sizes: VecDeque<u32>,
     bytes: u64,
@@ -75,13 +77,18 @@ impl Debug for LogStore {
 }
 
 impl Log {
-    fn purged_index(&self) -> Option<u64> {
-        self.raft.log_state().purged().map(|id| id.0.index)
-    }
-
-    /// Index of the first entry that can be read, if there is one.
+    /// Index of the first entry that can be read; where there is none, of the first that could be.
     fn first(&self) -> u64 {
-        self.purged_index().map_or(0, |index| index + 1)
+        let after_purged = self
+            .raft
+            .log_state()
+            .purged()
+            .map_or(0, |id| id.0.index + 1);
+        if self.sizes.is_empty() {
+            after_purged
+        } else {
+            self.first.max(after_purged)
+        }
     }
 
     /// One more than the index of the last entry, readable or purged.
@@ -99,22 +106,29 @@ impl Log {
         }
     }
 
-    fn push(&mut self, size: usize) {
+    fn push(&mut self, index: u64, size: usize) {
+        if self.sizes.is_empty() {
+            self.first = index;
+        }
         self.sizes.push_back(size as u32);
         self.bytes += size as u64;
     }
 
-    fn keep_from(&mut self, old_first: u64) {
-        for _ in old_first..self.first() {
+    /// Forgets what the log has purged.
+    fn keep_from_first(&mut self) {
+        let first = self.first();
+        while self.first < first {
             let Some(size) = self.sizes.pop_front() else {
                 break;
             };
             self.bytes -= u64::from(size);
+            self.first += 1;
         }
     }
 
+    /// Forgets what the log has cut off at its end.
     fn keep_to(&mut self, end: u64) {
-        while self.first() + self.sizes.len() as u64 > end {
+        while self.first + self.sizes.len() as u64 > end {
             let Some(size) = self.sizes.pop_back() else {
                 break;
             };
@@ -197,10 +211,11 @@ impl LogStore {
         }
         let mut log = Log {
             raft,
+            first: 0,
             sizes: VecDeque::new(),
             bytes: 0,
         };
-        let sizes: io::Result<Vec<usize>> = log
+        let sizes: io::Result<Vec<(u64, usize)>> = log
             .raft
             .read(log.first(), log.end())
             .map(|item| {
@@ -209,11 +224,11 @@ impl LogStore {
                 wire::decode_payload(payload.0).map_err(|e| {
                     io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {e}", id.0))
                 })?;
-                Ok(size)
+                Ok((id.0.index, size))
             })
             .collect();
-        for size in sizes.map_err(|e| damaged(dir, e.to_string()))? {
-            log.push(size);
+        for (index, size) in sizes.map_err(|e| damaged(dir, e.to_string()))? {
+            log.push(index, size);
         }
         if log.first() + log.sizes.len() as u64 != log.end() {
             let found = log.sizes.len();
@@ -559,7 +574,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             for (id, payload) in entries {
                 let size = payload.0.len();
                 log.raft.append([(id, payload)])?;
-                log.push(size);
+                log.push(id.0.index, size);
             }
             log.raft
                 .flush(true, Some(Flushed::Append(callback, began, histogram)))
@@ -603,9 +618,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         let id = DiskId(convert::position(&log_id));
         self.write_durably(|log| {
-            let first = log.first();
             log.raft.purge(id)?;
-            log.keep_from(first);
+            log.keep_from_first();
             Ok(())
         })
         .await

@@ -59,6 +59,7 @@ pub(crate) struct Shared {
     durable: Mutex<Option<Position>>,
     log: Mutex<LogStats>,
     pub(crate) prefer_local: AtomicBool,
+    gaps_allowed: AtomicBool,
     local: Mutex<Option<Offer>>,
     failed: Mutex<Option<String>>,
 }
@@ -88,6 +89,7 @@ impl Shared {
             applied,
             log: Mutex::new(LogStats::default()),
             prefer_local: AtomicBool::new(false),
+            gaps_allowed: AtomicBool::new(false),
             local: Mutex::new(None),
             failed: Mutex::new(None),
             paths,
@@ -162,6 +164,16 @@ impl Shared {
             Some(durable) if durable.index >= index => Ok(Some(durable)),
             _ => self.flush(),
         }
+    }
+
+    /// Whether entries may be applied with gaps between: openraft's suite does so, Raft never.
+    pub(crate) fn gaps_allowed(&self) -> bool {
+        cfg!(test) && self.gaps_allowed.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn allow_gaps(&self) {
+        self.gaps_allowed.store(true, Ordering::Relaxed);
     }
 
     /// The last index that the log has purged.
@@ -263,13 +275,21 @@ impl StateHandle {
     /// # Errors
     /// When nothing was applied yet, or the database cannot be read.
     pub fn open_view(&self, created_us: i64) -> Result<StateView, StoreError> {
+        match self.open_any_view(created_us)? {
+            (view, Some(_)) => Ok(view),
+            (_, None) => Err(StoreError::Internal("nothing was applied yet".to_owned())),
+        }
+    }
+
+    /// As [`StateHandle::open_view`], also of a state that nothing was applied to; with the position that it really has.
+    pub(crate) fn open_any_view(
+        &self,
+        created_us: i64,
+    ) -> Result<(StateView, Option<Position>), StoreError> {
         let database = self.shared.database();
         let tx = database.read()?;
         // Position and hash come out of the same transaction as the records.
         let head = super::db::read_head_in(&tx, database.path(), self.group())?;
-        let position = head
-            .position
-            .ok_or_else(|| StoreError::Internal("the state is empty".to_owned()))?;
         let table = tx
             .open_table(RECORDS)
             .map_err(database_error("read", database.path()))?;
@@ -283,17 +303,18 @@ impl StateHandle {
         let info = SnapshotInfo {
             cluster: self.shared.cluster.clone(),
             group: self.group().clone(),
-            position,
+            position: head.position.unwrap_or_default(),
             membership: head.membership,
             state_hash: head.hash,
             created_us,
             first_time_us: head.facts.first_time_us,
             last_time_us: head.facts.last_time_us,
         };
-        Ok(StateView {
+        let view = StateView {
             info,
             records: Box::new(records),
-        })
+        };
+        Ok((view, head.position))
     }
 
     /// Hashes all records and compares with the hash that apply kept: (position, kept, found). Reads the whole state.
