@@ -226,7 +226,10 @@ mod tests {
         };
         assert_ne!(of(&[(b"ab", b"c")]), of(&[(b"a", b"bc")]));
         assert_ne!(of(&[(b"a", b"")]), of(&[(b"", b"a")]));
-        assert_ne!(of(&[(b"a", b"1"), (b"b", b"2")]), of(&[(b"a", b"2"), (b"b", b"1")]));
+        assert_ne!(
+            of(&[(b"a", b"1"), (b"b", b"2")]),
+            of(&[(b"a", b"2"), (b"b", b"1")])
+        );
         assert_ne!(of(&[(b"", b"")]), Digest::empty());
     }
 
@@ -244,10 +247,16 @@ mod tests {
     /// These digests stand in snapshots and logs: they never change.
     #[test]
     fn p_digests_stay_what_they_are() {
-        assert_eq!(Digest::empty().to_string(), "be2a8de3dcf46c94ce85cdc8e07ac308f4d8a95490d956c38d780fd610db0813");
+        assert_eq!(
+            Digest::empty().to_string(),
+            "be2a8de3dcf46c94ce85cdc8e07ac308f4d8a95490d956c38d780fd610db0813"
+        );
         let mut hash = StateHash::new();
         hash.add(b"key", b"value");
-        assert_eq!(hash.digest().to_string(), "125bbcd3f0a3099addd561455ffa521f441e61729b24ad65f5e0c20a35c79e65");
+        assert_eq!(
+            hash.digest().to_string(),
+            "125bbcd3f0a3099addd561455ffa521f441e61729b24ad65f5e0c20a35c79e65"
+        );
         assert_eq!(hash.digest(), hash.digest().to_string().parse().unwrap());
         assert!("12".parse::<Digest>().is_err() && StateHash::from_bytes(&[0; 2047]).is_err());
     }

@@ -318,13 +318,28 @@ mod tests {
 
     #[test]
     fn a_group_has_one_text() {
-        for group in [GroupId::meta(), GroupId::config(0), GroupId::config(u32::MAX)] {
+        for group in [
+            GroupId::meta(),
+            GroupId::config(0),
+            GroupId::config(u32::MAX),
+        ] {
             assert_eq!(group.to_string().parse::<GroupId>().unwrap(), group);
             let json = serde_json::to_string(&group).unwrap();
             assert_eq!(json, format!("\"{group}\""));
             assert_eq!(serde_json::from_str::<GroupId>(&json).unwrap(), group);
         }
-        for text in ["", "config", "config/", "/0", "config/00", "config/+1", "config/-1", "Config/0", "a/b/0", "../0"] {
+        for text in [
+            "",
+            "config",
+            "config/",
+            "/0",
+            "config/00",
+            "config/+1",
+            "config/-1",
+            "Config/0",
+            "a/b/0",
+            "../0",
+        ] {
             assert!(text.parse::<GroupId>().is_err(), "{text:?}");
         }
         assert!(GroupId::default().check().is_err());
@@ -335,10 +350,23 @@ mod tests {
         let membership = Membership {
             position: Some(Position::new(1, 2, 3)),
             voters: vec![[1, 2, 3].into(), [2, 3, 4].into()],
-            nodes: [(1, NodeInfo { name: "node1".into(), ..NodeInfo::default() }), (4, NodeInfo::default())].into(),
+            nodes: [
+                (
+                    1,
+                    NodeInfo {
+                        name: "node1".into(),
+                        ..NodeInfo::default()
+                    },
+                ),
+                (4, NodeInfo::default()),
+            ]
+            .into(),
         };
         let bytes = MembershipMessage::from(&membership).encode_to_vec();
-        assert_eq!(Membership::from(MembershipMessage::decode(bytes.as_slice()).unwrap()), membership);
+        assert_eq!(
+            Membership::from(MembershipMessage::decode(bytes.as_slice()).unwrap()),
+            membership
+        );
     }
 
     #[test]
@@ -352,7 +380,12 @@ mod tests {
     fn a_cluster_uuid_has_one_form() {
         let good = "0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70";
         ClusterId::new(good, 1).check().unwrap();
-        for bad in ["", "0D0A3A8E-6d4c-4f0e-9a57-3c1b2d9e8f70", "../../../../../../../../../../../../", &good[1..]] {
+        for bad in [
+            "",
+            "0D0A3A8E-6d4c-4f0e-9a57-3c1b2d9e8f70",
+            "../../../../../../../../../../../../",
+            &good[1..],
+        ] {
             assert!(ClusterId::new(bad, 1).check().is_err(), "{bad}");
         }
     }

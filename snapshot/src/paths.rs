@@ -68,7 +68,8 @@ mod tests {
     use super::*;
 
     fn any_group() -> impl Strategy<Value = GroupId> {
-        ("[a-z0-9_-]{1,64}", any::<u32>()).prop_map(|(topic, partition)| GroupId::new(topic, partition).unwrap())
+        ("[a-z0-9_-]{1,64}", any::<u32>())
+            .prop_map(|(topic, partition)| GroupId::new(topic, partition).unwrap())
     }
 
     fn any_id() -> impl Strategy<Value = SnapshotId> {
@@ -116,12 +117,26 @@ mod tests {
 
     #[test]
     fn x03_no_name_leads_out_of_its_folder() {
-        let id = SnapshotId { index: 1, incarnation: 1, term: 1, nonce: 1 };
+        let id = SnapshotId {
+            index: 1,
+            incarnation: 1,
+            term: 1,
+            nonce: 1,
+        };
         for topic in ["..", ".", "a/b", "", "a\0", "A", "%2e", "snapshots/config"] {
             assert!(GroupId::new(topic, 0).is_err(), "{topic:?}");
-            assert_eq!(parse_snapshot(&format!("snapshots/{topic}/0/{id}.snap")), None, "{topic:?}");
+            assert_eq!(
+                parse_snapshot(&format!("snapshots/{topic}/0/{id}.snap")),
+                None,
+                "{topic:?}"
+            );
         }
-        for name in ["snapshots/config/00/", "snapshots/config/+1/", "snapshots//0/", "snapshots/config/4294967296/"] {
+        for name in [
+            "snapshots/config/00/",
+            "snapshots/config/+1/",
+            "snapshots//0/",
+            "snapshots/config/4294967296/",
+        ] {
             assert_eq!(parse_snapshot(&format!("{name}{id}.snap")), None, "{name}");
         }
     }

@@ -151,7 +151,12 @@ mod tests {
     use super::*;
 
     fn record() -> SnapshotRecord {
-        let id = SnapshotId { index: 7, incarnation: 1, term: 3, nonce: 9 };
+        let id = SnapshotId {
+            index: 7,
+            incarnation: 1,
+            term: 3,
+            nonce: 9,
+        };
         let group = GroupId::config(2);
         SnapshotRecord {
             id,
@@ -176,14 +181,23 @@ mod tests {
     fn a_record_survives_disk_and_json() {
         let record = record();
         record.check().unwrap();
-        assert_eq!(SnapshotRecord::decode(record.encode_to_vec().as_slice()).unwrap(), record);
+        assert_eq!(
+            SnapshotRecord::decode(record.encode_to_vec().as_slice()).unwrap(),
+            record
+        );
         let json = serde_json::to_value(&record).unwrap();
-        assert_eq!(json["id"], "00000000000000000007-0000000001-0000000003-00000009");
+        assert_eq!(
+            json["id"],
+            "00000000000000000007-0000000001-0000000003-00000009"
+        );
         assert_eq!(json["group"], "config/2");
         assert_eq!(json["codec"], "zstd");
         assert_eq!(json["clusterUuid"], record.cluster_uuid);
         assert_eq!(json["stateHash"], "02".repeat(32));
-        assert_eq!(serde_json::from_value::<SnapshotRecord>(json).unwrap(), record);
+        assert_eq!(
+            serde_json::from_value::<SnapshotRecord>(json).unwrap(),
+            record
+        );
     }
 
     #[test]

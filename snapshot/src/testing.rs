@@ -14,8 +14,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 
 use crate::lthash::StateHash;
@@ -100,7 +101,13 @@ pub struct Rule {
 impl Rule {
     /// The first `op` on any object fails.
     pub fn on(op: Op, fault: Fault) -> Self {
-        Self { op, part_of_name: String::new(), skip: 0, times: 1, fault }
+        Self {
+            op,
+            part_of_name: String::new(),
+            skip: 0,
+            times: 1,
+            fault,
+        }
     }
 
     /// Only objects whose names contain this.
@@ -157,7 +164,10 @@ impl fmt::Display for FaultStore {
 impl FaultStore {
     /// Wraps a store that works.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self(Arc::new(Shared { inner, script: Mutex::default() }))
+        Self(Arc::new(Shared {
+            inner,
+            script: Mutex::default(),
+        }))
     }
 
     /// Wraps a new store in memory.
@@ -172,7 +182,10 @@ impl FaultStore {
 
     /// Takes back the whole script.
     pub fn heal(&self) {
-        *self.script() = Script { calls: std::mem::take(&mut self.script().calls), ..Script::default() };
+        *self.script() = Script {
+            calls: std::mem::take(&mut self.script().calls),
+            ..Script::default()
+        };
     }
 
     /// Whether nothing can be reached from now on.
@@ -200,7 +213,11 @@ impl FaultStore {
         if script.down {
             return Some(Fault::Before(Failure::Unreachable));
         }
-        for rule in script.rules.iter_mut().filter(|r| r.op == op && name.contains(&r.part_of_name)) {
+        for rule in script
+            .rules
+            .iter_mut()
+            .filter(|r| r.op == op && name.contains(&r.part_of_name))
+        {
             if rule.skip > 0 {
                 rule.skip -= 1;
             } else if rule.times > 0 {
@@ -235,7 +252,11 @@ impl FaultStore {
             _ => path.clone(),
         };
         let whole = self.0.inner.get_opts(&from, options).await?;
-        let (meta, attributes, range) = (whole.meta.clone(), whole.attributes.clone(), whole.range.clone());
+        let (meta, attributes, range) = (
+            whole.meta.clone(),
+            whole.attributes.clone(),
+            whole.range.clone(),
+        );
         let mut body = whole.bytes().await?.to_vec();
         match fault {
             Fault::Truncate(len) => body.truncate(*len),
@@ -246,8 +267,15 @@ impl FaultStore {
             }
             _ => {}
         }
-        let payload = GetResultPayload::Stream(futures::stream::iter([Ok(Bytes::from(body))]).boxed());
-        Ok(GetResult { payload, meta, range, attributes, extensions: object_store::Extensions::default() })
+        let payload =
+            GetResultPayload::Stream(futures::stream::iter([Ok(Bytes::from(body))]).boxed());
+        Ok(GetResult {
+            payload,
+            meta,
+            range,
+            attributes,
+            extensions: object_store::Extensions::default(),
+        })
     }
 }
 
@@ -263,35 +291,75 @@ impl Failure {
             Self::Expired => status("400 Bad Request: <Code>ExpiredToken</Code>"),
             Self::Full => status("507 Insufficient Storage"),
             Self::Unreachable => {
-                let source = HttpError::new(HttpErrorKind::Connect, std::io::Error::other("connection refused"));
-                object_store::Error::Generic { store: "fault", source: Box::new(source) }
+                let source = HttpError::new(
+                    HttpErrorKind::Connect,
+                    std::io::Error::other("connection refused"),
+                );
+                object_store::Error::Generic {
+                    store: "fault",
+                    source: Box::new(source),
+                }
             }
-            Self::Denied => object_store::Error::PermissionDenied { path, source: "AccessDenied".into() },
-            Self::Gone => object_store::Error::NotFound { path, source: "NoSuchKey".into() },
+            Self::Denied => object_store::Error::PermissionDenied {
+                path,
+                source: "AccessDenied".into(),
+            },
+            Self::Gone => object_store::Error::NotFound {
+                path,
+                source: "NoSuchKey".into(),
+            },
         }
     }
 }
 
 fn exists(name: &str) -> object_store::Error {
-    object_store::Error::AlreadyExists { path: name.to_owned(), source: "ConditionalRequestConflict".into() }
+    object_store::Error::AlreadyExists {
+        path: name.to_owned(),
+        source: "ConditionalRequestConflict".into(),
+    }
 }
 
 #[async_trait]
 impl ObjectStore for FaultStore {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.run(Op::Put, path.as_ref(), self.0.inner.put_opts(path, payload, options)).await
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.run(
+            Op::Put,
+            path.as_ref(),
+            self.0.inner.put_opts(path, payload, options),
+        )
+        .await
     }
 
-    async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        let upload =
-            self.run(Op::Start, path.as_ref(), self.0.inner.put_multipart_opts(path, options)).await?;
-        Ok(Box::new(FaultUpload { store: self.clone(), name: path.to_string(), upload }))
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let upload = self
+            .run(
+                Op::Start,
+                path.as_ref(),
+                self.0.inner.put_multipart_opts(path, options),
+            )
+            .await?;
+        Ok(Box::new(FaultUpload {
+            store: self.clone(),
+            name: path.to_string(),
+            upload,
+        }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let op = if options.head { Op::Head } else { Op::Get };
         match self.next(op, path.as_ref()) {
-            Some(Fault::Before(failure) | Fault::After(failure)) => Err(failure.error(path.as_ref())),
+            Some(Fault::Before(failure) | Fault::After(failure)) => {
+                Err(failure.error(path.as_ref()))
+            }
             Some(Fault::Hang) => futures::future::pending().await,
             Some(fault) if op == Op::Get => self.altered(&fault, path, options).await,
             _ => self.0.inner.get_opts(path, options).await,
@@ -306,13 +374,18 @@ impl ObjectStore for FaultStore {
         Ok(all)
     }
 
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
         paths
             .and_then(move |path| {
                 let store = store.clone();
                 async move {
-                    store.run(Op::Delete, path.as_ref(), store.0.inner.delete(&path)).await?;
+                    store
+                        .run(Op::Delete, path.as_ref(), store.0.inner.delete(&path))
+                        .await?;
                     Ok(path)
                 }
             })
@@ -325,7 +398,9 @@ impl ObjectStore for FaultStore {
         let fault = self.next(Op::List, &name);
         let listing = async move {
             match fault {
-                Some(Fault::Before(failure) | Fault::After(failure)) => return Err(failure.error(&name)),
+                Some(Fault::Before(failure) | Fault::After(failure)) => {
+                    return Err(failure.error(&name));
+                }
                 Some(Fault::Hang) => futures::future::pending::<()>().await,
                 _ => {}
             }
@@ -333,7 +408,11 @@ impl ObjectStore for FaultStore {
             match fault {
                 Some(Fault::Hide(part)) => objects.retain(|o| !o.location.as_ref().contains(&part)),
                 Some(Fault::Repeat) => {
-                    objects = objects.iter().rev().flat_map(|o| [o.clone(), o.clone()]).collect();
+                    objects = objects
+                        .iter()
+                        .rev()
+                        .flat_map(|o| [o.clone(), o.clone()])
+                        .collect();
                 }
                 _ => {}
             }
@@ -344,11 +423,17 @@ impl ObjectStore for FaultStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let name = prefix.map(ToString::to_string).unwrap_or_default();
-        self.run(Op::List, &name, self.0.inner.list_with_delimiter(prefix)).await
+        self.run(Op::List, &name, self.0.inner.list_with_delimiter(prefix))
+            .await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.run(Op::Put, to.as_ref(), self.0.inner.copy_opts(from, to, options)).await
+        self.run(
+            Op::Put,
+            to.as_ref(),
+            self.0.inner.copy_opts(from, to, options),
+        )
+        .await
     }
 }
 
@@ -362,13 +447,19 @@ struct FaultUpload {
 #[async_trait]
 impl MultipartUpload for FaultUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let (store, name, part) = (self.store.clone(), self.name.clone(), self.upload.put_part(data));
+        let (store, name, part) = (
+            self.store.clone(),
+            self.name.clone(),
+            self.upload.put_part(data),
+        );
         async move { store.run(Op::Part, &name, part).await }.boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
         let store = self.store.clone();
-        store.run(Op::Complete, &self.name, self.upload.complete()).await
+        store
+            .run(Op::Complete, &self.name, self.upload.complete())
+            .await
     }
 
     async fn abort(&mut self) -> Result<()> {
@@ -378,7 +469,12 @@ impl MultipartUpload for FaultUpload {
 }
 
 /// A state of `count` records of about `value_bytes` each, the same for the same numbers.
-pub fn state(group: &GroupId, index: u64, count: usize, value_bytes: usize) -> (SnapshotInfo, Vec<Record>) {
+pub fn state(
+    group: &GroupId,
+    index: u64,
+    count: usize,
+    value_bytes: usize,
+) -> (SnapshotInfo, Vec<Record>) {
     let records: Vec<Record> = (0..count).map(|i| record(index, i, value_bytes)).collect();
     let mut state_hash = StateHash::new();
     for (key, value) in &records {
@@ -409,16 +505,26 @@ pub fn state(group: &GroupId, index: u64, count: usize, value_bytes: usize) -> (
 /// [`state`] as a view to build from.
 pub fn view(group: &GroupId, index: u64, count: usize, value_bytes: usize) -> StateView {
     let (info, records) = state(group, index, count, value_bytes);
-    StateView { info, records: Box::new(records.into_iter().map(Ok)) }
+    StateView {
+        info,
+        records: Box::new(records.into_iter().map(Ok)),
+    }
 }
 
 fn record(index: u64, i: usize, value_bytes: usize) -> Record {
     let key = format!("key/{i:08}").into_bytes();
     // Half of it compresses, half does not: a hash's output as far as it goes.
     let mut noise = vec![0; value_bytes / 2];
-    blake3::Hasher::new().update(&index.to_le_bytes()).update(&key).finalize_xof().fill(&mut noise);
+    blake3::Hasher::new()
+        .update(&index.to_le_bytes())
+        .update(&key)
+        .finalize_xof()
+        .fill(&mut noise);
     let mut value = format!("{{\"index\":{index},\"i\":{i},").into_bytes();
-    value.resize(value_bytes.saturating_sub(noise.len()).max(value.len()), b' ');
+    value.resize(
+        value_bytes.saturating_sub(noise.len()).max(value.len()),
+        b' ',
+    );
     value.extend(noise);
     (key, value)
 }

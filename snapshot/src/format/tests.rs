@@ -33,14 +33,20 @@ struct Objects {
 
 impl Objects {
     fn one(name: &str, bytes: impl Into<Bytes>) -> Self {
-        Self { objects: BTreeMap::from([(name.to_owned(), bytes.into())]), ..Self::default() }
+        Self {
+            objects: BTreeMap::from([(name.to_owned(), bytes.into())]),
+            ..Self::default()
+        }
     }
 }
 
 #[async_trait]
 impl ChunkSource for Objects {
     async fn size(&self, object: &str) -> Result<u64, StoreError> {
-        self.objects.get(object).map(|o| o.len() as u64).ok_or_else(|| missing(object))
+        self.objects
+            .get(object)
+            .map(|o| o.len() as u64)
+            .ok_or_else(|| missing(object))
     }
 
     async fn read(&self, object: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -50,7 +56,11 @@ impl ChunkSource for Objects {
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         let nth = self.reads.fetch_add(1, Ordering::SeqCst);
         let bytes = self.objects.get(object).ok_or_else(|| missing(object))?;
-        assert!(range.end <= bytes.len() as u64, "read beyond the end: {range:?} of {}", bytes.len());
+        assert!(
+            range.end <= bytes.len() as u64,
+            "read beyond the end: {range:?} of {}",
+            bytes.len()
+        );
         let bytes = bytes.slice(range.start as usize..range.end as usize);
         if self.flip_first_read_of == Some(range.start) && nth < 4 {
             let mut flipped = bytes.to_vec();
@@ -81,7 +91,11 @@ fn info(index: u64, records: &[Record]) -> SnapshotInfo {
         cluster: ClusterId::new("0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70", 1),
         group: GroupId::config(0),
         position: Position::new(3, 1, index),
-        membership: Membership { position: Some(Position::new(1, 1, 1)), voters: vec![[1].into()], ..Membership::default() },
+        membership: Membership {
+            position: Some(Position::new(1, 1, 1)),
+            voters: vec![[1].into()],
+            ..Membership::default()
+        },
         state_hash,
         created_us: 5,
         first_time_us: 1,
@@ -94,7 +108,9 @@ fn id(index: u64) -> SnapshotId {
 }
 
 fn few_records() -> Vec<Record> {
-    (0..6_u8).map(|i| (vec![b'k', i], vec![i; 20 + i as usize])).collect()
+    (0..6_u8)
+        .map(|i| (vec![b'k', i], vec![i; 20 + i as usize]))
+        .collect()
 }
 
 /// Writes to a file and reads the file: what the store would hold.
@@ -110,7 +126,9 @@ fn write(index: u64, records: &[Record], codec: Codec, chunk_bytes: usize) -> (V
 }
 
 async fn read(source: Objects, object: &str) -> Result<Vec<Record>, SnapshotError> {
-    let mut stream = SnapshotReader::open(Arc::new(source), object).await?.records(2);
+    let mut stream = SnapshotReader::open(Arc::new(source), object)
+        .await?
+        .records(2);
     let mut records = Vec::new();
     while let Some(chunk) = stream.next_chunk().await? {
         records.extend(chunk);
@@ -123,13 +141,22 @@ async fn read_bytes(bytes: impl Into<Bytes>) -> Result<Vec<Record>, SnapshotErro
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
 }
 
 /// Puts a snapshot object together by hand, with every sum right.
-fn assemble(mut manifest: Manifest, own_chunks: &[Vec<u8>], change: impl Fn(&mut Manifest)) -> Vec<u8> {
-    let header =
-        Header { id: manifest.id, group: manifest.group.clone(), cluster: manifest.cluster.clone() };
+fn assemble(
+    mut manifest: Manifest,
+    own_chunks: &[Vec<u8>],
+    change: impl Fn(&mut Manifest),
+) -> Vec<u8> {
+    let header = Header {
+        id: manifest.id,
+        group: manifest.group.clone(),
+        cluster: manifest.cluster.clone(),
+    };
     let mut bytes = encode_header(&header);
     let mut own = manifest.chunks.iter_mut().filter(|c| c.object.is_empty());
     for stored in own_chunks {
@@ -153,7 +180,8 @@ fn append_manifest(mut bytes: Vec<u8>, manifest: &[u8]) -> Vec<u8> {
 }
 
 fn own_chunks(bytes: &[u8], manifest: &Manifest) -> Vec<Vec<u8>> {
-    let cut = |c: &ChunkEntry| bytes[c.offset as usize..(c.offset + c.stored_len) as usize].to_vec();
+    let cut =
+        |c: &ChunkEntry| bytes[c.offset as usize..(c.offset + c.stored_len) as usize].to_vec();
     manifest.chunks.iter().map(cut).collect()
 }
 
@@ -188,7 +216,10 @@ async fn refused(bytes: Vec<u8>, what: &str) -> SnapshotError {
         Ok(_) => panic!("{what} was not found"),
         Err(error) => {
             assert!(error.is_bad_snapshot(), "{what}: {error}");
-            assert!(error.to_string().contains("\"o\""), "{what} does not name the object: {error}");
+            assert!(
+                error.to_string().contains("\"o\""),
+                "{what} does not name the object: {error}"
+            );
             error
         }
     }
@@ -240,7 +271,10 @@ async fn i9_a_swapped_chunk_is_found_and_named() {
 async fn o07_a_bit_that_flipped_on_the_way_is_read_again() {
     let (bytes, written) = write(7, &few_records(), Codec::Zstd, 60);
     let offset = written.manifest.chunks[0].offset;
-    let source = Objects { flip_first_read_of: Some(offset), ..Objects::one("o", bytes) };
+    let source = Objects {
+        flip_first_read_of: Some(offset),
+        ..Objects::one("o", bytes)
+    };
     assert_eq!(read(source, "o").await.unwrap(), few_records());
 }
 
@@ -272,22 +306,37 @@ async fn i7_a_manifest_may_refer_to_chunks_in_other_objects() {
     let new_bytes = assemble(manifest.clone(), &[stored.clone()], |_| {});
 
     let mut source = Objects::one("o", new_bytes.clone());
-    source.objects.insert(old_name.clone(), old_bytes.clone().into());
+    source
+        .objects
+        .insert(old_name.clone(), old_bytes.clone().into());
     assert_eq!(read(source, "o").await.unwrap(), records);
 
     // The old object is gone, or damaged: it is the one that is named.
     let error = read_bytes(new_bytes.clone()).await.unwrap_err();
-    assert!(error.is_bad_snapshot() && error.to_string().contains(&old_name), "{error}");
+    assert!(
+        error.is_bad_snapshot() && error.to_string().contains(&old_name),
+        "{error}"
+    );
     let mut damaged = old_bytes;
     damaged[old.manifest.chunks[1].offset as usize] ^= 1;
     let mut source = Objects::one("o", new_bytes);
     source.objects.insert(old_name.clone(), damaged.into());
     let error = read(source, "o").await.unwrap_err();
-    assert!(error.to_string().contains(&old_name) && error.to_string().contains("chunk 1"), "{error}");
+    assert!(
+        error.to_string().contains(&old_name) && error.to_string().contains("chunk 1"),
+        "{error}"
+    );
 
     // X03: names that are not those of another snapshot of this group.
-    for wrong in ["../../etc/passwd", "snapshots/config/1/x.snap", "/o", &paths::snapshot(&GroupId::config(0), &id(8))] {
-        let bytes = assemble(manifest.clone(), &[stored.clone()], |m| m.chunks[0].object = wrong.to_owned());
+    for wrong in [
+        "../../etc/passwd",
+        "snapshots/config/1/x.snap",
+        "/o",
+        &paths::snapshot(&GroupId::config(0), &id(8)),
+    ] {
+        let bytes = assemble(manifest.clone(), &[stored.clone()], |m| {
+            m.chunks[0].object = wrong.to_owned()
+        });
         refused(bytes, wrong).await;
     }
 }
@@ -326,16 +375,26 @@ async fn x05_right_sums_do_not_excuse_a_manifest_that_does_not_fit() {
         ("state hash", |m| m.lattice[5] ^= 1),
         ("short state hash", |m| m.lattice.truncate(2047)),
         ("position", |m| m.position.index += 1),
-        ("membership from the future", |m| m.members.position = Some(Position::new(3, 1, 1000))),
+        ("membership from the future", |m| {
+            m.members.position = Some(Position::new(3, 1, 1000))
+        }),
     ];
     let (bytes, written) = write(7, &few_records(), Codec::Zstd, 60);
     let chunks = own_chunks(&bytes, &written.manifest);
-    assert_eq!(assemble(written.manifest.clone(), &chunks, |_| {}), bytes, "the hand-made object is not the written one");
+    assert_eq!(
+        assemble(written.manifest.clone(), &chunks, |_| {}),
+        bytes,
+        "the hand-made object is not the written one"
+    );
     for (what, change) in changes {
         refused(assemble(written.manifest.clone(), &chunks, change), what).await;
     }
     // The header of another snapshot, with its own sum right.
-    let other = Header { id: id(8), group: GroupId::config(0), cluster: written.manifest.cluster.clone() };
+    let other = Header {
+        id: id(8),
+        group: GroupId::config(0),
+        cluster: written.manifest.cluster.clone(),
+    };
     let mut wrong = encode_header(&other);
     wrong.extend_from_slice(&bytes[written.manifest.chunks[0].offset as usize..]);
     assert_eq!(wrong.len(), bytes.len());
@@ -358,9 +417,17 @@ async fn x02_claimed_sizes_are_refused_before_memory_is_set_aside() {
     }
     // A manifest of empty chunk entries: two bytes each, a hundred each once decoded.
     let start = bytes[..written.manifest.chunks[0].offset as usize].to_vec();
-    let error = refused(append_manifest(start.clone(), &[0x6a, 0x00].repeat(1 << 20)), "empty chunks").await;
+    let error = refused(
+        append_manifest(start.clone(), &[0x6a, 0x00].repeat(1 << 20)),
+        "empty chunks",
+    )
+    .await;
     assert!(error.to_string().contains("field 13"), "{error}");
-    let error = refused(append_manifest(start, &[0x2a, 0xff, 0xff, 0xff, 0x7f]), "a huge membership").await;
+    let error = refused(
+        append_manifest(start, &[0x2a, 0xff, 0xff, 0xff, 0x7f]),
+        "a huge membership",
+    )
+    .await;
     assert!(error.to_string().contains("field 5"), "{error}");
 }
 
@@ -384,7 +451,17 @@ async fn p_a_newer_version_is_said_to_be_one() {
     let crc = crc32fast::hash(&bytes[footer_start..at + 4]);
     bytes[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
     let error = read_bytes(bytes).await.unwrap_err();
-    assert!(matches!(error, SnapshotError::NewerVersion { found: 2, newest: 1, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            SnapshotError::NewerVersion {
+                found: 2,
+                newest: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -392,13 +469,17 @@ async fn o09_a_whole_snapshot_that_is_not_the_recorded_one_is_refused() {
     let (bytes, written) = write(7, &few_records(), Codec::Zstd, 60);
     let record = written.record(Codec::Zstd, 1, 1000);
     record.check().unwrap();
-    let reader = SnapshotReader::open(Arc::new(Objects::one("o", bytes)), "o").await.unwrap();
+    let reader = SnapshotReader::open(Arc::new(Objects::one("o", bytes)), "o")
+        .await
+        .unwrap();
     reader.expect(&record).unwrap();
     type Change = fn(&mut crate::SnapshotRecord);
     let changes: [(&str, Change); 7] = [
         ("id", |r| r.id.nonce ^= 1),
         ("group", |r| r.group = GroupId::config(1)),
-        ("cluster", |r| r.cluster_uuid = "1d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70".to_owned()),
+        ("cluster", |r| {
+            r.cluster_uuid = "1d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70".to_owned()
+        }),
         ("position", |r| r.position.node += 1),
         ("state hash", |r| r.state_hash[0] ^= 1),
         ("manifest hash", |r| r.manifest_blake3[0] ^= 1),
@@ -422,7 +503,10 @@ fn i2_records_that_do_not_hash_to_what_apply_kept_are_not_written() {
     wrong.state_hash.add(b"k", b"drifted");
     let all = few_records().into_iter().map(Ok::<_, BoxError>);
     let error = write_snapshot(&path, &id(7), &wrong, all, &WriteOptions::default()).unwrap_err();
-    assert!(matches!(error, SnapshotError::StateHash { index: 7, .. }), "{error}");
+    assert!(
+        matches!(error, SnapshotError::StateHash { index: 7, .. }),
+        "{error}"
+    );
     assert!(!path.exists());
 }
 
@@ -431,7 +515,13 @@ fn what_cannot_be_read_back_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.snap");
     let write = |records: Vec<Result<Record, BoxError>>, id: SnapshotId| {
-        let error = write_snapshot(&path, &id, &info(7, &[]), records.into_iter(), &WriteOptions::default());
+        let error = write_snapshot(
+            &path,
+            &id,
+            &info(7, &[]),
+            records.into_iter(),
+            &WriteOptions::default(),
+        );
         assert!(!path.exists());
         error.unwrap_err().to_string()
     };
@@ -462,7 +552,10 @@ async fn i6_no_more_chunks_are_read_ahead_than_asked_for() {
         stream.next_chunk().await.unwrap().unwrap();
         tokio::time::sleep(std::time::Duration::from_micros(200)).await;
         let read = source.reads.load(Ordering::SeqCst) - before;
-        assert!(read <= taken + 3, "{read} chunks read when {taken} were taken");
+        assert!(
+            read <= taken + 3,
+            "{read} chunks read when {taken} were taken"
+        );
     }
     assert!(source.under_way_max.load(Ordering::SeqCst) <= 3);
 }
@@ -471,7 +564,9 @@ async fn i6_no_more_chunks_are_read_ahead_than_asked_for() {
 async fn a_stream_that_failed_goes_on_failing() {
     let (mut bytes, written) = write(7, &few_records(), Codec::None, 60);
     bytes[written.manifest.chunks[0].offset as usize] ^= 1;
-    let reader = SnapshotReader::open(Arc::new(Objects::one("o", bytes)), "o").await.unwrap();
+    let reader = SnapshotReader::open(Arc::new(Objects::one("o", bytes)), "o")
+        .await
+        .unwrap();
     let mut stream = reader.records(1);
     for _ in 0..10 {
         stream.next_chunk().await.unwrap_err();

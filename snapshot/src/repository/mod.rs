@@ -203,6 +203,16 @@ impl Repository {
         .await
     }
 
+    /// The error of a read that went beyond the end, if that is what it did: stores say it in many ways.
+    async fn too_short(&self, object: &str, end: u64) -> Option<StoreError> {
+        let size = tokio::time::timeout(self.inner.options.small_try, self.size(object))
+            .await
+            .ok()?
+            .ok()?;
+        let detail = format!("it has {size} bytes, and should have {end} or more");
+        (size < end).then(|| self.error(Kind::Damaged, "get", object, detail, ""))
+    }
+
     /// The full path of an object that is named relative to the prefix.
     fn path(&self, object: &str) -> Result<ObjectPath, StoreError> {
         let full = if self.inner.prefix.is_empty() {
@@ -264,23 +274,23 @@ impl ChunkSource for Repository {
             return Err(self.error(Kind::Bug, "get", object, detail, ""));
         }
         let path = self.path(object)?;
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        let mut came = 0;
+        for _ in 0..self.inner.options.tries.max(1) {
             let (path, range) = (path.clone(), range.clone());
-            let bytes = self
-                .transfer("get", object, move |store| {
+            let got = self
+                .transfer("get", object, |store| {
                     let (path, range) = (path.clone(), range.clone());
                     async move { store.get_range(&path, range).await }
                 })
-                .await?;
-            if bytes.len() as u64 == wanted {
-                return Ok(bytes);
-            }
-            if tries >= self.inner.options.tries {
-                let detail = format!("{} bytes came instead of {wanted}", bytes.len());
-                return Err(self.error(Kind::Damaged, "get", object, detail, ""));
+                .await;
+            match got {
+                Ok(bytes) if bytes.len() as u64 == wanted => return Ok(bytes),
+                // Cut short on the way, or there is no more: ask again.
+                Ok(bytes) => came = bytes.len(),
+                Err(error) => return Err(self.too_short(object, range.end).await.unwrap_or(error)),
             }
         }
+        let detail = format!("{came} bytes came instead of {wanted}");
+        Err(self.error(Kind::Damaged, "get", object, detail, ""))
     }
 }
