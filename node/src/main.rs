@@ -1,2 +1,7 @@
 //! The `confman` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    confman_node::cli::main()
+}

@@ -1,1 +1,173 @@
-//! cli/mod
+//! The `confman` command: one file a command.
+//!
+//! Promises:
+//! - a command that has `--json` prints one JSON document on stdout and everything else on stderr;
+//! - exit codes say what kind of remedy is needed, in one table ([`confman_client::ErrorKind`]);
+//! - names and values from the cluster cannot steer a terminal ([`escape`]);
+//! - a command that changes something says so when it does not know whether it happened.
+//!
+//! Does not: know a node's inside. Everything but `serve`, `dev`, `config` and `key` works over HTTP, through
+//! [`confman_client`].
+//!
+//! Where to go next: [`connect`] finds the cluster and the key, [`failure`] ends a command, [`import`], [`export`]
+//! and [`bench`] are rooms of their own.
+
+mod audit;
+mod bench;
+mod completions;
+pub mod config_cmd;
+mod connect;
+mod content;
+mod delete;
+mod escape;
+mod export;
+mod failure;
+mod get;
+mod health;
+mod import;
+mod list;
+mod namespace;
+mod output;
+mod pages;
+mod path;
+mod put;
+mod snapshot;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Replicated configuration that survives anything
+#[derive(Debug, Parser)]
+#[command(name = "confman", version, max_term_width = 110, after_help = failure::exit_codes_help())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node, configured by its environment (`confman config` shows it)
+    Serve(crate::serve::ServeArgs),
+    #[command(flatten)]
+    Other(Other),
+}
+
+/// Everything that is not a node.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Run a whole cluster on this machine, to try things out
+    Dev(crate::dev::DevArgs),
+    Get(get::GetArgs),
+    Put(put::PutArgs),
+    Delete(delete::DeleteArgs),
+    List(list::ListArgs),
+    Namespace(namespace::NamespaceArgs),
+    Audit(audit::AuditArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
+    Status(status::StatusArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Health(health::HealthArgs),
+    Bench(bench::BenchArgs),
+    Key(crate::auth::KeyArgs),
+    Config(config_cmd::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command of this process and says how it ended.
+pub fn main() -> ExitCode {
+    let command = match Cli::parse().command {
+        // A node has a runtime of its own, and takes time to stop it.
+        Command::Serve(args) => return crate::serve::run(&args),
+        Command::Other(command) => command,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::usage(format!("start the runtime: {error}")).report(),
+    };
+    let code = runtime
+        .block_on(run(command))
+        .unwrap_or_else(|failure| failure.report());
+    // A blocking read of stdin or of a slow disk may still be going on: nobody waits for it.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(command: Other) -> Result<ExitCode, Failure> {
+    match command {
+        Other::Dev(args) => Ok(crate::dev::run(args)
+            .await
+            .unwrap_or_else(|error| dev_failed(&error))),
+        Other::Get(args) => get::run(args).await,
+        Other::Put(args) => put::run(args).await,
+        Other::Delete(args) => delete::run(args).await,
+        Other::List(args) => list::run(args).await,
+        Other::Namespace(args) => namespace::run(args).await,
+        Other::Audit(args) => audit::run(args).await,
+        Other::Import(args) => import::run(args).await,
+        Other::Export(args) => export::run(args).await,
+        Other::Status(args) => status::run(args).await,
+        Other::Snapshot(args) => snapshot::run(args).await,
+        Other::Health(args) => health::run(args).await,
+        Other::Bench(args) => bench::run(args).await,
+        Other::Key(args) => Ok(crate::auth::run(args)),
+        Other::Config(args) => Ok(config_cmd::run(args)),
+        Other::Completions(args) => completions::run(&args),
+    }
+}
+
+/// `confman dev` fails with words and hints of its own.
+fn dev_failed(error: &anyhow::Error) -> ExitCode {
+    Failure::usage(format!("{error:#}")).report()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_put_together_rightly() {
+        Cli::command().debug_assert();
+    }
+
+    /// The pages as they are printed: a change of an option is a change that a reviewer sees.
+    #[test]
+    fn help_pages() {
+        fn pages(path: &str, command: &mut clap::Command, out: &mut Vec<(String, String)>) {
+            // What happens to be set while the test runs is not part of a page.
+            let mut plain = command
+                .clone()
+                .term_width(100)
+                .mut_args(|arg| arg.hide_env_values(true));
+            out.push((path.replace(' ', "-"), plain.render_help().to_string()));
+            for sub in command
+                .get_subcommands_mut()
+                .filter(|sub| sub.get_name() != "help")
+            {
+                pages(&format!("{path} {}", sub.get_name().to_owned()), sub, out);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        let mut all = Vec::new();
+        pages("confman", &mut command, &mut all);
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path("help");
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| {
+            for (name, page) in all {
+                insta::assert_snapshot!(name, page);
+            }
+        });
+    }
+}

@@ -1,0 +1,304 @@
+//! From options and environment to a client.
+//!
+//! The first that applies: `--endpoints`, `--dev`, `CONFMAN_ENDPOINTS` and `CONFMAN_API_KEY`, a `./confman-dev/dev.json`
+//! that is there, the default endpoint. `-v` says on stderr which it was.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use confman_client::{Client, ClientConfig, Endpoint, parse_endpoints};
+use confman_config::{ClientSettings, SecretString};
+use serde::Deserialize;
+
+use super::failure::Failure;
+
+const DEV_DIR_DEFAULT: &str = "confman-dev";
+
+/// Options of every command that asks a cluster.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectArgs {
+    /// Nodes to ask: URLs with commas between [default: CONFMAN_ENDPOINTS, else http://127.0.0.1:6100]
+    #[arg(long, value_name = "URLS")]
+    pub(crate) endpoints: Option<String>,
+    /// File that holds the API key [default: CONFMAN_API_KEY or CONFMAN_API_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Endpoints and key of the `confman dev` cluster in this directory [default: ./confman-dev if it is there and no CONFMAN_ variable says otherwise]
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoints")]
+    pub(crate) dev: Option<PathBuf>,
+    /// Give up after this long; large values get more
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    /// Say on stderr what is asked and who answers
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+/// `--json`, for commands that have something to say.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON document on stdout and everything else on stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Whom to ask, and with which key.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) api_key: Option<SecretString>,
+    /// Where that is from, in words.
+    pub(crate) source: String,
+}
+
+/// The part of `dev.json` that a client needs.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DevFile {
+    api_key: String,
+    endpoints: Vec<String>,
+}
+
+impl ConnectArgs {
+    /// A client for what the options and this process's environment say.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        self.client_for_work(None)
+    }
+
+    /// The same, whose requests carry one correlation id.
+    pub(crate) fn client_for_work(
+        &self,
+        correlation_id: Option<String>,
+    ) -> Result<Client, Failure> {
+        let target = self.target(std::env::vars_os().collect(), Path::new("."))?;
+        if self.verbose {
+            let urls: Vec<_> = target.endpoints.iter().map(ToString::to_string).collect();
+            let key = if target.api_key.is_some() {
+                "with an API key"
+            } else {
+                "without an API key"
+            };
+            eprintln!("asking {} {key} ({})", urls.join(", "), target.source);
+        }
+        let mut config = ClientConfig::new(target.endpoints);
+        config.api_key = target.api_key;
+        config.deadline = Duration::from_secs(self.timeout);
+        config.correlation_id = correlation_id;
+        Ok(Client::new(config)?)
+    }
+
+    /// Says with `-v` who answered.
+    pub(crate) fn note<T>(&self, answered: &confman_client::Answered<T>) {
+        if self.verbose {
+            let token = answered
+                .token
+                .map_or_else(|| "-".to_owned(), |token| token.to_string());
+            let request = answered.request_id.as_deref().unwrap_or("-");
+            eprintln!(
+                "answered by {} at version {token}, request {request}",
+                answered.endpoint
+            );
+        }
+    }
+
+    /// What the options, an environment and a working directory say.
+    pub(crate) fn target(
+        &self,
+        env: Vec<(OsString, OsString)>,
+        cwd: &Path,
+    ) -> Result<Target, Failure> {
+        let named = |name: &str| env.iter().any(|(k, v)| k == name && !v.is_empty());
+        let from_env = [
+            "CONFMAN_ENDPOINTS",
+            "CONFMAN_API_KEY",
+            "CONFMAN_API_KEY_FILE",
+        ]
+        .into_iter()
+        .any(named);
+        let settings = ClientSettings::from_env(env).map_err(|errors| {
+            let lines: Vec<_> = errors
+                .all()
+                .iter()
+                .map(|e| format!("{e} ({})", e.hint()))
+                .collect();
+            Failure::usage(lines.join("; ")).with_hint("`confman config` shows every setting")
+        })?;
+        let mut target = if let Some(dir) = &self.dev {
+            dev_target(dir)?
+        } else if let Some(text) = &self.endpoints {
+            let endpoints = parse_endpoints(text)?;
+            let api_key = settings
+                .api_key
+                .or_else(|| dev_key_for(&cwd.join(DEV_DIR_DEFAULT), &endpoints));
+            Target {
+                endpoints,
+                api_key,
+                source: "--endpoints".to_owned(),
+            }
+        } else if !from_env && cwd.join(DEV_DIR_DEFAULT).join("dev.json").is_file() {
+            dev_target(&cwd.join(DEV_DIR_DEFAULT))?
+        } else {
+            let source = if from_env {
+                "CONFMAN_ variables"
+            } else {
+                "default"
+            };
+            Target {
+                endpoints: parse_endpoints(&settings.endpoints.join(","))?,
+                api_key: settings.api_key,
+                source: source.to_owned(),
+            }
+        };
+        if let Some(path) = &self.api_key_file {
+            let text =
+                std::fs::read_to_string(path).map_err(|e| Failure::local("read", path, &e))?;
+            let key = text.trim();
+            if key.is_empty() || key.lines().count() > 1 {
+                return Err(Failure::usage(format!(
+                    "{} is to hold one line, the API key",
+                    path.display()
+                )));
+            }
+            target.api_key = Some(SecretString::from(key));
+        }
+        Ok(target)
+    }
+}
+
+fn read_dev(dir: &Path) -> Result<DevFile, Failure> {
+    let path = dir.join("dev.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Failure::local("read", &path, &e)
+            .with_hint("start a cluster there with `confman dev --dir DIR`")
+    })?;
+    serde_json::from_str(&text)
+        .map_err(|e| Failure::usage(format!("{} is not a dev.json: {e}", path.display())))
+}
+
+fn dev_target(dir: &Path) -> Result<Target, Failure> {
+    let dev = read_dev(dir)?;
+    Ok(Target {
+        endpoints: parse_endpoints(&dev.endpoints.join(","))?,
+        api_key: Some(SecretString::from(dev.api_key)),
+        source: dir.join("dev.json").display().to_string(),
+    })
+}
+
+/// The key of a dev cluster, when all the endpoints are nodes of it: it goes to nobody else.
+fn dev_key_for(dir: &Path, endpoints: &[Endpoint]) -> Option<SecretString> {
+    let target = dev_target(dir).ok()?;
+    endpoints
+        .iter()
+        .all(|endpoint| target.endpoints.contains(endpoint))
+        .then_some(target.api_key)?
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use confman_config::ExposeSecret;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Wrapper {
+        #[command(flatten)]
+        connect: ConnectArgs,
+    }
+
+    fn target(
+        args: &[&str],
+        env: &[(&str, &str)],
+        cwd: &Path,
+    ) -> Result<(Vec<String>, Option<String>), String> {
+        let args = Wrapper::try_parse_from([&["x"], args].concat())
+            .unwrap()
+            .connect;
+        let env = env
+            .iter()
+            .map(|(k, v)| (OsString::from(k), OsString::from(v)))
+            .collect();
+        let target = args
+            .target(env, cwd)
+            .map_err(|failure| failure.to_string())?;
+        let key = target.api_key.map(|key| key.expose_secret().to_owned());
+        Ok((
+            target.endpoints.iter().map(ToString::to_string).collect(),
+            key,
+        ))
+    }
+
+    fn dev_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("confman-dev")).unwrap();
+        let text = r#"{"apiKey":"dev-key","endpoints":["http://127.0.0.1:7100","http://127.0.0.1:7200"],"nodes":[]}"#;
+        std::fs::write(dir.path().join("confman-dev/dev.json"), text).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_default_is_loopback_without_a_key() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(
+            target(&[], &[], dir.path()),
+            Ok((vec!["http://127.0.0.1:6100".to_owned()], None))
+        );
+    }
+
+    #[test]
+    fn a_dev_cluster_in_the_working_directory_needs_no_exports() {
+        let dir = dev_dir();
+        let dev = vec![
+            "http://127.0.0.1:7100".to_owned(),
+            "http://127.0.0.1:7200".to_owned(),
+        ];
+        assert_eq!(
+            target(&[], &[], dir.path()),
+            Ok((dev, Some("dev-key".to_owned())))
+        );
+        let env = [("CONFMAN_ENDPOINTS", "http://n1:1")];
+        assert_eq!(
+            target(&[], &env, dir.path()),
+            Ok((vec!["http://n1:1".to_owned()], None)),
+            "variables come first"
+        );
+    }
+
+    #[test]
+    fn the_dev_key_goes_to_no_other_cluster() {
+        let dir = dev_dir();
+        let one = target(&["--endpoints", "http://127.0.0.1:7200"], &[], dir.path()).unwrap();
+        assert_eq!(one.1.as_deref(), Some("dev-key"));
+        let other = target(
+            &["--endpoints", "http://127.0.0.1:7200,http://10.0.0.1:1"],
+            &[],
+            dir.path(),
+        )
+        .unwrap();
+        assert_eq!(other.1, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(
+            target(&["--endpoints", "localhost:6100"], &[], dir.path())
+                .unwrap_err()
+                .contains("not an endpoint")
+        );
+        assert!(
+            target(&["--dev", "/nonexistent"], &[], dir.path())
+                .unwrap_err()
+                .contains("/nonexistent/dev.json")
+        );
+        let env = [("CONFMAN_ENDPOINT", "http://n1:1")];
+        assert!(
+            target(&[], &env, dir.path())
+                .unwrap_err()
+                .contains("CONFMAN_ENDPOINT")
+        );
+    }
+}

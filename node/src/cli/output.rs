@@ -1,0 +1,112 @@
+//! What goes to stdout: one JSON document, or something for people.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::escape;
+use super::failure::{Failure, stdout_failed};
+
+/// A table without borders, as wide as the terminal when there is one.
+pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    if io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table
+}
+
+/// One line, escaped.
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
+    writeln!(io::stdout().lock(), "{}", escape::text(text)).map_err(|e| stdout_failed(&e))
+}
+
+/// A table of cells that are escaped already.
+pub(crate) fn print_table(table: &Table) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    for row in table.lines() {
+        writeln!(out, "{}", row.trim_end()).map_err(|e| stdout_failed(&e))?;
+    }
+    Ok(())
+}
+
+/// The one JSON document of a command.
+pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, document)
+        .map_err(io::Error::from)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush())
+        .map_err(|e| stdout_failed(&e))
+}
+
+/// A list as one JSON document, written as its items come, so that memory does not grow with it.
+#[derive(Debug)]
+pub(crate) struct JsonList {
+    out: io::BufWriter<io::Stdout>,
+    written: u64,
+}
+
+impl JsonList {
+    pub(crate) fn begin() -> Result<Self, Failure> {
+        let mut list = Self {
+            out: io::BufWriter::new(io::stdout()),
+            written: 0,
+        };
+        list.out
+            .write_all(b"{\"items\":[")
+            .map_err(|e| stdout_failed(&e))?;
+        Ok(list)
+    }
+
+    pub(crate) fn push(&mut self, item: &impl Serialize) -> Result<(), Failure> {
+        let separator: &[u8] = if self.written == 0 { b"\n" } else { b",\n" };
+        self.written += 1;
+        self.out
+            .write_all(separator)
+            .and_then(|()| serde_json::to_writer(&mut self.out, item).map_err(io::Error::from))
+            .map_err(|e| stdout_failed(&e))
+    }
+
+    pub(crate) fn end(mut self, next_cursor: Option<&str>) -> Result<(), Failure> {
+        self.out
+            .write_all(b"\n],\"nextCursor\":")
+            .and_then(|()| {
+                serde_json::to_writer(&mut self.out, &next_cursor).map_err(io::Error::from)
+            })
+            .and_then(|()| self.out.write_all(b"}\n"))
+            .and_then(|()| self.out.flush())
+            .map_err(|e| stdout_failed(&e))
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut scaled = count as f64;
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{scaled:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_readable() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    }
+}
