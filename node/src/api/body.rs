@@ -69,7 +69,11 @@ impl BodyReader {
             return Ok(None);
         }
         let piece = match tokio::time::timeout_at(self.deadline(), self.stream.get_mut().next()).await {
-            Err(_) => return Err(too_slow()),
+            Err(_) => {
+                // What has not come by now is not waited for again.
+                self.ended = true;
+                return Err(too_slow());
+            }
             Ok(None) => {
                 self.ended = true;
                 return Ok(None);

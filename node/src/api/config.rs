@@ -69,6 +69,10 @@ pub(crate) async fn put(api: &Arc<Api>, call: &mut Call) -> Answer {
     let head = WriteHead::read(call)?;
     let enveloped = headers::is_json(&call.headers)?;
     let raw_type = headers::value_type(&call.headers)?;
+    if enveloped && call.headers.contains_key(names::TYPE) {
+        return Err(Failure::invalid(names::TYPE, "the type of a JSON body stands in the body")
+            .hint("to store a JSON file as it is, send another content type, for example application/octet-stream"));
+    }
     let group = api.backend.route(&namespace);
     if let Some(response) = write::elsewhere(api, call, &group, head.forward).await? {
         return Ok(response);
@@ -268,7 +272,7 @@ async fn raw_entry(api: &Api, call: &Call, state: &StateHandle, record: &EntryRe
         Some(StoredContent::Inline(bytes)) => Body::from(bytes.clone()),
         Some(StoredContent::Blob(blob)) => {
             let place = api.budgets.transfer().await?;
-            download::body(state.clone(), blob.clone(), call.request_id.clone(), place)
+            download::body(api, state.clone(), blob.clone(), call.request_id.clone(), place)
         }
         None => Body::empty(),
     };

@@ -1,9 +1,11 @@
 //! Large values on their way out: part by part, never whole in memory.
 //!
 //! Promises: `Content-Length` is the value's size; a part that is gone (the value was replaced more than a minute ago)
-//! or unreadable breaks the connection, so that a short body is never taken for the value.
+//! or unreadable breaks the connection, so that a short body is never taken for the value; a client that takes it too
+//! slowly loses its place.
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -11,16 +13,28 @@ use bytes::BytesMut;
 use confman_store::StateHandle;
 use confman_store::records::BlobRef;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
+use super::Api;
 use super::failure::Failure;
 use super::read;
 
 /// A body of the blob's parts; the place is given back when the body ends.
-pub(crate) fn body(state: StateHandle, blob: BlobRef, request_id: String, place: OwnedSemaphorePermit) -> Body {
+pub(crate) fn body(
+    api: &Api,
+    state: StateHandle,
+    blob: BlobRef,
+    request_id: String,
+    place: OwnedSemaphorePermit,
+) -> Body {
     struct Going {
         state: StateHandle,
         blob: BlobRef,
         next: u32,
+        sent: u64,
+        begun: Instant,
+        grace: Duration,
+        rate_min: u64,
         request_id: String,
         _place: OwnedSemaphorePermit,
     }
@@ -28,6 +42,10 @@ pub(crate) fn body(state: StateHandle, blob: BlobRef, request_id: String, place:
         state,
         blob,
         next: 0,
+        sent: 0,
+        begun: Instant::now(),
+        grace: api.limits.body_grace,
+        rate_min: api.limits.body_rate_min.max(1),
         request_id,
         _place: place,
     };
@@ -35,9 +53,14 @@ pub(crate) fn body(state: StateHandle, blob: BlobRef, request_id: String, place:
         if going.next >= going.blob.parts {
             return Ok(None);
         }
+        if going.begun.elapsed() > going.grace + Duration::from_secs(going.sent / going.rate_min) {
+            tracing::debug!(request_id = going.request_id, sent = going.sent, "download broken off: the client is too slow");
+            return Err(io::Error::other("the client is too slow"));
+        }
         match part(&going.state, &going.blob, going.next).await {
             Ok(Some(bytes)) => {
                 going.next += 1;
+                going.sent += bytes.len() as u64;
                 Ok(Some((bytes, going)))
             }
             Ok(None) => {

@@ -37,10 +37,12 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Between two pieces of a body.
     pub body_idle_timeout: Duration,
-    /// After this long a body must have come at [`Self::body_rate_min`].
+    /// After this long a body must have come, or a large value must have been taken, at [`Self::body_rate_min`].
     pub body_grace: Duration,
     /// Bytes a second.
     pub body_rate_min: u64,
+    /// For a write to a client that takes nothing.
+    pub write_stall_timeout: Duration,
     /// For requests in flight when the listener stops.
     pub drain_timeout: Duration,
 }
@@ -69,6 +71,7 @@ impl Default for Limits {
             body_idle_timeout: Duration::from_secs(15),
             body_grace: Duration::from_secs(30),
             body_rate_min: 16 << 10,
+            write_stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
         }
     }

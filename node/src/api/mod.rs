@@ -41,6 +41,7 @@ pub mod limits;
 mod namespaces;
 mod names;
 mod operate;
+mod patience;
 mod query;
 mod read;
 mod render;

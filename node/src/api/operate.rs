@@ -21,8 +21,8 @@ use super::query::Query;
 use super::write;
 
 /// `GET /health`: the process lives.
-pub(crate) async fn health(_api: &Arc<Api>, _call: &mut Call) -> Answer {
-    call::json(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
+pub(crate) async fn health(api: &Arc<Api>, _call: &mut Call) -> Answer {
+    call::json(StatusCode::OK, &serde_json::json!({ "status": "alive", "node": api.backend.node_name() }))
 }
 
 /// `GET /health/ready`: it may be sent requests.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::limits::Limits;
+use super::patience::Patient;
 
 /// Headers that the parser takes, above what the API itself allows: there the answer is a problem document, beyond
 /// this a bare 431.
@@ -58,7 +59,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
             .header_read_timeout(limits.head_timeout)
             .max_headers(PARSER_HEADERS)
             .max_buf_size(PARSER_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, limits.write_stall_timeout)), service);
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             let _place = place;

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use confman_node::api::access::NoKeys;
 use confman_node::api::limits::Limits;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::support::{Server, document, problem};
+use super::support::{Behaviour, Server, document, problem};
 
 /// No refusal takes longer.
 const SOON: Duration = Duration::from_secs(10);
@@ -42,7 +43,8 @@ fn request(line: &str, headers: &str, body: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i19_hostile_requests_get_a_clear_refusal_in_bounded_time() {
-    let server = Server::start().await;
+    let limits = Limits { head_timeout: Duration::from_secs(1), ..Limits::default() };
+    let server = Server::with_limits(limits).await;
     let many_headers: String = (0..120).map(|i| format!("x-h{i}: v\r\n")).collect();
     let countless_headers: String = (0..100_000).map(|i| format!("x-h{i}: v\r\n")).collect();
     let big_headers: String = (0..50).map(|i| format!("x-h{i}: {}\r\n", "v".repeat(1000))).collect();
@@ -101,6 +103,7 @@ async fn i19_hostile_requests_get_a_clear_refusal_in_bounded_time() {
         ("a version from outside", request(put, &forged.0, &forged.1), &[400], "version"),
         ("half a character", request(put, &surrogate.0, &surrogate.1), &[400], "value"),
         ("a type of nobody", request(put, "x-confman-type: text\r\ncontent-length: 1\r\n", "x"), &[400], "x-confman-type"),
+        ("two types", request(put, "x-confman-type: json\r\ncontent-type: application/json\r\ncontent-length: 11\r\n", "{\"value\":1}"), &[400], "x-confman-type"),
         ("a type that does not fit", request(put, "x-confman-type: number\r\ncontent-length: 1\r\n", "x"), &[400], "body"),
         ("a condition that is none", request(put, "if-match: v1\r\ncontent-length: 1\r\n", "x"), &[400], "if-match"),
         ("a switch that is none", request(put, "x-confman-skip-unchanged: maybe\r\ncontent-length: 1\r\n", "x"), &[400], "x-confman-skip-unchanged"),
@@ -185,6 +188,50 @@ async fn i19_slow_clients_are_ended() {
     assert!(read.is_err() || answer == *b"HTTP/1.1 408", "{answer:?}");
     assert!(begun.elapsed() < Duration::from_secs(12));
     problem(server.get("/api/v1/config/ns/key").send().await.unwrap(), 404, "not-found").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i19_a_reader_that_is_too_slow_loses_its_place() {
+    let limits = Limits {
+        transfers_max: 1,
+        body_grace: Duration::from_millis(300),
+        body_rate_min: 1 << 30,
+        write_stall_timeout: Duration::from_millis(500),
+        drain_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = Server::with_limits(Limits { body_grace: Duration::from_secs(60), ..limits.clone() }).await;
+    assert_eq!(server.put("/api/v1/config/ns/big").body(vec![1; 40 << 20]).send().await.unwrap().status(), 201);
+    let strict = Server::of(server.node.twin("node1"), std::sync::Arc::new(NoKeys), limits, None).await;
+    let raw = request("GET /api/v1/config/ns/big", "accept: application/octet-stream\r\n", "");
+    let mut stuck = TcpStream::connect(strict.address()).await.unwrap();
+    stuck.write_all(&raw).await.unwrap();
+    // It asks, and reads nothing: its place is given to the next.
+    let begun = Instant::now();
+    loop {
+        let next = strict.get("/api/v1/config/ns/big").header("accept", "application/octet-stream").send().await.unwrap();
+        if next.status() == 200 {
+            break;
+        }
+        assert_eq!(next.status(), 503);
+        assert!(begun.elapsed() < SOON, "the place is given back");
+    }
+    // What it gets when it reads at last is visibly not the whole.
+    let mut got = Vec::new();
+    let _ = tokio::time::timeout(SOON, stuck.read_to_end(&mut got)).await;
+    assert!(got.len() < 40 << 20, "{}", got.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_to_be_asked_is_refused_before_it_sends() {
+    let server = Server::start().await;
+    server.node.behave(&Behaviour::Follows(None));
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let head = "PUT /api/v1/config/ns/key HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(SOON, stream.read_exact(&mut answer)).await.expect("at once").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503", "not 100: nothing of the body is wanted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

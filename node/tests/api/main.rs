@@ -10,3 +10,4 @@ mod large;
 mod leadership;
 mod namespaces;
 mod roles;
+mod watched;
