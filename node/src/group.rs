@@ -12,9 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use confman_snapshot::model::GroupId;
 use confman_store::command::{Command, Op};
-use confman_store::StateMachine;
 use confman_store::types::{Member, TypeConfig};
-use confman_store::StateHandle;
+use confman_store::{StateHandle, StateMachine, StateMachineControl};
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
@@ -28,23 +27,25 @@ use crate::peer::proto;
 use crate::readindex::ReadRounds;
 
 /// A Raft of one group.
-pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// What a group needs to know of its node.
 #[derive(Clone)]
-pub struct GroupContext {
+pub(crate) struct GroupContext {
     /// This node's id.
-    pub node_id: u64,
+    pub(crate) node_id: u64,
     /// The cluster's uuid.
-    pub cluster_uuid: String,
+    pub(crate) cluster_uuid: String,
     /// The cluster's incarnation.
-    pub incarnation: u64,
+    pub(crate) incarnation: u64,
     /// Channels to the other nodes.
-    pub channels: Channels,
+    pub(crate) channels: Channels,
+    /// Told when a peer says that this node's id was retired, with its words.
+    pub(crate) retired: tokio::sync::watch::Sender<Option<String>>,
     /// Bound for a write's confirmation.
-    pub write_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     /// Bound for a read's guarantee.
-    pub read_timeout: Duration,
+    pub(crate) read_timeout: Duration,
 }
 
 impl GroupContext {
@@ -64,17 +65,18 @@ impl GroupContext {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeaderPeer {
     /// What clients are told.
-    pub info: LeaderInfo,
+    pub(crate) info: LeaderInfo,
     /// Where other nodes reach it.
-    pub peer_addr: String,
+    pub(crate) peer_addr: String,
 }
 
 /// One group on this node.
-pub struct Group {
+pub(crate) struct Group {
     id: GroupId,
     raft: Raft,
     state: StateHandle,
     context: GroupContext,
+    control: StateMachineControl,
     rounds: ReadRounds,
     /// Last time stamped by this node into a command of this group, in microseconds.
     last_stamp_us: AtomicI64,
@@ -82,23 +84,37 @@ pub struct Group {
 
 impl Group {
     /// Wraps a running Raft of group `id`.
-    pub fn new(id: GroupId, raft: Raft, state: StateHandle, context: GroupContext) -> Arc<Self> {
+    pub(crate) fn new(
+        id: GroupId,
+        raft: Raft,
+        state: StateHandle,
+        control: StateMachineControl,
+        context: GroupContext,
+    ) -> Arc<Self> {
         let rounds = {
             let raft = raft.clone();
             let bound = context.read_timeout;
             ReadRounds::start(move || leader_read_index(raft.clone(), bound))
         };
-        Arc::new(Self { id, raft, state, context, rounds, last_stamp_us: AtomicI64::new(0) })
+        Arc::new(Self { id, raft, state, context,
+            control,
+            rounds,
+            last_stamp_us: AtomicI64::new(0) })
     }
 
     /// The group's id.
-    pub fn id(&self) -> &GroupId {
+    pub(crate) fn id(&self) -> &GroupId {
         &self.id
     }
 
     /// All reads of the replica's state.
-    pub fn state(&self) -> &StateHandle {
+    pub(crate) fn state(&self) -> &StateHandle {
         &self.state
+    }
+
+    /// What may be told to its state machine.
+    pub(crate) fn control(&self) -> &StateMachineControl {
+        &self.control
     }
 
     /// The Raft itself, for the rooms that steer it.
@@ -107,7 +123,7 @@ impl Group {
     }
 
     /// This node's id.
-    pub fn node_id(&self) -> u64 {
+    pub(crate) fn node_id(&self) -> u64 {
         self.context.node_id
     }
 
@@ -117,12 +133,12 @@ impl Group {
     }
 
     /// A copy of Raft's own account of itself.
-    pub fn metrics(&self) -> openraft::RaftMetrics<TypeConfig> {
+    pub(crate) fn metrics(&self) -> openraft::RaftMetrics<TypeConfig> {
         self.raft.metrics().borrow_watched().clone()
     }
 
     /// True while this node believes that it leads.
-    pub fn is_leader(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.raft.metrics().borrow_watched().state.is_leader()
     }
 

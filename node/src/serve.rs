@@ -61,6 +61,9 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         return ExitCode::from(2);
     }
     telemetry::abort_on_panic();
+    for notice in settings.notices() {
+        tracing::warn!("{notice}");
+    }
     // Two providers in one binary panic: this is the only one. A second install is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -88,6 +91,10 @@ pub fn run(args: &ServeArgs) -> ExitCode {
 async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Result<()> {
     let prometheus = telemetry::init_metrics();
     let stop_asked = stop::asked(exit_with_parent)?;
+    let keyring: Arc<dyn Keyring> = match &settings.api_keys_file {
+        Some(path) => Arc::new(crate::auth::Keys::load(path)?),
+        None => Arc::new(NoKeys),
+    };
     let mut data = DataDir::open(&settings.data_dir)?;
     let api = listen(settings.api_listen, "CONFMAN_API_LISTEN").await?;
     let peers = listen(settings.peer_listen, "CONFMAN_PEER_LISTEN").await?;
@@ -95,14 +102,6 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         node = %settings.node_name, api = %settings.api_listen, peers = %settings.peer_listen,
         data = %settings.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "starting"
     );
-    let keyring: Arc<dyn Keyring> = match &settings.api_keys_file {
-        Some(path) => Arc::new(crate::auth::Keys::load(path)?),
-        None => {
-            tracing::warn!("no CONFMAN_API_KEYS_FILE: the API takes every caller and listens on loopback only");
-            Arc::new(NoKeys)
-        }
-    };
-
     let own = proto::Node {
         id: 0,
         name: settings.node_name.clone(),
@@ -147,7 +146,8 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         }
     };
 
-    let outfit = Outfit { settings: Arc::clone(&settings), channels, store, prometheus };
+    let (retired, told_retired) = tokio::sync::watch::channel(None);
+    let outfit = Outfit { settings: Arc::clone(&settings), channels, store, retired, prometheus };
     let node = assemble(outfit, &data, identity, restored).await?;
     desk.enter(Stage::Member(Arc::clone(&node)));
     let backend: Arc<dyn crate::api::backend::Backend> = Arc::clone(&node) as _;
@@ -164,6 +164,7 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(()) }
         failure = watch::failure(&node) => Err(failure),
         fenced = watch::fence(&node) => Err(fenced),
+        retired = watch::retired(told_retired) => Err(retired),
     };
     if let Err(error) = &ended {
         front.say(error.to_string());
@@ -211,6 +212,8 @@ struct Outfit {
     settings: Arc<Settings>,
     channels: Channels,
     store: Arc<StoreDoor>,
+    /// Where the groups report that a peer calls this node's id retired.
+    retired: tokio::sync::watch::Sender<Option<String>>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
 }
 
@@ -246,7 +249,7 @@ async fn assemble(
             run_group(&outfit, &identity, &id, parts).await.with_context(|| format!("run group {id}"))?;
         groups.insert(id, group);
     }
-    let Outfit { settings, channels, store, prometheus } = outfit;
+    let Outfit { settings, channels, store, prometheus, .. } = outfit;
     Ok(Node::new(Parts { settings, identity, paths, groups, channels, store, restored, prometheus })?)
 }
 
@@ -280,14 +283,16 @@ async fn run_group(
         cluster_uuid: identity.cluster_uuid.clone(),
         incarnation: identity.incarnation,
         channels: outfit.channels.clone(),
+        retired: outfit.retired.clone(),
         write_timeout: settings.write_timeout,
         read_timeout: settings.read_timeout,
     };
     let factory = Factory { group: id.clone(), context: context.clone(), control: machine.control() };
+    let control = machine.control();
     let config = Arc::new(raft_config(settings, id).validate()?);
     let raft = Raft::new(identity.node_id, config, factory, log, machine).await?;
     initialize(&raft, identity).await?;
-    Ok(Group::new(id.clone(), raft, state, context))
+    Ok(Group::new(id.clone(), raft, state, control, context))
 }
 
 fn raft_config(settings: &Settings, group: &GroupId) -> openraft::Config {

@@ -53,6 +53,17 @@ pub(crate) async fn fence(node: &Arc<Node>) -> anyhow::Error {
     }
 }
 
+/// Resolves when a member of this cluster says that this node's id was retired (I14).
+pub(crate) async fn retired(mut told: tokio::sync::watch::Receiver<Option<String>>) -> anyhow::Error {
+    match told.wait_for(Option::is_some).await {
+        Ok(reason) => anyhow::anyhow!(
+            "{}\nhint: its data is kept; move the data directory aside and start again to join under a new id",
+            reason.as_deref().unwrap_or("this node id was retired")
+        ),
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Completes the account of every restore when its replica has caught up.
 pub(crate) async fn restores(node: Arc<Node>, stop: CancellationToken) {
     loop {

@@ -39,6 +39,8 @@ pub(crate) struct Manager {
     running: Arc<Mutex<BTreeSet<String>>>,
     /// Per group: when the last assignment failed and how often in a row.
     failed: Mutex<BTreeMap<GroupId, (Instant, u32)>>,
+    /// Per group: since when this leader streams snapshots of its own.
+    local: Mutex<BTreeMap<GroupId, Instant>>,
 }
 
 /// Runs the manager until cancelled.
@@ -49,6 +51,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         slots: Arc::new(Semaphore::new(slots)),
         running: Arc::default(),
         failed: Mutex::default(),
+        local: Mutex::default(),
     };
     let mut retired = Instant::now();
     loop {

@@ -6,7 +6,7 @@
 //! that answers has it, so that a short lag does not cost it a whole snapshot.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confman_store::records::NodeState;
 use openraft::Instant as _;
@@ -19,10 +19,16 @@ const FOLLOWER_SILENT: Duration = Duration::from_secs(60);
 /// A joining node holds the log back for at most this long, in microseconds of the group's time.
 const JOIN_HOLDS_US: i64 = 3600 * 1_000_000;
 
+/// How long snapshots are streamed by the leader before the store is offered again.
+const LOCAL_FOR: Duration = Duration::from_secs(600);
+
 impl Manager {
     pub(super) async fn truncate(&self, group: &Arc<Group>) -> Result<(), Failure> {
+        self.local_for_followers(group).await?;
         let stats = group.state().stats();
-        let Some(record) = stats.last_snapshot else { return Ok(()) };
+        let Some(record) = stats.last_snapshot else {
+            return Ok(());
+        };
         let recorded = record.position.index;
         let raft = group.metrics();
         if raft.snapshot.as_ref().is_none_or(|at| at.index < recorded) {
@@ -50,6 +56,36 @@ impl Manager {
         if target > purged {
             tracing::debug!(group = %group.id(), target, recorded, "purge the log");
             group.raft().trigger().purge_log(target).await?;
+        }
+        Ok(())
+    }
+
+    /// A follower could not fetch the recorded snapshot: Raft is given a local one to stream.
+    async fn local_for_followers(&self, group: &Arc<Group>) -> Result<(), Failure> {
+        let wanted = group.is_leader() && group.state().prefers_local();
+        let due = {
+            let mut local = self.local.lock();
+            if !wanted {
+                local.remove(group.id());
+                return Ok(());
+            }
+            match local.get(group.id()) {
+                None => {
+                    local.insert(group.id().clone(), Instant::now());
+                    true
+                }
+                Some(since) if since.elapsed() > LOCAL_FOR => {
+                    // By reference again: whoever wanted it has gone, or the store is back.
+                    group.control().prefer_local(false);
+                    local.remove(group.id());
+                    false
+                }
+                Some(_) => false,
+            }
+        };
+        if due {
+            tracing::info!(group = %group.id(), "a follower cannot reach the store: building a snapshot for it here");
+            group.raft().trigger().snapshot().await?;
         }
         Ok(())
     }

@@ -99,6 +99,9 @@ impl Network {
     fn failed(&self, status: &Status) -> RpcError {
         let what = match Refusal::of(status) {
             Some(refusal) => {
+                if refusal == Refusal::Retired {
+                    self.factory.context.retired.send_replace(Some(status.message().to_owned()));
+                }
                 tracing::debug!(
                     group = %self.factory.group, target = self.target, addr = %self.member.peer_addr,
                     code = refusal.code(), "peer refuses: {}", status.message()
@@ -294,7 +297,12 @@ impl Network {
                         header: Some(header.clone()),
                         part: Some(proto::snapshot_message::Part::Piece(piece)),
                     });
-                self.install(futures::stream::iter([first]).chain(pieces)).await
+                let answer = self.install(futures::stream::iter([first]).chain(pieces)).await;
+                if answer.is_ok() {
+                    // The next follower may well reach the store.
+                    self.factory.control.prefer_local(false);
+                }
+                answer
             }
             other => Err(RPCError::Network(NetworkError::from_string(format!(
                 "{other:?} is no snapshot that can be sent"
