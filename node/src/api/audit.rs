@@ -30,7 +30,10 @@ const EVENT_BYTES: u64 = 16 << 10;
 
 /// `GET /api/v1/audit`.
 pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
-    let query = Query::parse(call.uri.query(), &["namespace", "recursive", "key", "limit", "cursor"])?;
+    let query = Query::parse(
+        call.uri.query(),
+        &["namespace", "recursive", "key", "limit", "cursor"],
+    )?;
     let limit = query.limit()?;
     let filter = filter(&query)?;
     let groups = match &filter.namespace {
@@ -62,7 +65,9 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
             let page = state.list_audit(&filter, before, limit)?;
             // A search that stopped early has seen nothing older than this.
             let seen_until_us = match page.next {
-                Some(at) if page.items.len() < limit => state.get_audit(at)?.map(|entry| entry.record.time_us),
+                Some(at) if page.items.len() < limit => {
+                    state.get_audit(at)?.map(|entry| entry.record.time_us)
+                }
                 _ => None,
             };
             Ok((page, seen_until_us))
@@ -81,7 +86,9 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
         .iter()
         .map(|(group, entry)| render::audit_event(group, entry))
         .collect::<Result<_, _>>()?;
-    let next_cursor = merged.next.map(|places| query::cursor(&write_places(&places)));
+    let next_cursor = merged
+        .next
+        .map(|places| query::cursor(&write_places(&places)));
     let mut response = call::json(StatusCode::OK, &List { items, next_cursor })?;
     call::set_version(&mut response, api.backend.incarnation(), position.as_ref());
     Ok(response)
@@ -96,7 +103,10 @@ fn filter(query: &Query) -> Result<AuditFilter, Failure> {
     }
     let recursive = query.flag("recursive")?;
     if recursive && namespace.is_none() {
-        return Err(Failure::invalid("recursive", "recursive goes with a namespace"));
+        return Err(Failure::invalid(
+            "recursive",
+            "recursive goes with a namespace",
+        ));
     }
     Ok(AuditFilter {
         namespace,
@@ -128,7 +138,11 @@ fn merge(pages: Vec<GroupPage>, limit: usize) -> Merged {
     let unseen_us = pages.iter().filter_map(|page| page.seen_until_us).max();
     let mut items: Vec<(GroupId, AuditEntry)> = Vec::new();
     for page in &pages {
-        items.extend(page.items.iter().map(|entry| (page.group.clone(), entry.clone())));
+        items.extend(
+            page.items
+                .iter()
+                .map(|entry| (page.group.clone(), entry.clone())),
+        );
     }
     items.retain(|(_, entry)| unseen_us.is_none_or(|unseen| entry.record.time_us >= unseen));
     // The group breaks ties, so that the order is the same on every node and every page.
@@ -140,12 +154,19 @@ fn merge(pages: Vec<GroupPage>, limit: usize) -> Merged {
     let mut more = false;
     let mut next = Vec::with_capacity(pages.len());
     for page in pages {
-        let taken = items.iter().filter(|(group, _)| *group == page.group).count();
+        let taken = items
+            .iter()
+            .filter(|(group, _)| *group == page.group)
+            .count();
         let (place, rest) = if taken < page.items.len() {
             let place = match taken.checked_sub(1).and_then(|last| page.items.get(last)) {
                 Some(last) => last.at,
                 // Nothing taken: go on from the newest that was seen, so that what is written meanwhile stays out.
-                None => page.items.first().map(|first| just_after(first.at)).unwrap_or_default(),
+                None => page
+                    .items
+                    .first()
+                    .map(|first| just_after(first.at))
+                    .unwrap_or_default(),
             };
             (place, true)
         } else {
@@ -166,7 +187,10 @@ fn merge(pages: Vec<GroupPage>, limit: usize) -> Merged {
 
 fn just_after(at: AuditRef) -> AuditRef {
     match at.sub.checked_add(1) {
-        Some(sub) => AuditRef { index: at.index, sub },
+        Some(sub) => AuditRef {
+            index: at.index,
+            sub,
+        },
         None => AuditRef {
             index: at.index.saturating_add(1),
             sub: 0,
@@ -183,8 +207,14 @@ fn write_places(places: &[(GroupId, AuditRef)]) -> String {
 }
 
 /// The places of a cursor, one for each of `groups`, in their order.
-fn read_places(text: &str, groups: &[Arc<dyn GroupBackend>]) -> Result<Vec<Option<AuditRef>>, Failure> {
-    let wrong = || Failure::invalid("cursor", "the cursor does not belong to this list").hint("begin again without it");
+fn read_places(
+    text: &str,
+    groups: &[Arc<dyn GroupBackend>],
+) -> Result<Vec<Option<AuditRef>>, Failure> {
+    let wrong = || {
+        Failure::invalid("cursor", "the cursor does not belong to this list")
+            .hint("begin again without it")
+    };
     let parts: Vec<&str> = text.split(',').collect();
     if parts.len() != groups.len() {
         return Err(wrong());
@@ -193,7 +223,9 @@ fn read_places(text: &str, groups: &[Arc<dyn GroupBackend>]) -> Result<Vec<Optio
         .iter()
         .zip(parts)
         .map(|(group, part)| {
-            let place = part.strip_prefix(&format!("{}=", group.id())).ok_or_else(wrong)?;
+            let place = part
+                .strip_prefix(&format!("{}=", group.id()))
+                .ok_or_else(wrong)?;
             let (index, sub) = place.split_once('.').ok_or_else(wrong)?;
             Ok(Some(AuditRef {
                 index: index.parse().map_err(|_| wrong())?,
@@ -222,7 +254,13 @@ mod tests {
     }
 
     /// One group's answer, as the store gives it: at most `looked_at` records are looked at.
-    fn page(group: u32, history: &[i64], before: Option<AuditRef>, limit: usize, looked_at: usize) -> GroupPage {
+    fn page(
+        group: u32,
+        history: &[i64],
+        before: Option<AuditRef>,
+        limit: usize,
+        looked_at: usize,
+    ) -> GroupPage {
         let older: Vec<AuditEntry> = history
             .iter()
             .enumerate()
@@ -231,7 +269,10 @@ mod tests {
             .filter(|e| before.is_none_or(|before| e.at < before))
             .collect();
         let items: Vec<AuditEntry> = older.iter().take(limit.min(looked_at)).cloned().collect();
-        let next = items.last().map(|last| last.at).filter(|_| items.len() < older.len());
+        let next = items
+            .last()
+            .map(|last| last.at)
+            .filter(|_| items.len() < older.len());
         GroupPage {
             group: GroupId::config(group),
             seen_until_us: match next {

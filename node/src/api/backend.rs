@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use confman_client::wire::VersionToken;
 use confman_client::wire::Readiness;
 use confman_client::wire::SnapshotItem;
 use confman_client::wire::Status;
+use confman_client::wire::VersionToken;
 use confman_snapshot::model::GroupId;
 use confman_snapshot::model::Position;
 use confman_store::StateHandle;
@@ -173,5 +173,8 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// [`SnapshotRequestError`], the first one of several groups.
-    async fn request_snapshot(&self, group: Option<GroupId>) -> Result<Vec<SnapshotItem>, SnapshotRequestError>;
+    async fn request_snapshot(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Vec<SnapshotItem>, SnapshotRequestError>;
 }

@@ -60,7 +60,10 @@ struct Item<'t> {
 }
 
 enum Action {
-    Put { content: Content, skip_unchanged: bool },
+    Put {
+        content: Content,
+        skip_unchanged: bool,
+    },
     Delete,
 }
 
@@ -76,12 +79,21 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
     let head = WriteHead::read(call)?;
     head.refuse_conditions()?;
     if !headers::is_json(&call.headers)? {
-        return Err(Failure::invalid("content-type", "a batch is application/json"));
+        return Err(Failure::invalid(
+            "content-type",
+            "a batch is application/json",
+        ));
     }
-    let body = call.body()?.collect(BATCH_BYTES_MAX as u64, &api.budgets).await?;
+    let body = call
+        .body()?
+        .collect(BATCH_BYTES_MAX as u64, &api.budgets)
+        .await?;
     let items = read_items(&body.bytes, head.idempotency_key.as_deref())?;
 
-    let groups: Vec<Arc<dyn GroupBackend>> = items.iter().map(|item| api.backend.route(&item.namespace)).collect();
+    let groups: Vec<Arc<dyn GroupBackend>> = items
+        .iter()
+        .map(|item| api.backend.route(&item.namespace))
+        .collect();
     let places = place(api, &groups);
     if let Some(leader) = one_other_leader(&places) {
         return if head.forward && !forward::is_forwarded(call) {
@@ -144,8 +156,8 @@ fn read_items<'t>(body: &'t [u8], batch_key: Option<&str>) -> Result<Vec<Item<'t
     let list = members.take("items");
     members.nothing_left("items")?;
     let list = list.ok_or_else(|| Failure::invalid("items", "items is missing"))?;
-    let raw: Vec<&'t RawValue> =
-        serde_json::from_str(list.get()).map_err(|_| Failure::invalid("items", "items is an array"))?;
+    let raw: Vec<&'t RawValue> = serde_json::from_str(list.get())
+        .map_err(|_| Failure::invalid("items", "items is an array"))?;
     if raw.len() > BATCH_ITEMS_MAX {
         return Err(Failure::too_large(format!(
             "the batch has {} items, at most {BATCH_ITEMS_MAX} are allowed",
@@ -163,14 +175,20 @@ fn read_items<'t>(body: &'t [u8], batch_key: Option<&str>) -> Result<Vec<Item<'t
         if let Some(first) = seen.insert((&item.namespace, &item.key), i) {
             return Err(Failure::invalid(
                 format!("items[{i}].key"),
-                format!("items[{first}] and items[{i}] write the same key, and items have no order"),
+                format!(
+                    "items[{first}] and items[{i}] write the same key, and items have no order"
+                ),
             ));
         }
     }
     Ok(items)
 }
 
-fn read_item<'t>(i: usize, raw: &'t RawValue, batch_key: Option<&str>) -> Result<Item<'t>, Failure> {
+fn read_item<'t>(
+    i: usize,
+    raw: &'t RawValue,
+    batch_key: Option<&str>,
+) -> Result<Item<'t>, Failure> {
     let mut members = Members::read(&format!("items[{i}]."), raw.get())?;
     let op: String = members.require("op", "put or delete")?;
     let namespace: String = members.require("namespace", "a string")?;
@@ -183,7 +201,10 @@ fn read_item<'t>(i: usize, raw: &'t RawValue, batch_key: Option<&str>) -> Result
     members.nothing_left(MEMBERS)?;
     let field = |name: &str| members.field(name);
     let idempotency_key = match (own_key, batch_key) {
-        (Some(own), _) => Some(headers::check_idempotency_key(&field("idempotencyKey"), &own)?),
+        (Some(own), _) => Some(headers::check_idempotency_key(
+            &field("idempotencyKey"),
+            &own,
+        )?),
         (None, Some(batch)) => Some(format!("{batch}#{i}")),
         (None, None) => None,
     };
@@ -192,8 +213,13 @@ fn read_item<'t>(i: usize, raw: &'t RawValue, batch_key: Option<&str>) -> Result
         "delete" => false,
         _ => return Err(Failure::invalid(field("op"), "op is put or delete")),
     };
-    if !put && (value.is_some() || base64.is_some() || value_type.is_some() || skip_unchanged.is_some()) {
-        return Err(Failure::invalid(field("op"), "a delete has neither value, type nor skipUnchanged"));
+    if !put
+        && (value.is_some() || base64.is_some() || value_type.is_some() || skip_unchanged.is_some())
+    {
+        return Err(Failure::invalid(
+            field("op"),
+            "a delete has neither value, type nor skipUnchanged",
+        ));
     }
     let named = rules::check_namespace(&namespace)
         .and_then(|()| rules::check_key(&key))
@@ -210,7 +236,10 @@ fn read_item<'t>(i: usize, raw: &'t RawValue, batch_key: Option<&str>) -> Result
                 value_type.unwrap_or(ValueType::Binary),
             )?,
             _ => {
-                return Err(Failure::invalid(field("value"), "a put has either value or valueBase64"));
+                return Err(Failure::invalid(
+                    field("value"),
+                    "a put has either value or valueBase64",
+                ));
             }
         };
         Ok(Action::Put {
@@ -256,7 +285,9 @@ fn one_other_leader(places: &[Place]) -> Option<LeaderInfo> {
         Place::Here | Place::Nowhere => None,
     });
     let first = leaders.next()??;
-    leaders.all(|leader| leader == Some(first)).then(|| first.clone())
+    leaders
+        .all(|leader| leader == Some(first))
+        .then(|| first.clone())
 }
 
 /// The items that others lead, by leader.
@@ -264,14 +295,21 @@ fn by_leader(places: &[Place]) -> BTreeMap<u64, (LeaderInfo, Vec<usize>)> {
     let mut leaders: BTreeMap<u64, (LeaderInfo, Vec<usize>)> = BTreeMap::new();
     for (i, place) in places.iter().enumerate() {
         if let Place::There(leader) = place {
-            let (_, indices) = leaders.entry(leader.id).or_insert_with(|| (leader.clone(), Vec::new()));
+            let (_, indices) = leaders
+                .entry(leader.id)
+                .or_insert_with(|| (leader.clone(), Vec::new()));
             indices.push(i);
         }
     }
     leaders
 }
 
-async fn write_item(api: &Arc<Api>, call: &Call, group: &Arc<dyn GroupBackend>, item: &Item<'_>) -> Done {
+async fn write_item(
+    api: &Arc<Api>,
+    call: &Call,
+    group: &Arc<dyn GroupBackend>,
+    item: &Item<'_>,
+) -> Done {
     match try_write_item(api, call, group, item).await {
         Ok(done) => done,
         Err(failure) => Done {
@@ -293,7 +331,8 @@ async fn try_write_item(
     let (op, fingerprint) = match &item.action {
         Err(failure) => return Err(failure.again()),
         Ok(Action::Delete) => {
-            let fingerprint = write::fingerprint(&[b"batch delete", namespace.as_bytes(), key.as_bytes()]);
+            let fingerprint =
+                write::fingerprint(&[b"batch delete", namespace.as_bytes(), key.as_bytes()]);
             let op = Op::Delete(Delete {
                 namespace,
                 key,
@@ -334,13 +373,19 @@ async fn try_write_item(
         Ok(applied) => applied,
         // Inside a batch there is no redirect to follow.
         Err(ProposeError::NotLeader { .. }) => {
-            return Err(Failure::busy("leadership moved, this item was not written").hint("send it again"));
+            return Err(
+                Failure::busy("leadership moved, this item was not written").hint("send it again")
+            );
         }
         Err(error) => return Err(write::propose_failure(api, &call.uri, error)),
     };
     let (status, version, unchanged) = match &applied.outcome.answer {
         Some(Applied::Written(written)) => {
-            let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+            let status = if written.created {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
             let version = written.head.as_ref().map(|head| head.version);
             (status, version, written.unchanged)
         }
@@ -376,13 +421,18 @@ fn failed_with(problem: Problem) -> BatchItemResult {
 
 /// Sends the whole batch on, as it came.
 async fn forward_all(api: &Arc<Api>, call: &Call, leader: &LeaderInfo, body: &[u8]) -> Answer {
-    let (status, body) = forward::document(api, call, leader, PATH, body.to_vec(), BATCH_BYTES_MAX).await?;
+    let (status, body) =
+        forward::document(api, call, leader, PATH, body.to_vec(), BATCH_BYTES_MAX).await?;
     if status == StatusCode::TEMPORARY_REDIRECT {
         return Err(forward::moved());
     }
     let mut response = axum::response::Response::new(axum::body::Body::from(body));
     *response.status_mut() = status;
-    let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
+    let kind = if status.is_success() {
+        "application/json"
+    } else {
+        "application/problem+json"
+    };
     call::set(&mut response, "content-type", kind);
     Ok(response)
 }
@@ -404,7 +454,10 @@ async fn send_items(
         Ok(results) => indices.into_iter().zip(results).collect(),
         Err(failure) => {
             let problem = failure.into_problem();
-            indices.into_iter().map(|i| (i, failed_with(problem.clone()))).collect()
+            indices
+                .into_iter()
+                .map(|i| (i, failed_with(problem.clone())))
+                .collect()
         }
     }
 }
@@ -421,8 +474,15 @@ async fn try_send_items(
         parts.push(with_key(item)?);
     }
     let document = format!("{{\"items\":[{}]}}", parts.join(","));
-    let (status, body) =
-        forward::document(api, call, leader, PATH, document.into_bytes(), BATCH_BYTES_MAX).await?;
+    let (status, body) = forward::document(
+        api,
+        call,
+        leader,
+        PATH,
+        document.into_bytes(),
+        BATCH_BYTES_MAX,
+    )
+    .await?;
     if status == StatusCode::TEMPORARY_REDIRECT {
         return Err(forward::moved());
     }
@@ -451,7 +511,9 @@ async fn try_send_items(
 /// The item as it came, with the key that it would have here: its number is another one there.
 fn with_key(item: &Item<'_>) -> Result<String, Failure> {
     let text = item.raw.get().trim();
-    let has_own = || Members::read("", text).is_ok_and(|mut members| members.take("idempotencyKey").is_some());
+    let has_own = || {
+        Members::read("", text).is_ok_and(|mut members| members.take("idempotencyKey").is_some())
+    };
     match (&item.idempotency_key, text.strip_suffix('}')) {
         (Some(key), Some(open)) if !has_own() => {
             let key = serde_json::to_string(key).map_err(Failure::internal)?;

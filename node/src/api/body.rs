@@ -58,7 +58,10 @@ impl BodyReader {
 
     /// The next piece, `None` at the end. Cancel-safe: a piece is either returned or still to come.
     pub(crate) async fn next(&mut self, bytes_max: u64) -> Result<Option<Bytes>, Failure> {
-        if self.announced.is_some_and(|announced| announced > bytes_max) {
+        if self
+            .announced
+            .is_some_and(|announced| announced > bytes_max)
+        {
             return Err(too_large(bytes_max));
         }
         if !self.polled {
@@ -68,22 +71,26 @@ impl BodyReader {
         if self.ended {
             return Ok(None);
         }
-        let piece = match tokio::time::timeout_at(self.deadline(), self.stream.get_mut().next()).await {
-            Err(_) => {
-                // What has not come by now is not waited for again.
-                self.ended = true;
-                return Err(too_slow());
-            }
-            Ok(None) => {
-                self.ended = true;
-                return Ok(None);
-            }
-            Ok(Some(Err(e))) => {
-                self.ended = true;
-                return Err(Failure::invalid("body", format!("the body could not be read: {e}")));
-            }
-            Ok(Some(Ok(piece))) => piece,
-        };
+        let piece =
+            match tokio::time::timeout_at(self.deadline(), self.stream.get_mut().next()).await {
+                Err(_) => {
+                    // What has not come by now is not waited for again.
+                    self.ended = true;
+                    return Err(too_slow());
+                }
+                Ok(None) => {
+                    self.ended = true;
+                    return Ok(None);
+                }
+                Ok(Some(Err(e))) => {
+                    self.ended = true;
+                    return Err(Failure::invalid(
+                        "body",
+                        format!("the body could not be read: {e}"),
+                    ));
+                }
+                Ok(Some(Ok(piece))) => piece,
+            };
         self.received = self.received.saturating_add(piece.len() as u64);
         if self.received > bytes_max {
             return Err(too_large(bytes_max));
@@ -92,7 +99,11 @@ impl BodyReader {
     }
 
     /// The whole body, at most `bytes_max`.
-    pub(crate) async fn collect(&mut self, bytes_max: u64, budgets: &Budgets) -> Result<Collected, Failure> {
+    pub(crate) async fn collect(
+        &mut self,
+        bytes_max: u64,
+        budgets: &Budgets,
+    ) -> Result<Collected, Failure> {
         let mut permit = None;
         if let Some(announced) = self.announced
             && announced > FREE_BYTES
@@ -119,7 +130,10 @@ impl BodyReader {
         if self.ended || (self.expects_continue && !self.polled) {
             return;
         }
-        if self.announced.is_some_and(|announced| announced > bytes_max) {
+        if self
+            .announced
+            .is_some_and(|announced| announced > bytes_max)
+        {
             return;
         }
         let _ = tokio::time::timeout(self.limits.drain_timeout, async {
@@ -141,7 +155,10 @@ impl BodyReader {
     }
 
     /// The body for somebody else to read, with the limits on top.
-    pub(crate) fn into_stream(self, bytes_max: u64) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    pub(crate) fn into_stream(
+        self,
+        bytes_max: u64,
+    ) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
         futures::stream::try_unfold(self, move |mut reader| async move {
             match reader.next(bytes_max).await {
                 Ok(Some(piece)) => Ok(Some((piece, reader))),

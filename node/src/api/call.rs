@@ -10,8 +10,8 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use confman_client::wire::VersionToken;
 use confman_client::wire::ProblemKind;
+use confman_client::wire::VersionToken;
 use confman_client::wire::header as names;
 use confman_snapshot::model::Position;
 use http::HeaderMap;
@@ -53,18 +53,25 @@ impl Call {
 
     /// The body, which a handler reads at most once.
     pub(crate) fn body(&mut self) -> Result<&mut BodyReader, Failure> {
-        self.body.as_mut().ok_or_else(|| Failure::internal("the body was taken before"))
+        self.body
+            .as_mut()
+            .ok_or_else(|| Failure::internal("the body was taken before"))
     }
 }
 
 /// Answers one request.
-pub(crate) async fn answer(api: Arc<Api>, endpoint: &'static Endpoint, request: Request) -> Response {
+pub(crate) async fn answer(
+    api: Arc<Api>,
+    endpoint: &'static Endpoint,
+    request: Request,
+) -> Response {
     let begun = Instant::now();
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let path = head.uri.path().to_owned();
     let request_id = sane_id(&head.headers, names::REQUEST_ID).unwrap_or_else(|| api.new_id());
-    let correlation_id = sane_id(&head.headers, names::CORRELATION_ID).unwrap_or_else(|| api.new_id());
+    let correlation_id =
+        sane_id(&head.headers, names::CORRELATION_ID).unwrap_or_else(|| api.new_id());
     let mut call = Call {
         body: Some(BodyReader::new(&head.headers, body, &api.limits)),
         method: head.method,
@@ -126,9 +133,13 @@ fn check_head(api: &Api, call: &Call) -> Result<(), Failure> {
             limits.header_count_max
         )));
     }
-    let target = call.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let target = call
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     if target > limits.header_bytes_max {
-        return Err(Failure::invalid("path", "the path and query are too long").status(StatusCode::URI_TOO_LONG));
+        return Err(Failure::invalid("path", "the path and query are too long")
+            .status(StatusCode::URI_TOO_LONG));
     }
     let bytes: usize = call
         .headers
@@ -182,12 +193,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn common_headers(headers: &mut HeaderMap, request_id: &str, correlation_id: &str) {
-    for (name, text) in [(names::REQUEST_ID, request_id), (names::CORRELATION_ID, correlation_id)] {
+    for (name, text) in [
+        (names::REQUEST_ID, request_id),
+        (names::CORRELATION_ID, correlation_id),
+    ] {
         if let Ok(value) = HeaderValue::from_str(text) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
@@ -208,7 +225,8 @@ fn record(route: &'static str, method: &Method, status: StatusCode, begun: Insta
         "route" => route, "method" => method, "status" => status.as_str().to_owned()
     )
     .increment(1);
-    metrics::histogram!("confman_http_request_seconds", "route" => route).record(begun.elapsed().as_secs_f64());
+    metrics::histogram!("confman_http_request_seconds", "route" => route)
+        .record(begun.elapsed().as_secs_f64());
 }
 
 struct Line<'a> {
@@ -245,13 +263,17 @@ impl Line<'_> {
 }
 
 /// A JSON answer.
-pub(crate) fn json(status: StatusCode, document: &impl serde::Serialize) -> Result<Response, Failure> {
+pub(crate) fn json(
+    status: StatusCode,
+    document: &impl serde::Serialize,
+) -> Result<Response, Failure> {
     let body = serde_json::to_vec(document).map_err(Failure::internal)?;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
@@ -265,7 +287,9 @@ pub(crate) fn empty(status: StatusCode) -> Response {
 /// Sets a header whose value we made; what is no header value is left out.
 pub(crate) fn set(response: &mut Response, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(HeaderName::from_static(name), value);
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(name), value);
     }
 }
 

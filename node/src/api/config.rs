@@ -108,7 +108,11 @@ pub(crate) async fn put(api: &Arc<Api>, call: &mut Call) -> Answer {
         return Err(write::unexpected(&applied.outcome));
     };
     let stored = written.head.clone().unwrap_or_default();
-    let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if written.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let mut response = call::json(status, &render::entry_head(&namespace, &key, &stored))?;
     call::set(&mut response, "etag", &etag(stored.version));
     if written.unchanged {
@@ -123,7 +127,10 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
     let (namespace, key) = entry_path(call)?;
     let head = WriteHead::read(call)?;
     if head.condition == headers::WriteCondition::Absent {
-        return Err(Failure::invalid("if-none-match", "what does not exist cannot be deleted"));
+        return Err(Failure::invalid(
+            "if-none-match",
+            "what does not exist cannot be deleted",
+        ));
     }
     let group = api.backend.route(&namespace);
     if let Some(response) = write::elsewhere(api, call, &group, head.forward).await? {
@@ -158,9 +165,12 @@ fn entry_path(call: &Call) -> Result<(String, String), Failure> {
     Query::parse(call.uri.query(), &[])?;
     match rules::config_path(call.rest(PREFIX))? {
         ConfigPath::Entry { namespace, key } => Ok((namespace, key)),
-        ConfigPath::List { .. } => Err(Failure::new(ProblemKind::InvalidName, "the path names no key")
-            .field("key")
-            .hint("whole namespaces are made and deleted under /api/v1/namespaces/")),
+        ConfigPath::List { .. } => Err(Failure::new(
+            ProblemKind::InvalidName,
+            "the path names no key",
+        )
+        .field("key")
+        .hint("whole namespaces are made and deleted under /api/v1/namespaces/")),
     }
 }
 
@@ -216,7 +226,10 @@ async fn receive_raw(
 }
 
 fn value_too_large(api: &Api) -> Failure {
-    Failure::too_large(format!("a value has at most {} bytes", api.limits.value_bytes_max))
+    Failure::too_large(format!(
+        "a value has at most {} bytes",
+        api.limits.value_bytes_max
+    ))
 }
 
 async fn get_entry(api: &Arc<Api>, call: &Call, namespace: &str, key: &str) -> Answer {
@@ -231,8 +244,11 @@ async fn get_entry(api: &Arc<Api>, call: &Call, namespace: &str, key: &str) -> A
             return Err(no_entry(namespace, key));
         };
         let answered = if headers::match_fails(&call.headers, version(&record))? {
-            return Err(Failure::new(ProblemKind::PreconditionFailed, "the entry has another version")
-                .current_version(Some(version(&record))));
+            return Err(Failure::new(
+                ProblemKind::PreconditionFailed,
+                "the entry has another version",
+            )
+            .current_version(Some(version(&record))));
         } else if headers::not_modified(&call.headers, version(&record))? {
             Some(call::empty(StatusCode::NOT_MODIFIED))
         } else {
@@ -248,13 +264,17 @@ async fn get_entry(api: &Arc<Api>, call: &Call, namespace: &str, key: &str) -> A
         }
         rereads += 1;
         if rereads > REREADS_MAX {
-            return Err(Failure::busy("the value is replaced faster than it can be read"));
+            return Err(Failure::busy(
+                "the value is replaced faster than it can be read",
+            ));
         }
     };
     response
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
@@ -263,7 +283,10 @@ fn version(record: &EntryRecord) -> u64 {
 }
 
 fn no_entry(namespace: &str, key: &str) -> Failure {
-    Failure::new(ProblemKind::NotFound, format!("there is no key {key:?} in namespace {namespace:?}"))
+    Failure::new(
+        ProblemKind::NotFound,
+        format!("there is no key {key:?} in namespace {namespace:?}"),
+    )
 }
 
 async fn raw_entry(api: &Api, call: &Call, state: &StateHandle, record: &EntryRecord) -> Answer {
@@ -272,14 +295,24 @@ async fn raw_entry(api: &Api, call: &Call, state: &StateHandle, record: &EntryRe
         Some(StoredContent::Inline(bytes)) => Body::from(bytes.clone()),
         Some(StoredContent::Blob(blob)) => {
             let place = api.budgets.transfer().await?;
-            download::body(api, state.clone(), blob.clone(), call.request_id.clone(), place)
+            download::body(
+                api,
+                state.clone(),
+                blob.clone(),
+                call.request_id.clone(),
+                place,
+            )
         }
         None => Body::empty(),
     };
     let mut response = Response::new(body);
     call::set(&mut response, "content-type", "application/octet-stream");
     call::set(&mut response, "content-length", &head.size.to_string());
-    call::set(&mut response, names::TYPE, render::value_type(head.value_type).as_str());
+    call::set(
+        &mut response,
+        names::TYPE,
+        render::value_type(head.value_type).as_str(),
+    );
     Ok(response)
 }
 
@@ -295,7 +328,10 @@ async fn json_entry(
     if stored.size > JSON_BYTES_MAX {
         return Err(Failure::new(
             ProblemKind::InvalidRequest,
-            format!("the value has {} bytes, JSON answers hold at most {JSON_BYTES_MAX}", stored.size),
+            format!(
+                "the value has {} bytes, JSON answers hold at most {JSON_BYTES_MAX}",
+                stored.size
+            ),
         )
         .status(StatusCode::NOT_ACCEPTABLE)
         .field("accept")
@@ -328,7 +364,11 @@ async fn list(api: &Arc<Api>, call: &Call, namespace: &str) -> Answer {
         let namespace = namespace.to_owned();
         read::blocking(group.state(), move |state| {
             let known = state.get_namespace(&namespace)?.is_some();
-            let page = if known { Some(page(state, &namespace, after, limit, values)?) } else { None };
+            let page = if known {
+                Some(page(state, &namespace, after, limit, values)?)
+            } else {
+                None
+            };
             Ok(page)
         })
         .await?
@@ -381,7 +421,10 @@ fn page(
         let last_step = step.len() < wanted;
         for item in step {
             if entries.len() >= limit || bytes >= LIST_VALUES_BYTES_MAX {
-                return Ok(Page { entries, more: true });
+                return Ok(Page {
+                    entries,
+                    more: true,
+                });
             }
             let mut record = item.record;
             match &record.content {
@@ -392,7 +435,10 @@ fn page(
             entries.push((item.key, record));
         }
         if last_step {
-            return Ok(Page { entries, more: false });
+            return Ok(Page {
+                entries,
+                more: false,
+            });
         }
     }
 }

@@ -46,7 +46,10 @@ impl<'t> Members<'t> {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
@@ -55,8 +58,16 @@ impl<'t> Members<'t> {
             }
         }
         let mut reader = serde_json::Deserializer::from_str(text);
-        let members = serde::Deserializer::deserialize_map(&mut reader, Visitor)
-            .map_err(|_| Failure::invalid(if prefix.is_empty() { "body" } else { prefix.trim_end_matches('.') }, "this is not a JSON object"))?;
+        let members = serde::Deserializer::deserialize_map(&mut reader, Visitor).map_err(|_| {
+            Failure::invalid(
+                if prefix.is_empty() {
+                    "body"
+                } else {
+                    prefix.trim_end_matches('.')
+                },
+                "this is not a JSON object",
+            )
+        })?;
         Ok(Self {
             prefix: prefix.to_owned(),
             members,
@@ -70,7 +81,11 @@ impl<'t> Members<'t> {
     }
 
     /// The member `name`, of a simple type; absent when it is not there.
-    pub(crate) fn take_as<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<Option<T>, Failure> {
+    pub(crate) fn take_as<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        expected: &str,
+    ) -> Result<Option<T>, Failure> {
         let field = self.field(name);
         self.take(name)
             .map(|raw| serde_json::from_str(raw.get()))
@@ -79,7 +94,11 @@ impl<'t> Members<'t> {
     }
 
     /// The member `name`, which must be there.
-    pub(crate) fn require<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<T, Failure> {
+    pub(crate) fn require<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        expected: &str,
+    ) -> Result<T, Failure> {
         let field = self.field(name);
         self.take_as(name, expected)?
             .ok_or_else(|| Failure::invalid(field.clone(), format!("{field} is missing")))
@@ -92,7 +111,8 @@ impl<'t> Members<'t> {
             Some((name, _)) => {
                 let name: String = name.chars().take(80).collect();
                 let field = self.field(&name);
-                Err(Failure::invalid(field, format!("unknown member {name:?}")).hint(format!("known here: {known}")))
+                Err(Failure::invalid(field, format!("unknown member {name:?}"))
+                    .hint(format!("known here: {known}")))
             }
         }
     }
@@ -110,7 +130,8 @@ impl<'t> Members<'t> {
 
 /// The whole body as JSON text that is harmless to take apart.
 pub(crate) fn json_text(body: &[u8]) -> Result<&str, Failure> {
-    json::check_unique(body).map_err(|e| Failure::invalid("body", format!("the body is not valid JSON: {e}")))?;
+    json::check_unique(body)
+        .map_err(|e| Failure::invalid("body", format!("the body is not valid JSON: {e}")))?;
     std::str::from_utf8(body).map_err(|_| Failure::invalid("body", "the body is not UTF-8"))
 }
 
@@ -127,7 +148,11 @@ pub(crate) fn from_envelope(body: &[u8]) -> Result<Content, Failure> {
 }
 
 /// A JSON value as stored bytes; `field` is its name in problems.
-pub(crate) fn from_json(field: &str, value: &RawValue, value_type: Option<ValueType>) -> Result<Content, Failure> {
+pub(crate) fn from_json(
+    field: &str,
+    value: &RawValue,
+    value_type: Option<ValueType>,
+) -> Result<Content, Failure> {
     let value_type = value_type.unwrap_or_else(|| ValueType::of_json(value));
     let mismatch = || {
         Failure::invalid(
@@ -157,7 +182,11 @@ pub(crate) fn from_json(field: &str, value: &RawValue, value_type: Option<ValueT
 }
 
 /// Bytes that must fit their type.
-pub(crate) fn from_bytes(field: &str, bytes: Vec<u8>, value_type: ValueType) -> Result<Content, Failure> {
+pub(crate) fn from_bytes(
+    field: &str,
+    bytes: Vec<u8>,
+    value_type: ValueType,
+) -> Result<Content, Failure> {
     let mut checker = Checker::new(value_type);
     checker
         .push(&bytes)
@@ -180,7 +209,12 @@ fn text_of(field: &str, value: &RawValue) -> Result<Option<String>, Failure> {
     }
     String::deserialize(&mut serde_json::Deserializer::from_str(value.get()))
         .map(Some)
-        .map_err(|_| Failure::invalid(field, format!("{field} holds an escape that is no character")))
+        .map_err(|_| {
+            Failure::invalid(
+                field,
+                format!("{field} holds an escape that is no character"),
+            )
+        })
 }
 
 fn kind_of(value: &RawValue) -> &'static str {
@@ -195,15 +229,23 @@ fn kind_of(value: &RawValue) -> &'static str {
 }
 
 fn too_long(field: &str, value_type: ValueType) -> Failure {
-    Failure::invalid(field, format!("a {value_type} has at most {SCALAR_BYTES_MAX} bytes"))
+    Failure::invalid(
+        field,
+        format!("a {value_type} has at most {SCALAR_BYTES_MAX} bytes"),
+    )
 }
 
 /// Stored bytes as a JSON value.
-pub(crate) fn to_json(value_type: ValueType, bytes: &[u8]) -> Result<Box<RawValue>, serde_json::Error> {
+pub(crate) fn to_json(
+    value_type: ValueType,
+    bytes: &[u8],
+) -> Result<Box<RawValue>, serde_json::Error> {
     match value_type {
         ValueType::String => serde_json::value::to_raw_value(&utf8(bytes)?),
         ValueType::Binary => serde_json::value::to_raw_value(&BASE64.encode(bytes)),
-        ValueType::Number | ValueType::Boolean | ValueType::Json => RawValue::from_string(utf8(bytes)?.to_owned()),
+        ValueType::Number | ValueType::Boolean | ValueType::Json => {
+            RawValue::from_string(utf8(bytes)?.to_owned())
+        }
     }
 }
 
@@ -225,7 +267,10 @@ enum CheckerKind {
     Text(Utf8),
     Json(Scanner),
     /// A number or boolean: JSON whose first visible byte says what it is.
-    Scalar { scanner: Scanner, first: Option<u8> },
+    Scalar {
+        scanner: Scanner,
+        first: Option<u8>,
+    },
 }
 
 impl Checker {
@@ -285,7 +330,10 @@ impl Checker {
                 if found == Some(value_type) {
                     Ok(())
                 } else {
-                    Err(Failure::invalid("body", format!("the body is not a {value_type}")))
+                    Err(Failure::invalid(
+                        "body",
+                        format!("the body is not a {value_type}"),
+                    ))
                 }
             }
         }
@@ -293,12 +341,16 @@ impl Checker {
 }
 
 fn not_valid(value_type: ValueType, e: json::JsonError) -> Failure {
-    Failure::invalid("body", format!("the body is not a valid {value_type} value: {e}"))
-        .hint("send X-Confman-Type: binary to store bytes of any kind")
+    Failure::invalid(
+        "body",
+        format!("the body is not a valid {value_type} value: {e}"),
+    )
+    .hint("send X-Confman-Type: binary to store bytes of any kind")
 }
 
 fn not_text() -> Failure {
-    Failure::invalid("body", "the body is not UTF-8 text").hint("send X-Confman-Type: binary to store bytes of any kind")
+    Failure::invalid("body", "the body is not UTF-8 text")
+        .hint("send X-Confman-Type: binary to store bytes of any kind")
 }
 
 #[cfg(test)]
@@ -316,24 +368,60 @@ mod tests {
     #[test]
     fn envelopes_become_bytes_and_come_back() {
         for (body, value_type, stored, back) in [
-            (r#"{"value":"a\u00e4\n"}"#, ValueType::String, "aä\n", r#""aä\n""#),
+            (
+                r#"{"value":"a\u00e4\n"}"#,
+                ValueType::String,
+                "aä\n",
+                r#""aä\n""#,
+            ),
             (r#"{"value": 1.10 }"#, ValueType::Number, "1.10", "1.10"),
-            (r#"{"value":18446744073709551617}"#, ValueType::Number, "18446744073709551617", "18446744073709551617"),
+            (
+                r#"{"value":18446744073709551617}"#,
+                ValueType::Number,
+                "18446744073709551617",
+                "18446744073709551617",
+            ),
             (r#"{"value":false}"#, ValueType::Boolean, "false", "false"),
             (r#"{"value":null}"#, ValueType::Json, "null", "null"),
-            (r#"{"value": {"b": [1, 2.0] , "a":"x y"}}"#, ValueType::Json, r#"{"b":[1,2.0],"a":"x y"}"#, r#"{"b":[1,2.0],"a":"x y"}"#),
-            (r#"{"type":"json","value":"text"}"#, ValueType::Json, r#""text""#, r#""text""#),
-            (r#"{"type":"binary","value":"AAH/"}"#, ValueType::Binary, "", r#""AAH/""#),
+            (
+                r#"{"value": {"b": [1, 2.0] , "a":"x y"}}"#,
+                ValueType::Json,
+                r#"{"b":[1,2.0],"a":"x y"}"#,
+                r#"{"b":[1,2.0],"a":"x y"}"#,
+            ),
+            (
+                r#"{"type":"json","value":"text"}"#,
+                ValueType::Json,
+                r#""text""#,
+                r#""text""#,
+            ),
+            (
+                r#"{"type":"binary","value":"AAH/"}"#,
+                ValueType::Binary,
+                "",
+                r#""AAH/""#,
+            ),
         ] {
             let content = from_envelope(body.as_bytes()).expect(body);
             assert_eq!(content.value_type, value_type, "{body}");
             if value_type == ValueType::Binary {
                 assert_eq!(content.bytes, [0, 1, 255]);
             } else {
-                assert_eq!(std::str::from_utf8(&content.bytes).unwrap(), stored, "{body}");
+                assert_eq!(
+                    std::str::from_utf8(&content.bytes).unwrap(),
+                    stored,
+                    "{body}"
+                );
             }
-            assert_eq!(to_json(value_type, &content.bytes).unwrap().get(), back, "{body}");
-            assert!(check(value_type, &content.bytes).is_ok(), "stored bytes pass the raw check: {body}");
+            assert_eq!(
+                to_json(value_type, &content.bytes).unwrap().get(),
+                back,
+                "{body}"
+            );
+            assert!(
+                check(value_type, &content.bytes).is_ok(),
+                "stored bytes pass the raw check: {body}"
+            );
         }
     }
 
@@ -362,8 +450,14 @@ mod tests {
             (r#"{"value":1,"version":9}"#, "version"),
             (r#"{"value":1,"actor":"root"}"#, "actor"),
         ] {
-            let problem = from_envelope(body.as_bytes()).expect_err(body).into_problem();
-            assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{body}");
+            let problem = from_envelope(body.as_bytes())
+                .expect_err(body)
+                .into_problem();
+            assert_eq!(
+                (problem.status, problem.field.as_deref()),
+                (400, Some(field)),
+                "{body}"
+            );
         }
         let long = format!("{{\"value\":{}}}", "1".repeat(2000));
         assert!(from_envelope(long.as_bytes()).is_err());
@@ -388,7 +482,11 @@ mod tests {
             (ValueType::Boolean, b"null", false),
             (ValueType::Boolean, b"TRUE", false),
         ] {
-            assert_eq!(check(value_type, bytes).is_ok(), fits, "{value_type} {bytes:?}");
+            assert_eq!(
+                check(value_type, bytes).is_ok(),
+                fits,
+                "{value_type} {bytes:?}"
+            );
             if fits {
                 assert!(to_json(value_type, bytes).is_ok(), "{value_type} {bytes:?}");
             }

@@ -54,7 +54,11 @@ pub(crate) fn body(
             return Ok(None);
         }
         if going.begun.elapsed() > going.grace + Duration::from_secs(going.sent / going.rate_min) {
-            tracing::debug!(request_id = going.request_id, sent = going.sent, "download broken off: the client is too slow");
+            tracing::debug!(
+                request_id = going.request_id,
+                sent = going.sent,
+                "download broken off: the client is too slow"
+            );
             return Err(io::Error::other("the client is too slow"));
         }
         match part(&going.state, &going.blob, going.next).await {
@@ -74,7 +78,12 @@ pub(crate) fn body(
             }
             Err(failure) => {
                 let cause = failure.cause().unwrap_or_default();
-                tracing::warn!(request_id = going.request_id, part = going.next, cause, "download broken off");
+                tracing::warn!(
+                    request_id = going.request_id,
+                    part = going.next,
+                    cause,
+                    "download broken off"
+                );
                 Err(io::Error::other("the value could not be read"))
             }
         }

@@ -107,8 +107,10 @@ static NOT_FOUND: Endpoint = Endpoint {
     access: Access::Read,
     handler: |_, _| {
         Box::pin(async {
-            Err(Failure::new(ProblemKind::NotFound, "there is nothing at this path")
-                .hint("the API is under /api/v1/"))
+            Err(
+                Failure::new(ProblemKind::NotFound, "there is nothing at this path")
+                    .hint("the API is under /api/v1/"),
+            )
         })
     },
 };

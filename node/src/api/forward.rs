@@ -70,16 +70,22 @@ pub(crate) fn forwarder() -> Forwarder {
 
 /// Sends the whole call on, its body streamed, and answers what the leader answers.
 pub(crate) async fn whole(api: &Arc<Api>, call: &mut Call, leader: &LeaderInfo) -> Answer {
-    let target = call.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    let target = call
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .to_owned();
     let headers = passed_on(call);
     let begun = Instant::now();
     let progress = Arc::new(AtomicU64::new(0));
     let body = match call.body.take() {
         Some(reader) if !reader.is_announced_empty() => {
             let progress = Arc::clone(&progress);
-            let pieces = reader.into_stream(api.limits.value_bytes_max).inspect_ok(move |_| {
-                progress.store(begun.elapsed().as_secs(), Ordering::Relaxed);
-            });
+            let pieces = reader
+                .into_stream(api.limits.value_bytes_max)
+                .inspect_ok(move |_| {
+                    progress.store(begun.elapsed().as_secs(), Ordering::Relaxed);
+                });
             Body::from_stream(pieces)
         }
         _ => Body::empty(),
@@ -103,9 +109,18 @@ pub(crate) async fn document(
 ) -> Result<(StatusCode, Bytes), Failure> {
     let mut headers = passed_on(call);
     headers.remove(header::CONTENT_LENGTH);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     let begun = Instant::now();
-    let request = request(leader, path, call.method.clone(), headers, Body::from(document))?;
+    let request = request(
+        leader,
+        path,
+        call.method.clone(),
+        headers,
+        Body::from(document),
+    )?;
     let response = send(api, request, leader, begun, &AtomicU64::new(0)).await?;
     let status = response.status();
     let read = axum::body::to_bytes(response.into_body(), bytes_max);
@@ -115,7 +130,13 @@ pub(crate) async fn document(
     }
 }
 
-fn request(leader: &LeaderInfo, target: &str, method: Method, headers: HeaderMap, body: Body) -> Result<Request<Body>, Failure> {
+fn request(
+    leader: &LeaderInfo,
+    target: &str,
+    method: Method,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Request<Body>, Failure> {
     let uri: Uri = format!("{}{target}", leader.api_url.trim_end_matches('/'))
         .parse()
         .map_err(|e| Failure::internal(format!("API address of {}: {e}", leader.name)))?;
@@ -133,7 +154,10 @@ fn passed_on(call: &Call) -> HeaderMap {
     }
     headers.remove("keep-alive");
     headers.remove(names::FORWARD);
-    headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from_static("true"));
+    headers.insert(
+        HeaderName::from_static(FORWARDED),
+        HeaderValue::from_static("true"),
+    );
     for (name, id) in [
         (names::REQUEST_ID, &call.request_id),
         (names::CORRELATION_ID, &call.correlation_id),
@@ -173,16 +197,18 @@ async fn send(
             }
             Ok(response)
         }
-        Err(e) if e.is_connect() => {
-            Err(Failure::busy(format!("{} leads and cannot be reached, nothing was written", leader.name)))
-        }
+        Err(e) if e.is_connect() => Err(Failure::busy(format!(
+            "{} leads and cannot be reached, nothing was written",
+            leader.name
+        ))),
         Err(_) => Err(unanswered(leader)),
     }
 }
 
 /// The leader that the request was sent to leads no more.
 pub(crate) fn moved() -> Failure {
-    Failure::busy("leadership moved while the request was forwarded, nothing was written").hint("send it again")
+    Failure::busy("leadership moved while the request was forwarded, nothing was written")
+        .hint("send it again")
 }
 
 /// Whether another node sent this request on.
@@ -193,7 +219,10 @@ pub(crate) fn is_forwarded(call: &Call) -> bool {
 fn unanswered(leader: &LeaderInfo) -> Failure {
     Failure::new(
         ProblemKind::WriteTimeout,
-        format!("the write was forwarded to {} and no answer came: it may yet happen", leader.name),
+        format!(
+            "the write was forwarded to {} and no answer came: it may yet happen",
+            leader.name
+        ),
     )
     .hint("read the entry, or send the same request again with the same Idempotency-Key")
 }

@@ -3,8 +3,8 @@
 //! Promises: a header that is present and not understood is refused by name, never ignored, where ignoring it would
 //! change what a write does (preconditions, idempotency, type, switches).
 
-use confman_client::wire::VersionToken;
 use confman_client::wire::ValueType;
+use confman_client::wire::VersionToken;
 use confman_client::wire::header as names;
 use confman_client::wire::parse_etag;
 use http::HeaderMap;
@@ -39,17 +39,26 @@ pub(crate) enum Representation {
 }
 
 /// The one value of a header, refusing repeats and bytes that are no visible ASCII.
-pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Failure> {
+pub(crate) fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &'static str,
+) -> Result<Option<&'h str>, Failure> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(Failure::invalid(name, format!("header {name} is given twice")));
+        return Err(Failure::invalid(
+            name,
+            format!("header {name} is given twice"),
+        ));
     }
     match value.to_str() {
         Ok(text) => Ok(Some(text.trim())),
-        Err(_) => Err(Failure::invalid(name, format!("header {name} is not visible ASCII"))),
+        Err(_) => Err(Failure::invalid(
+            name,
+            format!("header {name} is not visible ASCII"),
+        )),
     }
 }
 
@@ -89,7 +98,9 @@ pub(crate) fn check_idempotency_key(field: &str, text: &str) -> Result<String, F
     } else {
         Err(Failure::invalid(
             field,
-            format!("an idempotency key is 1 to {ID_BYTES_MAX} of the characters A-Z a-z 0-9 - _ . : / + = @ # ~"),
+            format!(
+                "an idempotency key is 1 to {ID_BYTES_MAX} of the characters A-Z a-z 0-9 - _ . : / + = @ # ~"
+            ),
         ))
     }
 }
@@ -100,7 +111,10 @@ pub(crate) fn flag(headers: &HeaderMap, name: &'static str) -> Result<bool, Fail
         None => Ok(false),
         Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
         Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-        Some(_) => Err(Failure::invalid(name, format!("header {name} is true or false"))),
+        Some(_) => Err(Failure::invalid(
+            name,
+            format!("header {name} is true or false"),
+        )),
     }
 }
 
@@ -162,8 +176,11 @@ pub(crate) fn read_mode(headers: &HeaderMap) -> Result<ReadMode, Failure> {
         None | Some("linearizable") => Ok(ReadMode::Linearizable),
         Some("eventual") => Ok(ReadMode::Eventual),
         Some("read-your-writes") => token.map(ReadMode::ReadYourWrites).ok_or_else(|| {
-            Failure::invalid(names::VERSION, "read-your-writes needs the token of the write")
-                .hint("send back the X-Confman-Version that the write answered")
+            Failure::invalid(
+                names::VERSION,
+                "read-your-writes needs the token of the write",
+            )
+            .hint("send back the X-Confman-Version that the write answered")
         }),
         Some(_) => Err(Failure::invalid(
             names::CONSISTENCY,
@@ -178,7 +195,9 @@ pub(crate) fn value_type(headers: &HeaderMap) -> Result<ValueType, Failure> {
         None => Ok(ValueType::Binary),
         Some(text) => text
             .parse()
-            .map_err(|e: confman_client::wire::ParseValueTypeError| Failure::invalid(names::TYPE, e.to_string())),
+            .map_err(|e: confman_client::wire::ParseValueTypeError| {
+                Failure::invalid(names::TYPE, e.to_string())
+            }),
     }
 }
 
@@ -195,7 +214,10 @@ pub(crate) fn representation(headers: &HeaderMap) -> Representation {
     let mut raw = 0u16;
     let mut json: Option<u16> = None;
     let mut any = 0u16;
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     for range in values.flat_map(|value| value.split(',')) {
         let mut parts = range.split(';');
         let kind = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -221,7 +243,9 @@ pub(crate) fn representation(headers: &HeaderMap) -> Representation {
 fn quality(text: &str) -> Option<u16> {
     let value: f32 = text.trim().parse().ok()?;
     // The range is checked, so the cast keeps the value.
-    (0.0..=1.0).contains(&value).then_some((value * 1000.0) as u16)
+    (0.0..=1.0)
+        .contains(&value)
+        .then_some((value * 1000.0) as u16)
 }
 
 #[cfg(test)]
@@ -233,7 +257,12 @@ mod tests {
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
@@ -241,9 +270,15 @@ mod tests {
     fn conditions_of_a_write() {
         let of = |pairs: &[(&'static str, &'static str)]| write_condition(&headers(pairs));
         assert_eq!(of(&[]).unwrap(), WriteCondition::None);
-        assert_eq!(of(&[("if-match", "\"v6\"")]).unwrap(), WriteCondition::VersionIs(6));
+        assert_eq!(
+            of(&[("if-match", "\"v6\"")]).unwrap(),
+            WriteCondition::VersionIs(6)
+        );
         assert_eq!(of(&[("if-match", "*")]).unwrap(), WriteCondition::Exists);
-        assert_eq!(of(&[("if-none-match", "*")]).unwrap(), WriteCondition::Absent);
+        assert_eq!(
+            of(&[("if-none-match", "*")]).unwrap(),
+            WriteCondition::Absent
+        );
         for (pairs, field) in [
             (&[("if-match", "v6")][..], "if-match"),
             (&[("if-match", "")], "if-match"),
@@ -254,11 +289,18 @@ mod tests {
             (&[("if-match", "*"), ("if-none-match", "*")], "if-match"),
         ] {
             let problem = of(pairs).expect_err("refused").into_problem();
-            assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{pairs:?}");
+            assert_eq!(
+                (problem.status, problem.field.as_deref()),
+                (400, Some(field)),
+                "{pairs:?}"
+            );
         }
         let mut twice = headers(&[("if-match", "\"v1\"")]);
         twice.append("if-match", HeaderValue::from_static("\"v2\""));
-        assert!(write_condition(&twice).is_err(), "a repeated condition is not a choice");
+        assert!(
+            write_condition(&twice).is_err(),
+            "a repeated condition is not a choice"
+        );
     }
 
     #[test]
@@ -294,7 +336,11 @@ mod tests {
             ("", Json),
             (";;,,;q=x", Json),
         ] {
-            assert_eq!(representation(&headers(&[("accept", accept)])), expected, "{accept}");
+            assert_eq!(
+                representation(&headers(&[("accept", accept)])),
+                expected,
+                "{accept}"
+            );
         }
         assert_eq!(representation(&HeaderMap::new()), Json);
     }
@@ -303,10 +349,20 @@ mod tests {
     fn read_modes_and_their_tokens() {
         let of = |pairs: &[(&'static str, &'static str)]| read_mode(&headers(pairs));
         assert_eq!(of(&[]).unwrap(), ReadMode::Linearizable);
-        assert_eq!(of(&[("x-confman-version", "1.2.3")]).unwrap(), ReadMode::Linearizable);
-        assert_eq!(of(&[("x-confman-consistency", "eventual")]).unwrap(), ReadMode::Eventual);
         assert_eq!(
-            of(&[("x-confman-consistency", "read-your-writes"), ("x-confman-version", "1.2.3")]).unwrap(),
+            of(&[("x-confman-version", "1.2.3")]).unwrap(),
+            ReadMode::Linearizable
+        );
+        assert_eq!(
+            of(&[("x-confman-consistency", "eventual")]).unwrap(),
+            ReadMode::Eventual
+        );
+        assert_eq!(
+            of(&[
+                ("x-confman-consistency", "read-your-writes"),
+                ("x-confman-version", "1.2.3")
+            ])
+            .unwrap(),
             ReadMode::ReadYourWrites(VersionToken {
                 incarnation: 1,
                 term: 2,
@@ -322,7 +378,11 @@ mod tests {
     fn i19_insane_ids_are_not_taken() {
         let long: &'static str = Box::leak("x".repeat(ID_BYTES_MAX + 1).into_boxed_str());
         assert_eq!(
-            sane_id(&headers(&[("x-correlation-id", "job-7:step.2")]), "x-correlation-id").as_deref(),
+            sane_id(
+                &headers(&[("x-correlation-id", "job-7:step.2")]),
+                "x-correlation-id"
+            )
+            .as_deref(),
             Some("job-7:step.2")
         );
         for value in ["", "a b", "a\"b", "<script>", long] {
@@ -331,7 +391,9 @@ mod tests {
             assert!(idempotency_key(&map).is_err(), "{value}");
         }
         assert_eq!(
-            idempotency_key(&headers(&[("idempotency-key", "\"abc\"")])).unwrap().as_deref(),
+            idempotency_key(&headers(&[("idempotency-key", "\"abc\"")]))
+                .unwrap()
+                .as_deref(),
             Some("abc")
         );
     }

@@ -90,7 +90,9 @@ impl Scanner {
 
     /// Takes the next piece.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), JsonError> {
-        self.utf8.push(piece).map_err(|()| JsonError::Utf8 { at: self.at })?;
+        self.utf8
+            .push(piece)
+            .map_err(|()| JsonError::Utf8 { at: self.at })?;
         for &byte in piece {
             self.step(byte)?;
             self.at += 1;
@@ -100,7 +102,9 @@ impl Scanner {
 
     /// Says whether the text is whole.
     pub(crate) fn finish(mut self) -> Result<(), JsonError> {
-        self.utf8.finish().map_err(|()| JsonError::Utf8 { at: self.at })?;
+        self.utf8
+            .finish()
+            .map_err(|()| JsonError::Utf8 { at: self.at })?;
         if self.ends_number() {
             self.value_ends();
         }
@@ -216,7 +220,11 @@ impl Scanner {
                 if let Some(members) = &mut self.members {
                     members.open(object);
                 }
-                if object { State::KeyOrEnd } else { State::ValueOrEnd }
+                if object {
+                    State::KeyOrEnd
+                } else {
+                    State::ValueOrEnd
+                }
             }
             b't' => State::Literal(b"rue"),
             b'f' => State::Literal(b"alse"),
@@ -258,7 +266,9 @@ impl Scanner {
             (State::Point | State::Fraction, _) if digit => Some(State::Fraction),
             (State::Zero | State::Digits | State::Fraction, b'e' | b'E') => Some(State::Exponent),
             (State::Exponent, b'+' | b'-') => Some(State::ExponentSign),
-            (State::Exponent | State::ExponentSign | State::ExponentDigits, _) if digit => Some(State::ExponentDigits),
+            (State::Exponent | State::ExponentSign | State::ExponentDigits, _) if digit => {
+                Some(State::ExponentDigits)
+            }
             _ => None,
         }
     }
@@ -411,16 +421,64 @@ mod tests {
     #[test]
     fn agrees_with_the_grammar() {
         for text in [
-            "1", "-0", "0.5", "1e9", "1E+9", "-1.25e-3", "\"\"", "\"a\\n\\u00e4\"", "true", "false", "null", "[]", "{}",
-            " [ 1 , {\"a\" : [ ] } ] ", "[1,2]", "{\"a\":{\"a\":1}}", "\"\u{e4}\u{1f600}\"",
+            "1",
+            "-0",
+            "0.5",
+            "1e9",
+            "1E+9",
+            "-1.25e-3",
+            "\"\"",
+            "\"a\\n\\u00e4\"",
+            "true",
+            "false",
+            "null",
+            "[]",
+            "{}",
+            " [ 1 , {\"a\" : [ ] } ] ",
+            "[1,2]",
+            "{\"a\":{\"a\":1}}",
+            "\"\u{e4}\u{1f600}\"",
         ] {
             assert_eq!(scan(text.as_bytes(), 1), Ok(()), "{text}");
             assert!(reference(text.as_bytes()), "{text}");
         }
         for text in [
-            "", " ", "-", "01", "1.", ".5", "1e", "1e+", "+1", "- 1", "1 2", "\"", "\"\\x\"", "\"\\u12g4\"", "tru", "truex",
-            "[", "]", "[1,]", "[,1]", "[1}", "{", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{1:2}", "{\"a\":1]", "nan", "NaN",
-            "Infinity", "'a'", "\"\n\"", "[1 2]", "1e 5", "1. 5", "\u{feff}1",
+            "",
+            " ",
+            "-",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "+1",
+            "- 1",
+            "1 2",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "tru",
+            "truex",
+            "[",
+            "]",
+            "[1,]",
+            "[,1]",
+            "[1}",
+            "{",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{1:2}",
+            "{\"a\":1]",
+            "nan",
+            "NaN",
+            "Infinity",
+            "'a'",
+            "\"\n\"",
+            "[1 2]",
+            "1e 5",
+            "1. 5",
+            "\u{feff}1",
         ] {
             assert!(scan(text.as_bytes(), 1).is_err(), "{text}");
             assert!(!reference(text.as_bytes()), "{text}");
@@ -435,7 +493,9 @@ mod tests {
         assert_eq!(scan(nested(DEPTH_MAX).as_bytes(), 7), Ok(()));
         assert_eq!(
             scan(nested(DEPTH_MAX + 1).as_bytes(), 7),
-            Err(JsonError::Deep { at: DEPTH_MAX as u64 })
+            Err(JsonError::Deep {
+                at: DEPTH_MAX as u64
+            })
         );
         assert!(matches!(
             scan("{\"a\":".repeat(1_000_000).as_bytes(), 4096),
@@ -451,10 +511,24 @@ mod tests {
             r#"{"b":[{"x":1,"y":{},"x":2}]}"#,
             r#"{"":1,"":2}"#,
         ] {
-            assert!(matches!(check_unique(text.as_bytes()), Err(JsonError::Repeated { .. })), "{text}");
-            assert_eq!(scan(text.as_bytes(), 3), Ok(()), "stored text keeps them: {text}");
+            assert!(
+                matches!(
+                    check_unique(text.as_bytes()),
+                    Err(JsonError::Repeated { .. })
+                ),
+                "{text}"
+            );
+            assert_eq!(
+                scan(text.as_bytes(), 3),
+                Ok(()),
+                "stored text keeps them: {text}"
+            );
         }
-        for text in [r#"{"a":{"a":1},"b":{"a":2}}"#, r#"[{"a":1},{"a":2}]"#, r#"{"a":"a","b":"a"}"#] {
+        for text in [
+            r#"{"a":{"a":1},"b":{"a":2}}"#,
+            r#"[{"a":1},{"a":2}]"#,
+            r#"{"a":"a","b":"a"}"#,
+        ] {
             assert_eq!(check_unique(text.as_bytes()), Ok(()), "{text}");
         }
     }

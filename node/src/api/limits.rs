@@ -109,12 +109,18 @@ impl Budgets {
     /// Memory for `bytes` of JSON, waited for a bounded time.
     pub(crate) async fn json(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Failure> {
         let units = units(bytes).clamp(1, self.json_units);
-        self.acquire(&self.json, units, "too many large JSON bodies are in flight").await
+        self.acquire(
+            &self.json,
+            units,
+            "too many large JSON bodies are in flight",
+        )
+        .await
     }
 
     /// A place among the transfers, waited for a bounded time.
     pub(crate) async fn transfer(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        self.acquire(&self.transfers, 1, "too many large values are in flight").await
+        self.acquire(&self.transfers, 1, "too many large values are in flight")
+            .await
     }
 
     async fn acquire(
@@ -123,7 +129,8 @@ impl Budgets {
         units: u32,
         detail: &'static str,
     ) -> Result<OwnedSemaphorePermit, Failure> {
-        match tokio::time::timeout(self.wait, Arc::clone(semaphore).acquire_many_owned(units)).await {
+        match tokio::time::timeout(self.wait, Arc::clone(semaphore).acquire_many_owned(units)).await
+        {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Failure::busy(detail)),
         }

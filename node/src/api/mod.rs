@@ -38,8 +38,8 @@ mod forward;
 mod headers;
 pub(crate) mod json;
 pub mod limits;
-mod namespaces;
 mod names;
+mod namespaces;
 mod operate;
 mod patience;
 mod query;
@@ -75,7 +75,12 @@ impl Api {
 }
 
 /// The API of a node as a router, to be served by [`serve::serve`].
-pub fn router(backend: Arc<dyn Backend>, keys: Arc<dyn Keyring>, limits: Limits, ids: IdSource) -> Router {
+pub fn router(
+    backend: Arc<dyn Backend>,
+    keys: Arc<dyn Keyring>,
+    limits: Limits,
+    ids: IdSource,
+) -> Router {
     let budgets = Budgets::new(&limits);
     endpoints::routes(&Arc::new(Api {
         backend,

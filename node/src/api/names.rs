@@ -26,8 +26,11 @@ pub(crate) enum ConfigPath {
 /// Cuts the raw, still encoded rest of a config path at its last `/`.
 pub(crate) fn config_path(raw: &str) -> Result<ConfigPath, Failure> {
     let Some((namespace, key)) = raw.rsplit_once('/') else {
-        return Err(bad("namespace", "a key stands in a namespace, the path has none")
-            .hint("use /api/v1/config/{namespace}/{key}; encode a slash inside a key as %2F"));
+        return Err(bad(
+            "namespace",
+            "a key stands in a namespace, the path has none",
+        )
+        .hint("use /api/v1/config/{namespace}/{key}; encode a slash inside a key as %2F"));
     };
     let namespace = namespace_path(namespace)?;
     if key.is_empty() {
@@ -44,8 +47,10 @@ pub(crate) fn namespace_path(raw: &str) -> Result<String, Failure> {
     for (i, segment) in raw.split('/').enumerate() {
         let segment = decode("namespace", segment)?;
         if segment.contains('/') {
-            return Err(bad("namespace", "a namespace segment holds an encoded slash")
-                .hint("segments are joined by plain slashes; only keys may hold %2F"));
+            return Err(
+                bad("namespace", "a namespace segment holds an encoded slash")
+                    .hint("segments are joined by plain slashes; only keys may hold %2F"),
+            );
         }
         if i > 0 {
             path.push('/');
@@ -60,7 +65,10 @@ pub(crate) fn namespace_path(raw: &str) -> Result<String, Failure> {
 pub(crate) fn check_namespace(path: &str) -> Result<(), Failure> {
     names::check_namespace(path).map_err(|e| bad(e.what, e.to_string()))?;
     if path.split('/').count() > SEGMENTS_MAX {
-        return Err(bad("namespace", format!("namespace has more than {SEGMENTS_MAX} segments")));
+        return Err(bad(
+            "namespace",
+            format!("namespace has more than {SEGMENTS_MAX} segments"),
+        ));
     }
     Ok(())
 }
@@ -77,8 +85,12 @@ pub(crate) fn check_key(key: &str) -> Result<(), Failure> {
 
 /// Strict percent-decoding to UTF-8; `+` is itself.
 pub(crate) fn decode(field: &'static str, raw: &str) -> Result<String, Failure> {
-    let bytes = decode_bytes(raw.as_bytes())
-        .ok_or_else(|| bad(field, format!("the {field} has a percent sign that two hex digits do not follow")))?;
+    let bytes = decode_bytes(raw.as_bytes()).ok_or_else(|| {
+        bad(
+            field,
+            format!("the {field} has a percent sign that two hex digits do not follow"),
+        )
+    })?;
     String::from_utf8(bytes).map_err(|_| bad(field, format!("the {field} is not UTF-8")))
 }
 
@@ -128,7 +140,10 @@ mod tests {
     #[test]
     fn the_path_is_cut_before_it_is_decoded() {
         assert_eq!(config_path("shop/eu/tax").unwrap(), entry("shop/eu", "tax"));
-        assert_eq!(config_path("shop/eu%2Ftax").unwrap(), entry("shop", "eu/tax"));
+        assert_eq!(
+            config_path("shop/eu%2Ftax").unwrap(),
+            entry("shop", "eu/tax")
+        );
         assert_eq!(config_path("a%20b/%C3%A4+1").unwrap(), entry("a b", "ä+1"));
         assert_eq!(
             config_path("shop/eu/").unwrap(),

@@ -36,7 +36,9 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
     let query = Query::parse(call.uri.query(), &["limit", "cursor", "prefix"])?;
     let limit = query.limit()?;
     let after = query.cursor()?;
-    let prefix = query.get("prefix").map(|prefix| prefix.trim_end_matches('/').to_owned());
+    let prefix = query
+        .get("prefix")
+        .map(|prefix| prefix.trim_end_matches('/').to_owned());
     let groups = match &prefix {
         Some(prefix) => {
             rules::check_namespace(prefix).map_err(|failure| failure.field("prefix"))?;
@@ -56,7 +58,10 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let more = found.len() > limit;
     found.truncate(limit);
-    let next_cursor = found.last().filter(|_| more).map(|item| query::cursor(&item.path));
+    let next_cursor = found
+        .last()
+        .filter(|_| more)
+        .map(|item| query::cursor(&item.path));
     let items = found
         .iter()
         .map(|item| render::namespace(&item.path, &item.record, false))
@@ -70,7 +75,10 @@ pub(crate) async fn get(api: &Arc<Api>, call: &mut Call) -> Answer {
     let group = api.backend.route(&path);
     read::barrier(&call.headers, &group).await?;
     let position = group.state().applied();
-    let record = group.state().get_namespace(&path).map_err(Failure::internal)?;
+    let record = group
+        .state()
+        .get_namespace(&path)
+        .map_err(Failure::internal)?;
     let Some(record) = record else {
         return Err(no_namespace(&path));
     };
@@ -90,7 +98,10 @@ pub(crate) async fn put(api: &Arc<Api>, call: &mut Call) -> Answer {
     }
     let body = call.body()?.collect(1024, &api.budgets).await?;
     if !matches!(body.bytes.trim_ascii(), b"" | b"{}") {
-        return Err(Failure::invalid("body", "a namespace is made without a body"));
+        return Err(Failure::invalid(
+            "body",
+            "a namespace is made without a body",
+        ));
     }
     let mut context = write::context(call);
     if let Some(key) = &head.idempotency_key {
@@ -102,7 +113,11 @@ pub(crate) async fn put(api: &Arc<Api>, call: &mut Call) -> Answer {
     let Some(Applied::NamespaceCreated(created)) = &applied.outcome.answer else {
         return Err(write::unexpected(&applied.outcome));
     };
-    let status = if created.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if created.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let record = created.record.clone().unwrap_or_default();
     let mut response = call::json(status, &render::namespace(&path, &record, true))?;
     write::mark(api, &mut response, &applied);
@@ -123,8 +138,13 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
         let mut context = write::context(call);
         if let Some(key) = &head.idempotency_key {
             // Each command has a key of its own, or the second would repeat the answer of the first.
-            context.idempotency_key = Some(if round == 0 { key.clone() } else { format!("{key}#{round}") });
-            context.fingerprint = write::fingerprint(&[b"DELETE namespace", path.as_bytes(), &round.to_le_bytes()]);
+            context.idempotency_key = Some(if round == 0 {
+                key.clone()
+            } else {
+                format!("{key}#{round}")
+            });
+            context.fingerprint =
+                write::fingerprint(&[b"DELETE namespace", path.as_bytes(), &round.to_le_bytes()]);
         }
         let op = Op::DeleteNamespace(DeleteNamespace { path: path.clone() });
         let applied = write::propose(api, &call.uri, &group, context, op).await?;
@@ -150,5 +170,8 @@ fn path(call: &Call) -> Result<String, Failure> {
 }
 
 pub(crate) fn no_namespace(path: &str) -> Failure {
-    Failure::new(ProblemKind::NotFound, format!("there is no namespace {path:?}"))
+    Failure::new(
+        ProblemKind::NotFound,
+        format!("there is no namespace {path:?}"),
+    )
 }

@@ -22,20 +22,31 @@ use super::write;
 
 /// `GET /health`: the process lives.
 pub(crate) async fn health(api: &Arc<Api>, _call: &mut Call) -> Answer {
-    call::json(StatusCode::OK, &serde_json::json!({ "status": "alive", "node": api.backend.node_name() }))
+    call::json(
+        StatusCode::OK,
+        &serde_json::json!({ "status": "alive", "node": api.backend.node_name() }),
+    )
 }
 
 /// `GET /health/ready`: it may be sent requests.
 pub(crate) async fn ready(api: &Arc<Api>, _call: &mut Call) -> Answer {
     let readiness = api.backend.readiness().await;
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     call::json(status, &readiness)
 }
 
 /// `GET /metrics`: Prometheus text.
 pub(crate) async fn metrics(api: &Arc<Api>, _call: &mut Call) -> Answer {
     let mut response = Response::new(Body::from(api.backend.metrics_text()));
-    call::set(&mut response, "content-type", "text/plain; version=0.0.4; charset=utf-8");
+    call::set(
+        &mut response,
+        "content-type",
+        "text/plain; version=0.0.4; charset=utf-8",
+    );
     Ok(response)
 }
 
@@ -48,12 +59,22 @@ pub(crate) async fn status(api: &Arc<Api>, call: &mut Call) -> Answer {
 /// `POST /api/v1/admin/snapshots`: answers when the snapshots are verified and recorded.
 pub(crate) async fn snapshots(api: &Arc<Api>, call: &mut Call) -> Answer {
     let query = Query::parse(call.uri.query(), &["group"])?;
-    let group = query.get("group").map(|text| known_group(api, text)).transpose()?;
+    let group = query
+        .get("group")
+        .map(|text| known_group(api, text))
+        .transpose()?;
     let body = call.body()?.collect(1024, &api.budgets).await?;
     if !matches!(body.bytes.trim_ascii(), b"" | b"{}") {
-        return Err(Failure::invalid("body", "a snapshot is asked for without a body"));
+        return Err(Failure::invalid(
+            "body",
+            "a snapshot is asked for without a body",
+        ));
     }
-    let items = api.backend.request_snapshot(group).await.map_err(snapshot_failure)?;
+    let items = api
+        .backend
+        .request_snapshot(group)
+        .await
+        .map_err(snapshot_failure)?;
     call::json(StatusCode::OK, &List::complete(items))
 }
 
@@ -65,22 +86,29 @@ fn known_group(api: &Api, text: &str) -> Result<GroupId, Failure> {
         .map(|group| group.id())
         .find(|id| id.to_string() == text)
         .cloned()
-        .ok_or_else(|| Failure::invalid("group", "there is no such group").hint("GET /api/v1/status lists the groups"))
+        .ok_or_else(|| {
+            Failure::invalid("group", "there is no such group")
+                .hint("GET /api/v1/status lists the groups")
+        })
 }
 
 fn snapshot_failure(error: SnapshotRequestError) -> Failure {
     match error {
-        SnapshotRequestError::Disabled => Failure::new(ProblemKind::InvalidRequest, "snapshots are disabled")
-            .status(StatusCode::CONFLICT)
-            .hint("start the nodes with CONFMAN_SNAPSHOT_ENABLED=true"),
+        SnapshotRequestError::Disabled => {
+            Failure::new(ProblemKind::InvalidRequest, "snapshots are disabled")
+                .status(StatusCode::CONFLICT)
+                .hint("start the nodes with CONFMAN_SNAPSHOT_ENABLED=true")
+        }
         SnapshotRequestError::NoLeader => write::no_leader(),
-        SnapshotRequestError::Timeout => {
-            Failure::new(ProblemKind::WriteTimeout, "the snapshot was not finished in time: it may yet be")
-                .hint("GET /api/v1/status shows the newest snapshot of each group")
-        }
-        SnapshotRequestError::Failed { group, reason } => {
-            Failure::new(ProblemKind::Unavailable, format!("the snapshot of {group} failed: {reason}"))
-                .hint("GET /api/v1/status shows snapshotError; the builder's log says more")
-        }
+        SnapshotRequestError::Timeout => Failure::new(
+            ProblemKind::WriteTimeout,
+            "the snapshot was not finished in time: it may yet be",
+        )
+        .hint("GET /api/v1/status shows the newest snapshot of each group"),
+        SnapshotRequestError::Failed { group, reason } => Failure::new(
+            ProblemKind::Unavailable,
+            format!("the snapshot of {group} failed: {reason}"),
+        )
+        .hint("GET /api/v1/status shows snapshotError; the builder's log says more"),
     }
 }

@@ -32,13 +32,19 @@ impl<S> Patient<S> {
     }
 
     /// Passes on what a write answered, unless it has been stuck for too long.
-    fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn judge<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stuck = None;
             return written;
         }
         let limit = self.limit;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let stuck = self
+            .stuck
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         match stuck.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -50,13 +56,21 @@ impl<S> Patient<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)
     }
@@ -97,8 +111,13 @@ mod tests {
         let (ours, _theirs) = tokio::io::duplex(8);
         let mut patient = Patient::new(ours, Duration::from_millis(50));
         let stuck = patient.write_all(b"more than the pipe holds");
-        let stuck = tokio::time::timeout(Duration::from_secs(10), stuck).await.expect("in time");
-        assert_eq!(stuck.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        let stuck = tokio::time::timeout(Duration::from_secs(10), stuck)
+            .await
+            .expect("in time");
+        assert_eq!(
+            stuck.expect_err("nobody reads").kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     #[tokio::test]
@@ -118,7 +137,10 @@ mod tests {
         });
         // Each wait is a tenth of the limit, all of them together are longer than it.
         let mut patient = Patient::new(ours, limit);
-        patient.write_all(&[7; 120]).await.expect("each wait is short enough");
+        patient
+            .write_all(&[7; 120])
+            .await
+            .expect("each wait is short enough");
         drop(patient);
         assert_eq!(reader.await.unwrap(), [7; 120]);
     }

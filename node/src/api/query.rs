@@ -20,13 +20,21 @@ impl Query {
     /// Reads `raw`, of which only the `allowed` names may appear.
     pub(crate) fn parse(raw: Option<&str>, allowed: &[&'static str]) -> Result<Self, Failure> {
         let mut found: Vec<(&'static str, String)> = Vec::new();
-        let pairs = raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = raw
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         for (i, pair) in pairs.enumerate() {
             if i >= PARAMETERS_MAX {
-                return Err(Failure::invalid("query", "there are too many query parameters"));
+                return Err(Failure::invalid(
+                    "query",
+                    "there are too many query parameters",
+                ));
             }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name).ok_or_else(|| Failure::invalid("query", "a query parameter's name is not valid"))?;
+            let name = decode(name).ok_or_else(|| {
+                Failure::invalid("query", "a query parameter's name is not valid")
+            })?;
             let Some(known) = allowed.iter().copied().find(|known| *known == name) else {
                 let name: String = name.chars().take(80).collect();
                 return Err(Failure::invalid(
@@ -39,10 +47,17 @@ impl Query {
                 }));
             };
             if found.iter().any(|(name, _)| *name == known) {
-                return Err(Failure::invalid(known, format!("query parameter {known} is given twice")));
+                return Err(Failure::invalid(
+                    known,
+                    format!("query parameter {known} is given twice"),
+                ));
             }
-            let value = decode(value)
-                .ok_or_else(|| Failure::invalid(known, format!("query parameter {known} is not decodable UTF-8")))?;
+            let value = decode(value).ok_or_else(|| {
+                Failure::invalid(
+                    known,
+                    format!("query parameter {known} is not decodable UTF-8"),
+                )
+            })?;
             found.push((known, value));
         }
         Ok(Self(found))
@@ -50,7 +65,10 @@ impl Query {
 
     /// The value of a parameter, if given.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// `limit`, between 1 and [`LIMIT_MAX`].
@@ -93,7 +111,10 @@ pub(crate) fn read_cursor(text: &str) -> Result<String, Failure> {
     bytes
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .filter(|text| !text.is_empty() && !text.contains('\0'))
-        .ok_or_else(|| Failure::invalid("cursor", "the cursor is none that this API gave").hint("pass nextCursor of the page before, unchanged"))
+        .ok_or_else(|| {
+            Failure::invalid("cursor", "the cursor is none that this API gave")
+                .hint("pass nextCursor of the page before, unchanged")
+        })
 }
 
 /// Form decoding: `+` is a space.
@@ -112,7 +133,11 @@ mod tests {
 
     #[test]
     fn known_parameters_are_decoded() {
-        let query = Query::parse(Some("limit=5&namespace=a%2Fb+c"), &["limit", "namespace", "key"]).unwrap();
+        let query = Query::parse(
+            Some("limit=5&namespace=a%2Fb+c"),
+            &["limit", "namespace", "key"],
+        )
+        .unwrap();
         assert_eq!(query.limit().unwrap(), 5);
         assert_eq!(query.get("namespace"), Some("a/b c"));
         assert_eq!(query.get("key"), None);
@@ -122,10 +147,22 @@ mod tests {
     #[test]
     fn i19_wrong_parameters_are_named() {
         let allowed = &["limit", "cursor", "values"];
-        assert_eq!(field(Query::parse(Some("limits=1"), allowed)).as_deref(), Some("limits"));
-        assert_eq!(field(Query::parse(Some("limit=1&limit=2"), allowed)).as_deref(), Some("limit"));
-        assert_eq!(field(Query::parse(Some("cursor=%ff"), allowed)).as_deref(), Some("cursor"));
-        assert_eq!(field(Query::parse(Some("cursor=%f"), allowed)).as_deref(), Some("cursor"));
+        assert_eq!(
+            field(Query::parse(Some("limits=1"), allowed)).as_deref(),
+            Some("limits")
+        );
+        assert_eq!(
+            field(Query::parse(Some("limit=1&limit=2"), allowed)).as_deref(),
+            Some("limit")
+        );
+        assert_eq!(
+            field(Query::parse(Some("cursor=%ff"), allowed)).as_deref(),
+            Some("cursor")
+        );
+        assert_eq!(
+            field(Query::parse(Some("cursor=%f"), allowed)).as_deref(),
+            Some("cursor")
+        );
         for text in ["0", "-1", "1001", "x", "", "+5", "99999999999999999999999"] {
             let query = Query::parse(Some(&format!("limit={text}")), allowed).unwrap();
             assert_eq!(field(query.limit()).as_deref(), Some("limit"), "{text}");

@@ -18,14 +18,20 @@ use super::failure::Failure;
 use super::headers;
 
 /// Waits until `group` is as fresh as the headers ask.
-pub(crate) async fn barrier(headers: &HeaderMap, group: &Arc<dyn GroupBackend>) -> Result<(), Failure> {
+pub(crate) async fn barrier(
+    headers: &HeaderMap,
+    group: &Arc<dyn GroupBackend>,
+) -> Result<(), Failure> {
     let mode = headers::read_mode(headers)?;
     group.barrier(&mode).await.map_err(failure)
 }
 
 /// Waits until all `groups` are as fresh as the headers ask. A token names a position in one group, so that reading
 /// one's writes across several asks for the stronger mode.
-pub(crate) async fn barrier_all(headers: &HeaderMap, groups: &[Arc<dyn GroupBackend>]) -> Result<(), Failure> {
+pub(crate) async fn barrier_all(
+    headers: &HeaderMap,
+    groups: &[Arc<dyn GroupBackend>],
+) -> Result<(), Failure> {
     let mut mode = headers::read_mode(headers)?;
     if groups.len() > 1 && matches!(mode, ReadMode::ReadYourWrites(_)) {
         mode = ReadMode::Linearizable;

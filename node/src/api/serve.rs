@@ -30,7 +30,12 @@ const PARSER_HEAD_BYTES: usize = 128 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `stop` resolves and the requests in flight are answered.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = tokio::task::JoinSet::new();
@@ -59,7 +64,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
             .header_read_timeout(limits.head_timeout)
             .max_headers(PARSER_HEADERS)
             .max_buf_size(PARSER_HEAD_BYTES)
-            .serve_connection(TokioIo::new(Patient::new(stream, limits.write_stall_timeout)), service);
+            .serve_connection(
+                TokioIo::new(Patient::new(stream, limits.write_stall_timeout)),
+                service,
+            );
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             let _place = place;
@@ -69,7 +77,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.drain_timeout, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(limits.drain_timeout, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("closed connections with requests in flight");
     }
     connections.shutdown().await;
@@ -79,7 +90,10 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))
 }

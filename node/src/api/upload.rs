@@ -83,7 +83,9 @@ impl<'a> Sink<'a> {
 
     /// Whether [`Self::progress`] has something to wait for.
     pub(crate) fn in_flight(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| !upload.pending.is_empty())
+        self.upload
+            .as_ref()
+            .is_some_and(|upload| !upload.pending.is_empty())
     }
 
     /// Waits for one part to be applied; for ever when none is in flight. Cancel-safe.
@@ -140,7 +142,11 @@ impl<'a> Sink<'a> {
     }
 
     async fn stage(&mut self, part: Bytes) -> Result<(), Failure> {
-        while self.upload.as_ref().is_some_and(|upload| upload.pending.len() >= WINDOW_PARTS) {
+        while self
+            .upload
+            .as_ref()
+            .is_some_and(|upload| upload.pending.len() >= WINDOW_PARTS)
+        {
             self.progress().await?;
         }
         let Some(upload) = &mut self.upload else {
@@ -167,9 +173,10 @@ impl<'a> Sink<'a> {
                 Some(refused) => Err(write::refused(refused)),
             },
             // A part that may yet be applied changes nothing that anybody sees.
-            Err(ProposeError::Timeout) => {
-                Err(Failure::busy("the upload was not confirmed in time, nothing was written").hint("send the request again"))
-            }
+            Err(ProposeError::Timeout) => Err(Failure::busy(
+                "the upload was not confirmed in time, nothing was written",
+            )
+            .hint("send the request again")),
             Err(error) => Err(write::propose_failure(self.api, self.uri, error)),
         }
     }

@@ -58,7 +58,10 @@ impl WriteHead {
     pub(crate) fn refuse_conditions(&self) -> Result<(), Failure> {
         match self.condition {
             WriteCondition::None => Ok(()),
-            _ => Err(Failure::invalid("if-match", "this takes no if-match or if-none-match")),
+            _ => Err(Failure::invalid(
+                "if-match",
+                "this takes no if-match or if-none-match",
+            )),
         }
     }
 
@@ -105,7 +108,9 @@ pub(crate) async fn elsewhere(
         return Ok(None);
     }
     match other_leader(api, group.leader()) {
-        Some(leader) if forward && !forward::is_forwarded(call) => forward::whole(api, call, &leader).await.map(Some),
+        Some(leader) if forward && !forward::is_forwarded(call) => {
+            forward::whole(api, call, &leader).await.map(Some)
+        }
         leader => Err(not_leader(&call.uri, leader)),
     }
 }
@@ -156,9 +161,12 @@ pub(crate) fn not_leader(uri: &Uri, leader: Option<LeaderInfo>) -> Failure {
 }
 
 pub(crate) fn no_leader() -> Failure {
-    Failure::new(ProblemKind::NoLeader, "the group has no leader now, nothing was written")
-        .hint("an election takes some seconds; without a majority of the nodes there is none")
-        .retry_after(1)
+    Failure::new(
+        ProblemKind::NoLeader,
+        "the group has no leader now, nothing was written",
+    )
+    .hint("an election takes some seconds; without a majority of the nodes there is none")
+    .retry_after(1)
 }
 
 /// What apply refused, as a problem.
@@ -168,15 +176,24 @@ pub(crate) fn refused(refused: &Refused) -> Failure {
         RefusalCode::NotFound => Failure::new(ProblemKind::NotFound, detail),
         RefusalCode::PreconditionFailed => Failure::new(ProblemKind::PreconditionFailed, detail)
             .current_version(Some(refused.current_version.unwrap_or(0))),
-        RefusalCode::IdempotencyKeyReused => Failure::new(ProblemKind::IdempotencyKeyReused, detail)
-            .field(names::IDEMPOTENCY_KEY)
-            .hint("use a new key for a new request"),
-        RefusalCode::StageMissing => Failure::busy("the upload was interrupted, nothing was written")
-            .hint("send the request again"),
+        RefusalCode::IdempotencyKeyReused => {
+            Failure::new(ProblemKind::IdempotencyKeyReused, detail)
+                .field(names::IDEMPOTENCY_KEY)
+                .hint("use a new key for a new request")
+        }
+        RefusalCode::StageMissing => {
+            Failure::busy("the upload was interrupted, nothing was written")
+                .hint("send the request again")
+        }
         RefusalCode::Invalid => Failure::new(ProblemKind::InvalidRequest, detail),
         RefusalCode::TooLarge => Failure::too_large(detail),
-        RefusalCode::Conflict => Failure::new(ProblemKind::InvalidRequest, detail).status(http::StatusCode::CONFLICT),
-        RefusalCode::Unknown => Failure::internal(format!("refused with an unknown code {}: {detail}", refused.code)),
+        RefusalCode::Conflict => {
+            Failure::new(ProblemKind::InvalidRequest, detail).status(http::StatusCode::CONFLICT)
+        }
+        RefusalCode::Unknown => Failure::internal(format!(
+            "refused with an unknown code {}: {detail}",
+            refused.code
+        )),
     }
 }
 

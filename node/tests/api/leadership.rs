@@ -13,8 +13,18 @@ use super::support::{Behaviour, INCARNATION, Server, TestKeys, client, document,
 
 async fn pair() -> (Server, Server) {
     let leader = Server::start().await;
-    let info = LeaderInfo { id: 1, name: "node1".to_owned(), api_url: format!("{}/", leader.url) };
-    let follower = Server::of(leader.node.twin("node2"), Arc::new(NoKeys), Limits::default(), None).await;
+    let info = LeaderInfo {
+        id: 1,
+        name: "node1".to_owned(),
+        api_url: format!("{}/", leader.url),
+    };
+    let follower = Server::of(
+        leader.node.twin("node2"),
+        Arc::new(NoKeys),
+        Limits::default(),
+        None,
+    )
+    .await;
     follower.node.behave(&Behaviour::Follows(Some(info)));
     (leader, follower)
 }
@@ -29,16 +39,31 @@ async fn a_follower_redirects_to_the_same_path_and_query_of_the_leader() {
         (Method::DELETE, "/api/v1/namespaces/shop"),
     ] {
         let refused = follower.request(method.clone(), path).send().await.unwrap();
-        assert_eq!(header(&refused, "location"), format!("{}{path}", leader.url), "{method}");
+        assert_eq!(
+            header(&refused, "location"),
+            format!("{}{path}", leader.url),
+            "{method}"
+        );
         let refused = problem(refused, 307, "not-leader").await;
         assert!(refused["detail"].as_str().unwrap().contains("node1"));
     }
     // A wrong request is refused where it is, not sent around.
-    let wrong = follower.put("/api/v1/config/shop/k").header("if-match", "v1").body("x").send().await.unwrap();
+    let wrong = follower
+        .put("/api/v1/config/shop/k")
+        .header("if-match", "v1")
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     problem(wrong, 400, "invalid-request").await;
     // A client that follows redirects gets there.
     let client = client().build().unwrap();
-    let put = client.put(format!("{}/api/v1/config/shop/k", follower.url)).body("x").send().await.unwrap();
+    let put = client
+        .put(format!("{}/api/v1/config/shop/k", follower.url))
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(put.status(), StatusCode::CREATED);
 }
 
@@ -46,8 +71,16 @@ async fn a_follower_redirects_to_the_same_path_and_query_of_the_leader() {
 async fn the_answer_to_a_large_upload_is_read_although_the_body_was_not_wanted() {
     let (leader, follower) = pair().await;
     for _ in 0..5 {
-        let refused = follower.put("/api/v1/config/shop/big").body(vec![7; 20 << 20]).send().await.unwrap();
-        assert_eq!(header(&refused, "location"), format!("{}/api/v1/config/shop/big", leader.url));
+        let refused = follower
+            .put("/api/v1/config/shop/big")
+            .body(vec![7; 20 << 20])
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            header(&refused, "location"),
+            format!("{}/api/v1/config/shop/big", leader.url)
+        );
     }
 }
 
@@ -55,38 +88,93 @@ async fn the_answer_to_a_large_upload_is_read_although_the_body_was_not_wanted()
 async fn a_follower_forwards_when_asked_and_gives_the_leaders_answer() {
     let (leader, follower) = pair().await;
     let forward = |method: Method, path: &str| {
-        follower.request(method, path).header("x-confman-forward", "true").header("x-correlation-id", "c-1")
+        follower
+            .request(method, path)
+            .header("x-confman-forward", "true")
+            .header("x-correlation-id", "c-1")
     };
     let path = "/api/v1/config/shop/a%2Fb";
-    let put = forward(Method::PUT, path).json(&json!({"value": 5})).send().await.unwrap();
+    let put = forward(Method::PUT, path)
+        .json(&json!({"value": 5}))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(put.status(), StatusCode::CREATED);
     assert_eq!(header(&put, "etag"), "\"v1\"");
     assert_eq!(header(&put, "x-correlation-id"), "c-1");
     assert!(!header(&put, "x-confman-version").is_empty());
     assert_eq!(document(put).await["key"], "a/b");
-    let stale = forward(Method::PUT, path).header("if-match", "\"v9\"").json(&json!({"value": 6})).send().await.unwrap();
+    let stale = forward(Method::PUT, path)
+        .header("if-match", "\"v9\"")
+        .json(&json!({"value": 6}))
+        .send()
+        .await
+        .unwrap();
     problem(stale, 412, "precondition-failed").await;
     let large = vec![3; 3 << 20];
-    let put = forward(Method::PUT, "/api/v1/config/shop/large").body(large.clone()).send().await.unwrap();
+    let put = forward(Method::PUT, "/api/v1/config/shop/large")
+        .body(large.clone())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(put.status(), StatusCode::CREATED);
-    let read = leader.get("/api/v1/config/shop/large").header("accept", "application/octet-stream").send().await.unwrap();
+    let read = leader
+        .get("/api/v1/config/shop/large")
+        .header("accept", "application/octet-stream")
+        .send()
+        .await
+        .unwrap();
     assert!(read.bytes().await.unwrap() == large);
-    assert_eq!(forward(Method::DELETE, path).send().await.unwrap().status(), StatusCode::NO_CONTENT);
-    let audit = document(leader.get("/api/v1/audit?namespace=shop&key=a/b").send().await.unwrap()).await;
-    assert_eq!(audit["items"][0]["correlationId"], "c-1", "the ids go with it");
+    assert_eq!(
+        forward(Method::DELETE, path).send().await.unwrap().status(),
+        StatusCode::NO_CONTENT
+    );
+    let audit = document(
+        leader
+            .get("/api/v1/audit?namespace=shop&key=a/b")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        audit["items"][0]["correlationId"], "c-1",
+        "the ids go with it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forwarded_request_carries_the_clients_key_and_no_other_right() {
     let leader = Server::with_keys().await;
-    let info = LeaderInfo { id: 1, name: "node1".to_owned(), api_url: leader.url.clone() };
-    let follower = Server::of(leader.node.twin("node2"), TestKeys::of_all_roles(), Limits::default(), None).await;
+    let info = LeaderInfo {
+        id: 1,
+        name: "node1".to_owned(),
+        api_url: leader.url.clone(),
+    };
+    let follower = Server::of(
+        leader.node.twin("node2"),
+        TestKeys::of_all_roles(),
+        Limits::default(),
+        None,
+    )
+    .await;
     follower.node.behave(&Behaviour::Follows(Some(info)));
     let put = |key: &str| {
-        follower.put("/api/v1/config/shop/k").bearer_auth(key).header("x-confman-forward", "true").body("x").send()
+        follower
+            .put("/api/v1/config/shop/k")
+            .bearer_auth(key)
+            .header("x-confman-forward", "true")
+            .body("x")
+            .send()
     };
-    assert_eq!(put("editor-key").await.unwrap().status(), StatusCode::CREATED);
-    assert_eq!(put("viewer-key").await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        put("editor-key").await.unwrap().status(),
+        StatusCode::CREATED
+    );
+    assert_eq!(
+        put("viewer-key").await.unwrap().status(),
+        StatusCode::FORBIDDEN
+    );
     let entry = document(leader.get("/api/v1/config/shop/k").send().await.unwrap()).await;
     assert_eq!(entry["updatedBy"], "the editor");
 }
@@ -97,11 +185,26 @@ async fn a_leader_that_cannot_be_reached_is_no_lost_write() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api_url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    follower.node.behave(&Behaviour::Follows(Some(LeaderInfo { id: 1, name: "node1".to_owned(), api_url })));
-    let put = follower.put("/api/v1/config/shop/k").header("x-confman-forward", "true").body("x").send().await.unwrap();
+    follower.node.behave(&Behaviour::Follows(Some(LeaderInfo {
+        id: 1,
+        name: "node1".to_owned(),
+        api_url,
+    })));
+    let put = follower
+        .put("/api/v1/config/shop/k")
+        .header("x-confman-forward", "true")
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(header(&put, "retry-after"), "1");
     let refused = problem(put, 503, "unavailable").await;
-    assert!(refused["detail"].as_str().unwrap().contains("nothing was written"));
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("nothing was written")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,10 +220,25 @@ async fn a_leader_that_breaks_off_leaves_it_open_whether_the_write_happens() {
             let _ = stream.read(&mut head).await;
         }
     });
-    follower.node.behave(&Behaviour::Follows(Some(LeaderInfo { id: 1, name: "node1".to_owned(), api_url })));
-    let put = follower.put("/api/v1/config/shop/k").header("x-confman-forward", "true").body("x").send().await.unwrap();
+    follower.node.behave(&Behaviour::Follows(Some(LeaderInfo {
+        id: 1,
+        name: "node1".to_owned(),
+        api_url,
+    })));
+    let put = follower
+        .put("/api/v1/config/shop/k")
+        .header("x-confman-forward", "true")
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     let refused = problem(put, 504, "write-timeout").await;
-    assert!(refused["detail"].as_str().unwrap().contains("may yet happen"));
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("may yet happen")
+    );
     breaking.abort();
 }
 
@@ -129,18 +247,49 @@ async fn without_a_leader_writes_are_refused_and_say_when_to_come_back() {
     let server = Server::start().await;
     for behaviour in [Behaviour::Follows(None), Behaviour::Deposed(None)] {
         server.node.behave(&behaviour);
-        let put = server.put("/api/v1/config/shop/k").body("x").send().await.unwrap();
+        let put = server
+            .put("/api/v1/config/shop/k")
+            .body("x")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(header(&put, "retry-after"), "1");
         problem(put, 503, "no-leader").await;
     }
     // A node that was deposed may still name itself: that is no place to be sent to.
-    let itself = LeaderInfo { id: 1, name: "node1".to_owned(), api_url: server.url.clone() };
+    let itself = LeaderInfo {
+        id: 1,
+        name: "node1".to_owned(),
+        api_url: server.url.clone(),
+    };
     server.node.behave(&Behaviour::Deposed(Some(itself)));
-    problem(server.put("/api/v1/config/shop/k").body("x").send().await.unwrap(), 503, "no-leader").await;
-    let other = LeaderInfo { id: 2, name: "node2".to_owned(), api_url: "http://127.0.0.1:9".to_owned() };
+    problem(
+        server
+            .put("/api/v1/config/shop/k")
+            .body("x")
+            .send()
+            .await
+            .unwrap(),
+        503,
+        "no-leader",
+    )
+    .await;
+    let other = LeaderInfo {
+        id: 2,
+        name: "node2".to_owned(),
+        api_url: "http://127.0.0.1:9".to_owned(),
+    };
     server.node.behave(&Behaviour::Deposed(Some(other)));
-    let moved = server.put("/api/v1/config/shop/k").body("x").send().await.unwrap();
-    assert_eq!(header(&moved, "location"), "http://127.0.0.1:9/api/v1/config/shop/k");
+    let moved = server
+        .put("/api/v1/config/shop/k")
+        .body("x")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        header(&moved, "location"),
+        "http://127.0.0.1:9/api/v1/config/shop/k"
+    );
     problem(moved, 307, "not-leader").await;
 }
 
@@ -148,48 +297,118 @@ async fn without_a_leader_writes_are_refused_and_say_when_to_come_back() {
 async fn an_unconfirmed_write_says_that_it_may_yet_happen() {
     let server = Server::start().await;
     server.node.behave(&Behaviour::TooLate);
-    let put = |body: Vec<u8>| server.put("/api/v1/config/shop/k").header("idempotency-key", "k").body(body).send();
+    let put = |body: Vec<u8>| {
+        server
+            .put("/api/v1/config/shop/k")
+            .header("idempotency-key", "k")
+            .body(body)
+            .send()
+    };
     let late = problem(put(b"x".to_vec()).await.unwrap(), 504, "write-timeout").await;
     assert!(late["detail"].as_str().unwrap().contains("may yet happen"));
     assert!(late["hint"].as_str().unwrap().contains("Idempotency-Key"));
     // An upload whose parts are not confirmed has certainly not happened.
-    let upload = server.put("/api/v1/config/shop/large").body(vec![0; 2 << 20]).send().await.unwrap();
+    let upload = server
+        .put("/api/v1/config/shop/large")
+        .body(vec![0; 2 << 20])
+        .send()
+        .await
+        .unwrap();
     let upload = problem(upload, 503, "unavailable").await;
-    assert!(upload["detail"].as_str().unwrap().contains("nothing was written"));
+    assert!(
+        upload["detail"]
+            .as_str()
+            .unwrap()
+            .contains("nothing was written")
+    );
     // It did happen here, and the retry says so.
     server.node.behave(&Behaviour::Leads);
     let retried = put(b"x".to_vec()).await.unwrap();
-    assert_eq!((retried.status(), header(&retried, "idempotency-replayed").as_str()), (StatusCode::CREATED, "true"));
+    assert_eq!(
+        (
+            retried.status(),
+            header(&retried, "idempotency-replayed").as_str()
+        ),
+        (StatusCode::CREATED, "true")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_keep_what_their_mode_promises() {
     let server = Server::start().await;
-    let put = server.put("/api/v1/config/shop/k").json(&json!({"value": 1})).send().await.unwrap();
+    let put = server
+        .put("/api/v1/config/shop/k")
+        .json(&json!({"value": 1}))
+        .send()
+        .await
+        .unwrap();
     let token = header(&put, "x-confman-version");
     let read = |mode: &str, token: &str| {
-        let request = server.get("/api/v1/config/shop/k").header("x-confman-consistency", mode);
-        if token.is_empty() { request.send() } else { request.header("x-confman-version", token).send() }
+        let request = server
+            .get("/api/v1/config/shop/k")
+            .header("x-confman-consistency", mode);
+        if token.is_empty() {
+            request.send()
+        } else {
+            request.header("x-confman-version", token).send()
+        }
     };
-    for (mode, token) in [("linearizable", ""), ("eventual", ""), ("read-your-writes", token.as_str()), ("linearizable", &token)] {
+    for (mode, token) in [
+        ("linearizable", ""),
+        ("eventual", ""),
+        ("read-your-writes", token.as_str()),
+        ("linearizable", &token),
+    ] {
         let answer = read(mode, token).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{mode}");
-        assert!(header(&answer, "x-confman-version").starts_with(&format!("{INCARNATION}.")), "{mode}");
+        assert!(
+            header(&answer, "x-confman-version").starts_with(&format!("{INCARNATION}.")),
+            "{mode}"
+        );
     }
     let future = format!("{INCARNATION}.1.99999");
-    problem(read("read-your-writes", &future).await.unwrap(), 504, "read-timeout").await;
-    let old = problem(read("read-your-writes", "6.1.1").await.unwrap(), 409, "old-incarnation").await;
+    problem(
+        read("read-your-writes", &future).await.unwrap(),
+        504,
+        "read-timeout",
+    )
+    .await;
+    let old = problem(
+        read("read-your-writes", "6.1.1").await.unwrap(),
+        409,
+        "old-incarnation",
+    )
+    .await;
     assert!(old["hint"].as_str().unwrap().contains("anew"));
-    problem(read("read-your-writes", "").await.unwrap(), 400, "invalid-request").await;
+    problem(
+        read("read-your-writes", "").await.unwrap(),
+        400,
+        "invalid-request",
+    )
+    .await;
     problem(read("strong", "").await.unwrap(), 400, "invalid-request").await;
     server.node.behave(&Behaviour::NoReads);
     let refused = read("linearizable", "").await.unwrap();
     assert_eq!(header(&refused, "retry-after"), "1");
     problem(refused, 503, "no-leader").await;
-    assert_eq!(read("eventual", "").await.unwrap().status(), StatusCode::OK, "eventual needs nobody");
-    for path in ["/api/v1/namespaces", "/api/v1/namespaces/shop", "/api/v1/config/shop/", "/api/v1/audit"] {
+    assert_eq!(
+        read("eventual", "").await.unwrap().status(),
+        StatusCode::OK,
+        "eventual needs nobody"
+    );
+    for path in [
+        "/api/v1/namespaces",
+        "/api/v1/namespaces/shop",
+        "/api/v1/config/shop/",
+        "/api/v1/audit",
+    ] {
         problem(server.get(path).send().await.unwrap(), 503, "no-leader").await;
-        let eventual = server.get(path).header("x-confman-consistency", "eventual").send().await.unwrap();
+        let eventual = server
+            .get(path)
+            .header("x-confman-consistency", "eventual")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(eventual.status(), StatusCode::OK, "{path}");
     }
 }
@@ -197,23 +416,64 @@ async fn reads_keep_what_their_mode_promises() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_is_answered_when_it_is_there_or_says_why_not() {
     let server = Server::start().await;
-    let made = server.post("/api/v1/admin/snapshots?group=config/0").send().await.unwrap();
+    let made = server
+        .post("/api/v1/admin/snapshots?group=config/0")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(made.status(), StatusCode::OK);
     let made = document(made).await;
     assert_eq!(made["items"][0]["group"], "config/0");
-    assert_eq!(document(server.post("/api/v1/admin/snapshots").json(&json!({})).send().await.unwrap()).await["items"].as_array().unwrap().len(), 1);
-    for (query, field) in [("group=config/9", "group"), ("group=", "group"), ("groups=x", "groups")] {
-        let refused = server.post(&format!("/api/v1/admin/snapshots?{query}")).send().await.unwrap();
-        assert_eq!(problem(refused, 400, "invalid-request").await["field"], field);
+    assert_eq!(
+        document(
+            server
+                .post("/api/v1/admin/snapshots")
+                .json(&json!({}))
+                .send()
+                .await
+                .unwrap()
+        )
+        .await["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    for (query, field) in [
+        ("group=config/9", "group"),
+        ("group=", "group"),
+        ("groups=x", "groups"),
+    ] {
+        let refused = server
+            .post(&format!("/api/v1/admin/snapshots?{query}"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            problem(refused, 400, "invalid-request").await["field"],
+            field
+        );
     }
     for (error, status, slug) in [
         (SnapshotRequestError::Disabled, 409, "invalid-request"),
         (SnapshotRequestError::NoLeader, 503, "no-leader"),
         (SnapshotRequestError::Timeout, 504, "write-timeout"),
-        (SnapshotRequestError::Failed { group: GroupId::config(0), reason: "upload: refused".to_owned() }, 503, "unavailable"),
+        (
+            SnapshotRequestError::Failed {
+                group: GroupId::config(0),
+                reason: "upload: refused".to_owned(),
+            },
+            503,
+            "unavailable",
+        ),
     ] {
         *server.node.snapshot.lock() = Err(error);
-        problem(server.post("/api/v1/admin/snapshots").send().await.unwrap(), status, slug).await;
+        problem(
+            server.post("/api/v1/admin/snapshots").send().await.unwrap(),
+            status,
+            slug,
+        )
+        .await;
     }
 }
 
@@ -233,5 +493,8 @@ async fn a_stopping_listener_answers_what_it_has_taken() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     server.stop().await;
     assert_eq!(slow.await.unwrap().unwrap().status(), StatusCode::CREATED);
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(
+        tokio::net::TcpStream::connect(address).await.is_err(),
+        "nobody listens any more"
+    );
 }

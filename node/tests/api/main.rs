@@ -1,5 +1,8 @@
 //! The HTTP API over the real store: groups of one replica, real sockets, real requests.
 
+// What fails here fails the test that asked for it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 mod audit;

@@ -6,31 +6,78 @@ use serde_json::{Value, json};
 use super::support::{Server, document, header, problem};
 
 fn names(page: &Value) -> Vec<&str> {
-    page["items"].as_array().unwrap().iter().map(|item| item["namespace"].as_str().unwrap()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["namespace"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_is_made_once_and_counts_what_it_holds() {
     let server = Server::with_keys().await;
-    let made = server.put("/api/v1/namespaces/shop/eu").send().await.unwrap();
+    let made = server
+        .put("/api/v1/namespaces/shop/eu")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(made.status(), StatusCode::CREATED);
     assert!(!header(&made, "x-confman-version").is_empty());
     let made = document(made).await;
-    assert_eq!((&made["namespace"], &made["createdBy"]), (&json!("shop/eu"), &json!("the admin")));
-    let again = server.put("/api/v1/namespaces/shop/eu/").json(&json!({})).send().await.unwrap();
+    assert_eq!(
+        (&made["namespace"], &made["createdBy"]),
+        (&json!("shop/eu"), &json!("the admin"))
+    );
+    let again = server
+        .put("/api/v1/namespaces/shop/eu/")
+        .json(&json!({}))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(again.status(), StatusCode::OK);
     assert_eq!(document(again).await["createdAt"], made["createdAt"]);
 
     server.set("shop/eu/tax", json!(1)).await;
     server.set("shop/eu/de/tax", json!(1)).await;
-    let info = document(server.get("/api/v1/namespaces/shop/eu").send().await.unwrap()).await;
+    let info = document(
+        server
+            .get("/api/v1/namespaces/shop/eu")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!((&info["keys"], &info["children"]), (&json!(1), &json!(1)));
     let above = document(server.get("/api/v1/namespaces/shop").send().await.unwrap()).await;
-    assert_eq!((&above["keys"], &above["children"]), (&json!(0), &json!(1)), "those above are made with it");
-    problem(server.get("/api/v1/namespaces/shop/us").send().await.unwrap(), 404, "not-found").await;
-    let bodied = server.put("/api/v1/namespaces/x").json(&json!({"createdBy": "root"})).send().await.unwrap();
+    assert_eq!(
+        (&above["keys"], &above["children"]),
+        (&json!(0), &json!(1)),
+        "those above are made with it"
+    );
+    problem(
+        server
+            .get("/api/v1/namespaces/shop/us")
+            .send()
+            .await
+            .unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+    let bodied = server
+        .put("/api/v1/namespaces/x")
+        .json(&json!({"createdBy": "root"}))
+        .send()
+        .await
+        .unwrap();
     problem(bodied, 400, "invalid-request").await;
-    let conditional = server.put("/api/v1/namespaces/x").header("if-match", "*").send().await.unwrap();
+    let conditional = server
+        .put("/api/v1/namespaces/x")
+        .header("if-match", "*")
+        .send()
+        .await
+        .unwrap();
     problem(conditional, 400, "invalid-request").await;
 }
 
@@ -43,7 +90,8 @@ async fn the_list_is_one_over_all_groups() {
         expected.extend([top.to_owned(), format!("{top}/below")]);
     }
     expected.sort();
-    let groups: std::collections::BTreeSet<usize> = expected.iter().map(|n| server.node.group_of(n)).collect();
+    let groups: std::collections::BTreeSet<usize> =
+        expected.iter().map(|n| server.node.group_of(n)).collect();
     assert!(groups.len() > 1, "the names are spread over groups");
     for limit in [1, 5, 16, 100] {
         let mut seen: Vec<String> = Vec::new();
@@ -60,13 +108,38 @@ async fn the_list_is_one_over_all_groups() {
         }
         assert_eq!(seen, expected, "limit {limit}");
     }
-    let below = document(server.get("/api/v1/namespaces?prefix=a").send().await.unwrap()).await;
+    let below = document(
+        server
+            .get("/api/v1/namespaces?prefix=a")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(names(&below), ["a", "a/below"]);
-    let paged = document(server.get("/api/v1/namespaces?prefix=a&limit=1").send().await.unwrap()).await;
+    let paged = document(
+        server
+            .get("/api/v1/namespaces?prefix=a&limit=1")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     let next = paged["nextCursor"].as_str().unwrap();
-    let rest = document(server.get(&format!("/api/v1/namespaces?prefix=a&cursor={next}")).send().await.unwrap()).await;
+    let rest = document(
+        server
+            .get(&format!("/api/v1/namespaces?prefix=a&cursor={next}"))
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(names(&rest), ["a/below"]);
-    let wrong = server.get("/api/v1/namespaces?prefix=a//b").send().await.unwrap();
+    let wrong = server
+        .get("/api/v1/namespaces?prefix=a//b")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(problem(wrong, 400, "invalid-name").await["field"], "prefix");
 }
 
@@ -87,18 +160,72 @@ async fn deleting_a_namespace_audits_every_key_that_goes_with_it() {
         .unwrap();
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
     assert_eq!(header(&deleted, "x-confman-deleted-keys"), "50");
-    let again = server.delete("/api/v1/namespaces/shop/eu").header("idempotency-key", "del").send().await.unwrap();
-    assert_eq!(again.status(), StatusCode::NO_CONTENT, "a retry answers as the first did");
-    problem(server.delete("/api/v1/namespaces/shop/eu").send().await.unwrap(), 404, "not-found").await;
-    problem(server.get("/api/v1/config/shop/eu/k1").send().await.unwrap(), 404, "not-found").await;
-    problem(server.get("/api/v1/config/shop/eu/de/").send().await.unwrap(), 404, "not-found").await;
-    assert_eq!(document(server.get("/api/v1/config/shop/us/tax").send().await.unwrap()).await["value"], 1);
+    let again = server
+        .delete("/api/v1/namespaces/shop/eu")
+        .header("idempotency-key", "del")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        again.status(),
+        StatusCode::NO_CONTENT,
+        "a retry answers as the first did"
+    );
+    problem(
+        server
+            .delete("/api/v1/namespaces/shop/eu")
+            .send()
+            .await
+            .unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+    problem(
+        server
+            .get("/api/v1/config/shop/eu/k1")
+            .send()
+            .await
+            .unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+    problem(
+        server
+            .get("/api/v1/config/shop/eu/de/")
+            .send()
+            .await
+            .unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+    assert_eq!(
+        document(
+            server
+                .get("/api/v1/config/shop/us/tax")
+                .send()
+                .await
+                .unwrap()
+        )
+        .await["value"],
+        1
+    );
 
     let path = "/api/v1/audit?namespace=shop/eu&recursive=true&limit=1000";
     let page = document(server.get(path).send().await.unwrap()).await;
     let events = page["items"].as_array().unwrap();
     let deletes: Vec<&Value> = events.iter().filter(|e| e["action"] == "delete").collect();
     assert_eq!(deletes.len(), 50);
-    assert!(deletes.iter().all(|e| e["actor"] == "the admin" && e["correlationId"] == "cleanup"));
-    assert!(events.iter().any(|e| e["action"] == "namespace.delete" && e["namespace"] == "shop/eu"));
+    assert!(
+        deletes
+            .iter()
+            .all(|e| e["actor"] == "the admin" && e["correlationId"] == "cleanup")
+    );
+    assert!(
+        events
+            .iter()
+            .any(|e| e["action"] == "namespace.delete" && e["namespace"] == "shop/eu")
+    );
 }

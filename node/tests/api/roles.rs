@@ -34,15 +34,27 @@ fn rank(role: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_asks_for_its_role() {
     let server = Server::with_keys().await;
-    let table: BTreeSet<(&str, &str)> = ENDPOINTS.iter().map(|e| (e.verb.as_str(), e.path)).collect();
-    let expected: BTreeSet<(&str, &str)> = EXPECTED.iter().map(|(verb, path, _)| (*verb, *path)).collect();
-    assert_eq!(table, expected, "every endpoint has its role written down here");
+    let table: BTreeSet<(&str, &str)> = ENDPOINTS
+        .iter()
+        .map(|e| (e.verb.as_str(), e.path))
+        .collect();
+    let expected: BTreeSet<(&str, &str)> = EXPECTED
+        .iter()
+        .map(|(verb, path, _)| (*verb, *path))
+        .collect();
+    assert_eq!(
+        table, expected,
+        "every endpoint has its role written down here"
+    );
 
     let client = client().build().unwrap();
     for (verb, path, least) in EXPECTED {
         for role in ROLES {
             let path = path.replace("{*path}", "roles/thing");
-            let request = client.request(Method::from_bytes(verb.as_bytes()).unwrap(), format!("{}{path}", server.url));
+            let request = client.request(
+                Method::from_bytes(verb.as_bytes()).unwrap(),
+                format!("{}{path}", server.url),
+            );
             let request = match role {
                 "-" => request,
                 role => request.bearer_auth(format!("{role}-key")),
@@ -68,14 +80,31 @@ async fn a_refused_write_is_not_written() {
     let server = Server::with_keys().await;
     let client = client().build().unwrap();
     for key in [Some("viewer-key"), Some("no-key"), None] {
-        let mut request = client.put(format!("{}/api/v1/config/secret/k", server.url)).body("x");
+        let mut request = client
+            .put(format!("{}/api/v1/config/secret/k", server.url))
+            .body("x");
         if let Some(key) = key {
             request = request.bearer_auth(key);
         }
-        assert!(matches!(request.send().await.unwrap().status().as_u16(), 401 | 403));
+        assert!(matches!(
+            request.send().await.unwrap().status().as_u16(),
+            401 | 403
+        ));
     }
-    problem(server.get("/api/v1/config/secret/k").send().await.unwrap(), 404, "not-found").await;
-    assert!(server.node.state(0).get_namespace("secret").unwrap().is_none());
+    problem(
+        server.get("/api/v1/config/secret/k").send().await.unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+    assert!(
+        server
+            .node
+            .state(0)
+            .get_namespace("secret")
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,10 +114,23 @@ async fn i19_strange_credentials_are_all_the_same_401() {
     let long = format!("Bearer {}", "x".repeat(20_000));
     let mut details = BTreeSet::new();
     for value in [
-        "", "Bearer", "Bearer ", "Bearer nobody", "Basic YWRtaW46YWRtaW4=", "admin-key", "Bearer admin-key2",
-        "Bearer ADMIN-KEY", "Bearer admin-key,viewer-key", long.as_str(),
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer nobody",
+        "Basic YWRtaW46YWRtaW4=",
+        "admin-key",
+        "Bearer admin-key2",
+        "Bearer ADMIN-KEY",
+        "Bearer admin-key,viewer-key",
+        long.as_str(),
     ] {
-        let response = client.get(format!("{}/api/v1/status", server.url)).header("authorization", value).send().await.unwrap();
+        let response = client
+            .get(format!("{}/api/v1/status", server.url))
+            .header("authorization", value)
+            .send()
+            .await
+            .unwrap();
         details.insert(problem(response, 401, "unauthorized").await["detail"].to_string());
     }
     let twice = client
@@ -99,28 +141,66 @@ async fn i19_strange_credentials_are_all_the_same_401() {
         .await
         .unwrap();
     details.insert(problem(twice, 401, "unauthorized").await["detail"].to_string());
-    assert_eq!(details.len(), 1, "one answer, whatever is wrong: {details:?}");
+    assert_eq!(
+        details.len(),
+        1,
+        "one answer, whatever is wrong: {details:?}"
+    );
     // Unknown paths tell strangers nothing either.
-    let nowhere = client.get(format!("{}/api/v1/nowhere", server.url)).send().await.unwrap();
+    let nowhere = client
+        .get(format!("{}/api/v1/nowhere", server.url))
+        .send()
+        .await
+        .unwrap();
     problem(nowhere, 401, "unauthorized").await;
-    let lower = client.get(format!("{}/api/v1/status", server.url)).header("authorization", "bearer admin-key");
-    assert_eq!(lower.send().await.unwrap().status(), 200, "the scheme has no case");
+    let lower = client
+        .get(format!("{}/api/v1/status", server.url))
+        .header("authorization", "bearer admin-key");
+    assert_eq!(
+        lower.send().await.unwrap().status(),
+        200,
+        "the scheme has no case"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_open_endpoints_name_no_key_and_no_actor() {
     let server = Server::with_keys().await;
-    server.set("canary/canary-key", serde_json::json!("canary-value")).await;
+    server
+        .set("canary/canary-key", serde_json::json!("canary-value"))
+        .await;
     let client = client().build().unwrap();
     for path in ["/health", "/health/ready", "/metrics"] {
-        let response = client.get(format!("{}{path}", server.url)).send().await.unwrap();
+        let response = client
+            .get(format!("{}{path}", server.url))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 200);
         let text = response.text().await.unwrap();
-        assert!(!text.contains("canary") && !text.contains("the admin"), "{path}: {text}");
+        assert!(
+            !text.contains("canary") && !text.contains("the admin"),
+            "{path}: {text}"
+        );
     }
     *server.node.ready.lock() = false;
-    let ready = client.get(format!("{}/health/ready", server.url)).send().await.unwrap();
+    let ready = client
+        .get(format!("{}/health/ready", server.url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(ready.status(), 503);
-    assert!(ready.text().await.unwrap().contains("no leader"), "with the reason per group");
-    assert_eq!(client.get(format!("{}/health", server.url)).send().await.unwrap().status(), 200);
+    assert!(
+        ready.text().await.unwrap().contains("no leader"),
+        "with the reason per group"
+    );
+    assert_eq!(
+        client
+            .get(format!("{}/health", server.url))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }

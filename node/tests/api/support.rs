@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use confman_client::wire::{GroupReadiness, NodeRef, Readiness, SnapshotItem, Status};
 use confman_node::api::access::{Identity, Keyring, NoKeys, Role};
 use confman_node::api::backend::{
-    Applied, Backend, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode, SnapshotRequestError, WriteContext,
+    Applied, Backend, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode,
+    SnapshotRequestError, WriteContext,
 };
 use confman_node::api::limits::Limits;
 use confman_node::api::{router, serve};
@@ -22,7 +23,9 @@ use confman_store::{GroupStore, OpenOptions, SnapshotHandle, StateHandle, StateM
 use openraft::ReadPolicy;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -47,7 +50,9 @@ impl RaftNetworkFactory<TypeConfig> for Alone {
 }
 
 fn nobody<T>() -> Result<T, RPCError<TypeConfig>> {
-    Err(RPCError::Unreachable(Unreachable::from_string("there is no other node")))
+    Err(RPCError::Unreachable(Unreachable::from_string(
+        "there is no other node",
+    )))
 }
 
 impl RaftNetworkV2<TypeConfig> for Alone {
@@ -116,7 +121,11 @@ impl GroupBackend for TestGroup {
     fn leader(&self) -> Option<LeaderInfo> {
         match &*self.behaviour.lock() {
             Behaviour::Follows(leader) => leader.clone(),
-            _ => Some(LeaderInfo { id: 1, name: "node1".to_owned(), api_url: "http://127.0.0.1:1".to_owned() }),
+            _ => Some(LeaderInfo {
+                id: 1,
+                name: "node1".to_owned(),
+                api_url: "http://127.0.0.1:1".to_owned(),
+            }),
         }
     }
 
@@ -139,8 +148,11 @@ impl GroupBackend for TestGroup {
             fingerprint: context.fingerprint,
             op: Some(op),
         };
-        let response =
-            self.raft.client_write(command).await.map_err(|e| ProposeError::Unavailable(e.to_string()))?;
+        let response = self
+            .raft
+            .client_write(command)
+            .await
+            .map_err(|e| ProposeError::Unavailable(e.to_string()))?;
         if behaviour == Behaviour::TooLate {
             return Err(ProposeError::Timeout);
         }
@@ -154,7 +166,10 @@ impl GroupBackend for TestGroup {
         let index = match mode {
             ReadMode::Eventual => return Ok(()),
             ReadMode::ReadYourWrites(token) if token.incarnation != INCARNATION => {
-                return Err(ReadError::OldIncarnation { token: token.incarnation, current: INCARNATION });
+                return Err(ReadError::OldIncarnation {
+                    token: token.incarnation,
+                    current: INCARNATION,
+                });
             }
             ReadMode::ReadYourWrites(token) => token.index,
             ReadMode::Linearizable => {
@@ -170,7 +185,12 @@ impl GroupBackend for TestGroup {
             }
         };
         let mut applied = self.state.applied_watch();
-        match tokio::time::timeout(Duration::from_millis(500), applied.wait_for(|at| *at >= index)).await {
+        match tokio::time::timeout(
+            Duration::from_millis(500),
+            applied.wait_for(|at| *at >= index),
+        )
+        .await
+        {
             Ok(_) => Ok(()),
             Err(_) => Err(ReadError::Timeout),
         }
@@ -249,14 +269,20 @@ impl Backend for TestNode {
     }
 
     fn config_groups(&self) -> Vec<Arc<dyn GroupBackend>> {
-        self.config.iter().map(|group| group.clone() as Arc<dyn GroupBackend>).collect()
+        self.config
+            .iter()
+            .map(|group| group.clone() as Arc<dyn GroupBackend>)
+            .collect()
     }
 
     async fn status(&self) -> Status {
         Status {
             cluster_uuid: "uuid".to_owned(),
             incarnation: INCARNATION,
-            node: NodeRef { id: 1, name: self.name.clone() },
+            node: NodeRef {
+                id: 1,
+                name: self.name.clone(),
+            },
             ready: *self.ready.lock(),
             groups: Vec::new(),
         }
@@ -266,7 +292,10 @@ impl Backend for TestNode {
         let ready = *self.ready.lock();
         Readiness {
             ready,
-            node: Some(NodeRef { id: 1, name: self.name.clone() }),
+            node: Some(NodeRef {
+                id: 1,
+                name: self.name.clone(),
+            }),
             reason: None,
             groups: vec![GroupReadiness {
                 group: "config/0".to_owned(),
@@ -280,7 +309,10 @@ impl Backend for TestNode {
         "# TYPE confman_up gauge\nconfman_up 1\n".to_owned()
     }
 
-    async fn request_snapshot(&self, group: Option<GroupId>) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
+    async fn request_snapshot(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
         self.snapshot.lock().clone()?;
         Ok(vec![SnapshotItem {
             group: group.unwrap_or_else(|| GroupId::config(0)).to_string(),
@@ -307,7 +339,15 @@ impl TestKeys {
         Arc::new(Self(
             roles
                 .into_iter()
-                .map(|(name, role)| (format!("{name}-key"), Identity { name: format!("the {name}"), role }))
+                .map(|(name, role)| {
+                    (
+                        format!("{name}-key"),
+                        Identity {
+                            name: format!("the {name}"),
+                            role,
+                        },
+                    )
+                })
                 .collect(),
         ))
     }
@@ -343,11 +383,17 @@ pub(crate) async fn node(shards: u32) -> (Arc<TestNode>, tempfile::TempDir) {
 
 async fn group(dir: &tempfile::TempDir, id: GroupId) -> Arc<TestGroup> {
     let paths = DataPaths::new(dir.path()).group(&id);
-    let mut options = OpenOptions::new(ClusterId::new("5f0c2b1e-6c1f-4f59-9d8c-0d5bb2a5a001", INCARNATION));
+    let mut options = OpenOptions::new(ClusterId::new(
+        "5f0c2b1e-6c1f-4f59-9d8c-0d5bb2a5a001",
+        INCARNATION,
+    ));
     options.state_cache_bytes = 8 << 20;
     options.log_cache_bytes = 4 << 20;
     let (log, machine, state) =
-        tokio::task::spawn_blocking(move || GroupStore::open(paths, options)).await.unwrap().unwrap();
+        tokio::task::spawn_blocking(move || GroupStore::open(paths, options))
+            .await
+            .unwrap()
+            .unwrap();
     let config = openraft::Config {
         heartbeat_interval: 50,
         election_timeout_min: 150,
@@ -355,15 +401,27 @@ async fn group(dir: &tempfile::TempDir, id: GroupId) -> Arc<TestGroup> {
         snapshot_policy: openraft::SnapshotPolicy::Never,
         ..openraft::Config::default()
     };
-    let raft = Raft::new(1, Arc::new(config.validate().unwrap()), Alone, log, machine).await.unwrap();
+    let raft = Raft::new(1, Arc::new(config.validate().unwrap()), Alone, log, machine)
+        .await
+        .unwrap();
     let member = Member {
         name: "node1".to_owned(),
         api_url: "http://127.0.0.1:1".to_owned(),
         peer_addr: "127.0.0.1:2".to_owned(),
     };
-    raft.initialize(BTreeMap::from([(1, member)])).await.unwrap();
-    raft.wait(Some(WAIT)).state(openraft::ServerState::Leader, "leads").await.unwrap();
-    Arc::new(TestGroup { id, raft, state, behaviour: Mutex::new(Behaviour::Leads) })
+    raft.initialize(BTreeMap::from([(1, member)]))
+        .await
+        .unwrap();
+    raft.wait(Some(WAIT))
+        .state(openraft::ServerState::Leader, "leads")
+        .await
+        .unwrap();
+    Arc::new(TestGroup {
+        id,
+        raft,
+        state,
+        behaviour: Mutex::new(Behaviour::Leads),
+    })
 }
 
 /// A listener with the API of a node.
@@ -386,14 +444,25 @@ impl Server {
     /// No keys, the usual limits.
     pub(crate) async fn with_shards(shards: u32) -> Self {
         let (node, dir) = node(shards).await;
-        Self::of(node, Arc::new(NoKeys), Limits::default(), Some(Arc::new(dir))).await
+        Self::of(
+            node,
+            Arc::new(NoKeys),
+            Limits::default(),
+            Some(Arc::new(dir)),
+        )
+        .await
     }
 
     /// One group, a key for every role; requests come as the admin.
     pub(crate) async fn with_keys() -> Self {
         let (node, dir) = node(1).await;
-        let mut server =
-            Self::of(node, TestKeys::of_all_roles(), Limits::default(), Some(Arc::new(dir))).await;
+        let mut server = Self::of(
+            node,
+            TestKeys::of_all_roles(),
+            Limits::default(),
+            Some(Arc::new(dir)),
+        )
+        .await;
         server.key = Some("admin-key".to_owned());
         server
     }
@@ -429,7 +498,15 @@ impl Server {
             .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
-        Self { url, node, client, key: None, stop: Some(stop), served: Some(served), _dir: dir }
+        Self {
+            url,
+            node,
+            client,
+            key: None,
+            stop: Some(stop),
+            served: Some(served),
+            _dir: dir,
+        }
     }
 
     /// The address to connect to.
@@ -464,7 +541,12 @@ impl Server {
     /// Puts a JSON value and says the version.
     pub(crate) async fn set(&self, path: &str, value: Value) -> u64 {
         let body = serde_json::json!({ "value": value });
-        let response = self.put(&format!("/api/v1/config/{path}")).json(&body).send().await.unwrap();
+        let response = self
+            .put(&format!("/api/v1/config/{path}"))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
         assert!(response.status().is_success(), "{response:?}");
         document(response).await["version"].as_u64().unwrap()
     }
@@ -472,7 +554,10 @@ impl Server {
     /// Stops the listener and waits until all requests are answered.
     pub(crate) async fn stop(mut self) {
         drop(self.stop.take());
-        tokio::time::timeout(WAIT, self.served.take().unwrap()).await.expect("stops in time").unwrap();
+        tokio::time::timeout(WAIT, self.served.take().unwrap())
+            .await
+            .expect("stops in time")
+            .unwrap();
     }
 }
 
@@ -490,21 +575,36 @@ pub(crate) async fn document(response: Response) -> Value {
 
 /// A header of an answer, empty if absent.
 pub(crate) fn header(response: &Response, name: &str) -> String {
-    response.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+    response
+        .headers()
+        .get(name)
+        .map(|v| v.to_str().unwrap().to_owned())
+        .unwrap_or_default()
 }
 
 /// Asserts that an answer is a problem of this kind, whole in all its parts, and gives it.
 pub(crate) async fn problem(response: Response, status: u16, slug: &str) -> Value {
-    assert_eq!(header(&response, "content-type"), "application/problem+json", "{response:?}");
+    assert_eq!(
+        header(&response, "content-type"),
+        "application/problem+json",
+        "{response:?}"
+    );
     let request_id = header(&response, "x-request-id");
     let seen = response.status();
     let problem = document(response).await;
     assert_eq!(seen, StatusCode::from_u16(status).unwrap(), "{problem}");
-    assert_eq!(problem["type"], format!("urn:confman:problem:{slug}"), "{problem}");
+    assert_eq!(
+        problem["type"],
+        format!("urn:confman:problem:{slug}"),
+        "{problem}"
+    );
     assert_eq!(problem["status"], status);
     assert_eq!(problem["instance"], request_id);
     for name in ["title", "detail"] {
-        assert!(problem[name].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        assert!(
+            problem[name].as_str().is_some_and(|text| !text.is_empty()),
+            "{problem}"
+        );
     }
     problem
 }

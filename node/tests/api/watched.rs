@@ -24,7 +24,11 @@ impl Write for Pages {
 
 /// Runs on one thread, so that what is set for the thread is set for the server.
 fn on_one_thread(story: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(story);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(story);
 }
 
 #[test]
@@ -36,11 +40,19 @@ fn requests_are_counted_by_route_and_never_by_name() {
             let server = Server::start().await;
             server.set("shop/canary", json!(1)).await;
             server.set("shop/canary", json!(2)).await;
-            for path in ["/api/v1/config/shop/canary", "/api/v1/config/shop/nothing", "/nowhere/canary"] {
+            for path in [
+                "/api/v1/config/shop/canary",
+                "/api/v1/config/shop/nothing",
+                "/nowhere/canary",
+            ] {
                 server.get(path).send().await.unwrap();
             }
             let own = reqwest::Method::from_bytes(b"CANARY").unwrap();
-            server.request(own, "/api/v1/config/shop/canary").send().await.unwrap();
+            server
+                .request(own, "/api/v1/config/shop/canary")
+                .send()
+                .await
+                .unwrap();
         });
     });
     let text = handle.render();
@@ -54,7 +66,10 @@ fn requests_are_counted_by_route_and_never_by_name() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    assert!(text.contains(r#"confman_http_request_seconds_count{route="/api/v1/config/{*path}"} 4"#), "{text}");
+    assert!(
+        text.contains(r#"confman_http_request_seconds_count{route="/api/v1/config/{*path}"} 4"#),
+        "{text}"
+    );
     assert!(!text.to_lowercase().contains("canary"), "{text}");
 }
 
@@ -77,7 +92,12 @@ fn the_log_follows_a_request_by_its_ids_and_tells_no_secret() {
             // logged once, and then asked about again.
             server.set("warm/up", json!(1)).await;
             server.node.behave(&Behaviour::TooLate);
-            server.put("/api/v1/config/warm/up").body("x").send().await.unwrap();
+            server
+                .put("/api/v1/config/warm/up")
+                .body("x")
+                .send()
+                .await
+                .unwrap();
             server.node.behave(&Behaviour::Leads);
             tracing::callsite::rebuild_interest_cache();
             let put = server
@@ -96,24 +116,64 @@ fn the_log_follows_a_request_by_its_ids_and_tells_no_secret() {
                 .await
                 .unwrap();
             request_ids.push(header(&put, "x-request-id"));
-            server.get("/api/v1/config/shop/a%20b?x=canary-query").send().await.unwrap();
-            server.get("/api/v1/status").bearer_auth("canary-key").send().await.unwrap();
+            server
+                .get("/api/v1/config/shop/a%20b?x=canary-query")
+                .send()
+                .await
+                .unwrap();
+            server
+                .get("/api/v1/status")
+                .bearer_auth("canary-key")
+                .send()
+                .await
+                .unwrap();
             server.node.behave(&Behaviour::TooLate);
-            let late = server.put("/api/v1/config/shop/k").json(&json!({"value": "canary-value"})).send().await.unwrap();
+            let late = server
+                .put("/api/v1/config/shop/k")
+                .json(&json!({"value": "canary-value"}))
+                .send()
+                .await
+                .unwrap();
             assert_eq!(late.status(), 504);
             request_ids.push(header(&late, "x-request-id"));
         });
     });
     let log = String::from_utf8(pages.0.lock().unwrap().clone()).unwrap();
     let ours: Vec<&str> = log.lines().collect();
-    for id in request_ids.iter().map(String::as_str).chain(["deploy-7", "deploy-8"]) {
-        assert!(ours.iter().any(|line| line.contains(id)), "{id} is not in\n{log}");
+    for id in request_ids
+        .iter()
+        .map(String::as_str)
+        .chain(["deploy-7", "deploy-8"])
+    {
+        assert!(
+            ours.iter().any(|line| line.contains(id)),
+            "{id} is not in\n{log}"
+        );
     }
-    assert!(ours.iter().any(|line| line.contains("DEBUG") && line.contains("the admin")), "with the actor\n{log}");
-    assert!(ours.iter().any(|line| line.contains("WARN") && line.contains("504")), "a server error is a warning\n{log}");
-    assert!(!ours.iter().any(|line| line.contains("WARN") && line.contains("400")), "a client's error is none\n{log}");
+    assert!(
+        ours.iter()
+            .any(|line| line.contains("DEBUG") && line.contains("the admin")),
+        "with the actor\n{log}"
+    );
+    assert!(
+        ours.iter()
+            .any(|line| line.contains("WARN") && line.contains("status=504")),
+        "a server error is a warning\n{log}"
+    );
+    assert!(
+        !ours
+            .iter()
+            .any(|line| line.contains("WARN") && line.contains("status=400")),
+        "a client's error is none\n{log}"
+    );
     for secret in ["canary-value", "canary-query", "canary-key", "admin-key"] {
-        assert!(!ours.iter().any(|line| line.contains(secret)), "{secret} is in\n{log}");
+        assert!(
+            !ours.iter().any(|line| line.contains(secret)),
+            "{secret} is in\n{log}"
+        );
     }
-    assert!(log.contains("%0abreak") && !log.contains('\u{202e}'), "names stay encoded");
+    assert!(
+        log.contains("%0abreak") && !log.contains('\u{202e}'),
+        "names stay encoded"
+    );
 }
