@@ -84,7 +84,7 @@ pub enum Op {
     /// Group `__meta/0` only: gives a node the next id.
     #[prost(message, tag = "33")]
     AdmitNode(AdmitNode),
-    /// Group `__meta/0` only: the node is a voter; the one that it replaces is retired.
+    /// Group `__meta/0` only: the node is a voter; the one that it replaces and all others of its name are retired.
     #[prost(message, tag = "34")]
     ActivateNode(ActivateNode),
     /// Group `__meta/0` only: the node's addresses changed.
@@ -457,7 +457,7 @@ pub struct Written {
 /// See [`Answer::Deleted`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Deleted {
-    /// The version that the deletion took.
+    /// The version that was deleted; the next one written is one higher.
     #[prost(uint64, tag = "1")]
     pub version: u64,
 }

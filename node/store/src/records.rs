@@ -123,7 +123,7 @@ pub struct BlobRef {
 /// What stays of a deleted entry: its version is never used again.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TombstoneRecord {
-    /// The version that the deletion took.
+    /// The version that was deleted; the next one written is one higher.
     #[prost(uint64, tag = "1")]
     pub version: u64,
     /// When it was deleted.

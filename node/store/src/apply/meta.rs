@@ -152,22 +152,23 @@ pub(super) fn activate(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, id: u64) -> Result<Ou
             ..Change::default()
         },
     )?;
-    if let Some(old_id) = node.replaces
-        && let Some(mut old) = tx.get::<NodeRecord>(&keys::node(old_id))?
-        && old.state() != NodeState::Retired
-    {
+    // The one that it takes the place of, and those of the same name that never got as far: a node may lose its disk
+    // again while it joins.
+    let nodes: Vec<NodeRecord> = tx.all(&[keys::NODE])?;
+    for mut old in nodes {
+        let replaced = node.replaces == Some(old.id) || old.name == node.name;
+        if old.id == id || !replaced || old.state() == NodeState::Retired {
+            continue;
+        }
         old.set_state(NodeState::Retired);
-        tx.put(&keys::node(old_id), &old)?;
-        audit::record(
-            tx,
-            ctx,
-            Change {
-                action: "node.retired",
-                key: &old.name,
-                version: old_id,
-                ..Change::default()
-            },
-        )?;
+        tx.put(&keys::node(old.id), &old)?;
+        let change = Change {
+            action: "node.retired",
+            key: &old.name,
+            version: old.id,
+            ..Change::default()
+        };
+        audit::record(tx, ctx, change)?;
     }
     Ok(done())
 }

@@ -295,6 +295,26 @@ impl LogStore {
             .map_err(StoreError::io("write the log", &self.inner.path))
     }
 
+    /// Gives the log a vote, as if it had taken part in an election.
+    #[cfg(test)]
+    pub(crate) fn begin_if_empty(&self) {
+        if !self.has_vote() {
+            let vote = wire::WireVote {
+                term: 1,
+                node: 1,
+                committed: false,
+            };
+            let (tx, rx) = sync_channel(1);
+            let mut log = self.inner.log.write();
+            log.raft.save_vote(DiskVote(vote)).expect("save a vote");
+            log.raft
+                .flush(true, Some(Flushed::Thread(tx)))
+                .expect("flush");
+            drop(log);
+            rx.recv().expect("an answer").expect("synced");
+        }
+    }
+
     fn vote(&self) -> Option<Vote> {
         self.inner
             .log

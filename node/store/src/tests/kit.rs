@@ -1,6 +1,6 @@
 //! A replica to apply commands to, and short names for commands.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use confman_snapshot::model::{ClusterId, GroupId, Position};
@@ -72,8 +72,29 @@ impl Replica {
         }
     }
 
-    pub(super) fn path(&self) -> PathBuf {
-        self.dir.path().to_owned()
+    /// Closes everything in good order and opens it again.
+    pub(super) fn reopen(self) -> Self {
+        let Self {
+            dir,
+            machine,
+            state,
+            log,
+            next,
+            clock_us,
+        } = self;
+        let group = state.group().clone();
+        // A state without a vote in its log is refused.
+        log.begin_if_empty();
+        drop((machine, state, log));
+        let (log, machine, state) = open_group(dir.path(), &group).unwrap();
+        Self {
+            dir,
+            machine,
+            state,
+            log,
+            next,
+            clock_us,
+        }
     }
 
     pub(super) fn entries(&mut self, commands: Vec<Command>) -> Vec<Entry> {

@@ -2,5 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod audit;
+mod batching;
+mod blobs;
+mod datadir;
+mod entries;
+mod hostile;
+mod idempotency;
+mod install;
 mod kit;
+mod log;
+mod meta;
+mod namespaces;
+mod purge;
+mod snapshots;
 mod suite;
