@@ -356,7 +356,11 @@ impl Formation<'_> {
         hellos: &BTreeMap<String, proto::HelloReply>,
         resume: Option<u64>,
     ) -> Result<Option<Established>, StartError> {
-        let leader = hellos.values().find_map(|h| h.leader.clone());
+        // A leader of this name is this node as it was: the others have not elected another yet.
+        let leader = hellos
+            .values()
+            .filter_map(|h| h.leader.clone())
+            .find(|leader| leader.name != self.settings.node_name);
         let Some(leader) = leader else { return Ok(None) };
         crate::rejoin::rejoin(self.settings, self.channels, self.desk, self.store, self.data, leader, resume).await
     }

@@ -1,6 +1,7 @@
 //! Every replica purges its own log behind what is recorded as verified (I4).
 //!
-//! Up to the recorded position, less a margin, and only when all of this holds: the replica's own
+//! Up to the position of the verified snapshot before the newest (of the newest, while it is the only
+//! one), less a margin, and only when all of this holds: the replica's own
 //! database is durable past it (the log store sees to that before it purges); no node is joining,
 //! which would need what follows the snapshot it was offered; and, at the leader, every follower
 //! that answers has it, so that a short lag does not cost it a whole snapshot.
@@ -36,8 +37,9 @@ impl Manager {
             group.raft().trigger().snapshot().await?;
             return Ok(());
         }
+        let behind = self.fallback(group, recorded)?;
         let setting = self.node.settings().snapshot.log_margin;
-        let target = recorded.saturating_sub(margin(setting, recorded));
+        let target = behind.saturating_sub(margin(setting, behind));
         let purged = group.state().log_stats().purged.map_or(0, |p| p.index);
         if target <= purged {
             return Ok(());
@@ -58,6 +60,15 @@ impl Manager {
             group.raft().trigger().purge_log(target).await?;
         }
         Ok(())
+    }
+
+    /// The position the log must go on from: that of the next older verified snapshot where there is
+    /// one, so that a node which finds the newest one damaged can fall back to it and still gets the
+    /// rest as log entries (I9, I12).
+    fn fallback(&self, group: &Group, newest: u64) -> Result<u64, Failure> {
+        let facts = group.state().snapshots()?;
+        let older = facts.iter().filter(|f| f.marked_us.is_none()).map(|f| f.record.position.index);
+        Ok(older.filter(|index| *index < newest).max().unwrap_or(newest))
     }
 
     /// A follower could not fetch the recorded snapshot: Raft is given a local one to stream.
