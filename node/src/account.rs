@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use confman_bootstrap::report::{RestoreReport, Source};
+use confman_bootstrap::report::{RestoreReport, Source, Stage};
 use confman_client::wire::{
     GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, Readiness, ReplicaRole, RestoreSource,
     RestoreStatus, SnapshotError, SnapshotStatus, StateHashStatus, Status, Time,
@@ -152,6 +152,9 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
     let committed = raft.local_committed.as_ref().map_or(0, |id| id.index);
     if applied < committed {
         return Some(format!("{} of {committed} entries applied", applied));
+    }
+    if node.restore_report(group.id()).is_some_and(|report| report.stage() != Stage::CaughtUp) {
+        return Some("a restore that has not caught up".to_owned());
     }
     if !raft.membership_config.membership().voter_ids().any(|id| id == node.id()) {
         return Some("a learner that is catching up".to_owned());

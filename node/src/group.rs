@@ -260,7 +260,7 @@ impl Group {
     /// stamped before, so that time in the log goes forward whatever the clock does.
     fn stamp(&self) -> i64 {
         let wall = now_us();
-        let floor = self.state.stats().last_time_us.max(self.last_stamp_us.load(Ordering::Relaxed)) + 1;
+        let floor = self.state.last_time_us().max(self.last_stamp_us.load(Ordering::Relaxed)) + 1;
         let stamp = wall.max(floor);
         self.last_stamp_us.fetch_max(stamp, Ordering::Relaxed);
         stamp

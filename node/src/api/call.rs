@@ -251,7 +251,8 @@ impl Line<'_> {
             ..
         } = self;
         let status = self.status.as_u16();
-        if self.status.is_server_error() {
+        // A probe of a node that is not ready yet is an answer, no fault.
+        if self.status.is_server_error() && !path.starts_with("/health") {
             let detail = failure.unwrap_or_default();
             tracing::warn!(
                 %method, path, status, actor, request_id, correlation_id, millis, detail, "request failed"

@@ -236,6 +236,11 @@ impl StateHandle {
         }
     }
 
+    /// The group's clock: when the last command was applied, microseconds since the epoch, UTC.
+    pub fn last_time_us(&self) -> i64 {
+        self.shared.current().head.facts.last_time_us
+    }
+
     /// The last entry applied.
     pub fn applied(&self) -> Option<Position> {
         self.shared.current().head.position
