@@ -182,10 +182,9 @@ impl FaultStore {
 
     /// Takes back the whole script.
     pub fn heal(&self) {
-        *self.script() = Script {
-            calls: std::mem::take(&mut self.script().calls),
-            ..Script::default()
-        };
+        let mut script = self.script();
+        script.rules.clear();
+        script.down = false;
     }
 
     /// Whether nothing can be reached from now on.
