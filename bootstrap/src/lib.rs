@@ -15,7 +15,6 @@
 //! It does not ask peers, give out node ids, start Raft or carry out restore orders. `DESIGN.md` beside this
 //! package has the lifecycle, the crash points and the decisions with their costs.
 
-mod ask;
 pub mod decide;
 mod error;
 pub mod facts;
@@ -26,7 +25,6 @@ mod space;
 pub mod verdict;
 mod watched;
 
-pub use ask::ask_store;
 pub use decide::decide;
 pub use error::RestoreError;
 pub use report::RestoreReport;

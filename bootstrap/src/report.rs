@@ -81,7 +81,7 @@ pub struct Skipped {
 
 impl Skipped {
     pub(crate) fn new(snapshot: impl ToString, index: u64, why: impl ToString) -> Self {
-        let mut why = why.to_string();
+        let mut why = one_line(&why.to_string());
         if why.len() > WHY_BYTES_MAX {
             let cut = (0..=WHY_BYTES_MAX)
                 .rev()
@@ -95,6 +95,11 @@ impl Skipped {
             why,
         }
     }
+}
+
+/// An error with its hint, as a part of a line.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace('\n', "; ")
 }
 
 /// How a group's state came to this node.

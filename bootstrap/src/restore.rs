@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::RestoreError;
 use crate::plan::{Plan, plan};
-use crate::report::{self, ReportError, RestoreReport, Skipped, Source, Stage};
+use crate::report::{self, ReportError, RestoreReport, Skipped, Source, Stage, one_line};
 use crate::space;
 use crate::watched::Watched;
 
@@ -234,12 +234,14 @@ impl Restorer {
     /// Removes what an interrupted restore left: no Raft was ever started on it, because its report never
     /// said that it was installed. Removed in any order and killed in between, it is still a half product.
     async fn clear_half_product(&self, paths: &GroupPaths) -> Result<(), RestoreError> {
-        let (state, new, log) = (paths.state(), paths.state_new(), paths.log());
+        let files = [paths.state(), paths.state_new()];
+        let dirs = [paths.log(), paths.log_new()];
         let work = move || {
-            for file in [state, new] {
-                gone(std::fs::remove_file(&file), &file)?;
-            }
-            gone(std::fs::remove_dir_all(&log), &log)
+            files
+                .iter()
+                .try_for_each(|file| gone(std::fs::remove_file(file), file))?;
+            dirs.iter()
+                .try_for_each(|dir| gone(std::fs::remove_dir_all(dir), dir))
         };
         blocking("remove", paths.dir(), work).await?
     }
@@ -254,7 +256,7 @@ impl Restorer {
         let (repository, plan) = match self.reach(task).await {
             Ok(reached) => reached,
             Err(why) => {
-                report.why_not_store = why;
+                report.why_not_store = one_line(&why);
                 return Ok(false);
             }
         };
@@ -271,13 +273,14 @@ impl Restorer {
             match outcome {
                 Ok(()) => return Ok(true),
                 Err(Failure::Bad(why)) => {
+                    let why = one_line(&why);
                     tracing::warn!("{group}: skip snapshot {}: {why}", record.id);
                     report
                         .skipped
                         .push(Skipped::new(record.id, record.position.index, why));
                 }
                 Err(Failure::Unreachable(why)) => {
-                    report.why_not_store = why;
+                    report.why_not_store = one_line(&why);
                     return Ok(false);
                 }
                 Err(Failure::Here(error)) => return Err(error),
@@ -361,6 +364,9 @@ impl Restorer {
         .await;
         if let Err(error) = installed {
             fill_out(report);
+            self.clear_half_product(paths)
+                .await
+                .map_err(Failure::Here)?;
             return Err(judge(group, error));
         }
         Ok(())
@@ -456,23 +462,25 @@ fn fill_out(report: &mut RestoreReport) {
     report.state_hash = String::new();
 }
 
-/// Sorts an error by what it calls for: an older snapshot, the leader, or an operator.
+/// Sorts an error by what it calls for: an older snapshot, the leader, or an operator. Only what this
+/// machine's disk says stops the restore; anything else that is wrong is wrong with the snapshot.
 fn judge(group: &GroupId, error: StoreError) -> Failure {
-    match error {
-        StoreError::Snapshot(error) if error.is_unreachable() => {
-            Failure::Unreachable(error.to_string())
+    let is_local = match &error {
+        StoreError::Snapshot(snapshot) if snapshot.is_unreachable() => {
+            return Failure::Unreachable(error.to_string());
         }
-        StoreError::Snapshot(error) if !is_local(&error) => Failure::Bad(error.to_string()),
-        other => Failure::Here(RestoreError::Install {
+        StoreError::Snapshot(snapshot) => matches!(snapshot, SnapshotError::Io { .. }),
+        StoreError::Io { .. } | StoreError::Database { .. } | StoreError::InUse { .. } => true,
+        _ => false,
+    };
+    if is_local {
+        Failure::Here(RestoreError::Install {
             group: group.clone(),
-            source: Box::new(other),
-        }),
+            source: Box::new(error),
+        })
+    } else {
+        Failure::Bad(error.to_string())
     }
-}
-
-/// Whether this machine's disk or we ourselves failed, not the snapshot.
-fn is_local(error: &SnapshotError) -> bool {
-    matches!(error, SnapshotError::Io { .. } | SnapshotError::Internal(_))
 }
 
 fn exists(path: &Path) -> Result<bool, RestoreError> {

@@ -12,11 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{World, assert_is, limits, red, restorer};
-use confman_bootstrap::facts::StoreFacts;
 use confman_bootstrap::report::{self, Source, Stage};
 use confman_bootstrap::{GroupTask, Limits, RestoreError, RestoreOutcome, RestoreReport, Restorer};
 use confman_snapshot::model::{ClusterId, GroupId};
-use confman_snapshot::repository::ClusterObject;
 use confman_snapshot::{Repository, SnapshotRecord};
 
 fn group() -> GroupId {
@@ -467,42 +465,6 @@ async fn d07_a_report_without_its_state_is_damage_and_not_a_reason_to_begin_anew
     fs::remove_file(task.paths.state()).unwrap();
     let error = world.restorer().restore_group(&task).await.unwrap_err();
     assert!(error.to_string().contains("is missing"), "{error}");
-}
-
-#[tokio::test]
-async fn the_store_says_who_owns_it_or_that_it_cannot_be_asked() {
-    let world = World::on_disk().await;
-    let second = Duration::from_secs(1);
-    let ask = async |repository| confman_bootstrap::ask_store(repository, second).await;
-    assert_eq!(ask(None).await, StoreFacts::Off);
-    assert_eq!(
-        ask(Some(&world.repository)).await,
-        StoreFacts::Reached {
-            clusters: Vec::new()
-        }
-    );
-    let object = ClusterObject {
-        version: 1,
-        cluster: red(),
-        created_us: common::NOW_US,
-        created_by: "node1".to_owned(),
-        nonce: "one".to_owned(),
-    };
-    world.repository.claim_cluster(&object).await.unwrap();
-    assert_eq!(
-        ask(Some(&world.repository)).await,
-        StoreFacts::Reached {
-            clusters: vec![red()]
-        }
-    );
-    let gone = Repository::open("s3://bucket/prefix", world.dir.path(), nobody())
-        .await
-        .unwrap();
-    let answer = ask(Some(&gone)).await;
-    assert!(
-        matches!(answer, StoreFacts::Unreachable { .. }),
-        "{answer:?}"
-    );
 }
 
 /// Memory is the chunks that are read ahead: the largest single read stays a chunk however big the state is.
