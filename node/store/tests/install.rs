@@ -4,13 +4,29 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{One, group, options, put};
 use confman_snapshot::{LocalFiles, SnapshotId, SnapshotReader, WriteOptions, write_snapshot};
 use confman_store::types::SnapshotMeta;
-use confman_store::{DataPaths, GroupStore, Incoming, SnapshotHandle, convert};
+use confman_store::{
+    DataPaths, GroupStore, Incoming, LogStore, SnapshotHandle, StateHandle, StateMachine, convert,
+};
 use openraft::storage::RaftStateMachine;
+
+/// openraft's tasks let go of the files a moment after it was shut down.
+async fn reopen(dir: &Path) -> (LogStore, StateMachine, StateHandle) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match GroupStore::open(DataPaths::new(dir).group(&group()), options()) {
+            Ok(parts) => return parts,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 async fn filled(writes: u64) -> (tempfile::TempDir, One) {
     let dir = tempfile::tempdir().unwrap();
@@ -42,8 +58,7 @@ async fn c20_after_a_crash_between_swap_and_purge_the_node_goes_on_with_the_new_
     behind.raft.shutdown().await.unwrap();
     drop(behind);
     {
-        let (_log, mut machine, state) =
-            GroupStore::open(DataPaths::new(dir.path()).group(&group()), options()).unwrap();
+        let (_log, mut machine, state) = reopen(dir.path()).await;
         let reader = SnapshotReader::open(Arc::new(LocalFiles::one("x", &file)), "x")
             .await
             .unwrap();

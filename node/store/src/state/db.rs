@@ -293,6 +293,10 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> StoreError {
         _ => None,
     };
     match (error, io_kind) {
+        (DatabaseError::DatabaseAlreadyOpen, _) => StoreError::InUse {
+            path: path.to_owned(),
+            holder: "this or another process".to_owned(),
+        },
         // redb reports bytes that are no database as invalid data.
         (_, Some(std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof))
         | (DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::RepairAborted, _) => {
