@@ -53,11 +53,19 @@ pub async fn state_hashes(cluster: &Cluster, group: &str) -> anyhow::Result<(u64
     Ok((place, hash))
 }
 
-/// Checks that every running node tells the same audit history; gives it, oldest first. Nobody may be writing.
+/// Checks that every running node tells the same audit history; gives it, oldest first. Clients may not be writing;
+/// what the cluster writes for itself may take a moment to reach every node.
 ///
 /// # Errors
-/// Two nodes differ; names the first event that does.
+/// Two nodes differ, and stay so; names the first event that does.
 pub async fn audits(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
+    wait_until("all nodes tell the same audit history", PATIENCE, || {
+        compare_audits(cluster, namespace)
+    })
+    .await
+}
+
+async fn compare_audits(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let mut reference: Option<(String, Vec<Value>)> = None;
     for (index, node) in cluster.nodes().iter().enumerate() {
         if node.pid().is_none() {

@@ -8,6 +8,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -37,6 +38,8 @@ struct Inner {
     layout: Layout,
     document: Document,
     nodes: Mutex<Vec<Slot>>,
+    /// The end of everything has begun: nothing is started any more, and single ends are no news.
+    stopping: AtomicBool,
 }
 
 struct Slot {
@@ -82,6 +85,7 @@ impl Fleet {
                 layout,
                 document,
                 nodes,
+                stopping: AtomicBool::new(false),
             }),
         }
     }
@@ -111,6 +115,9 @@ impl Fleet {
     }
 
     fn spawn(&self, slots: &mut MutexGuard<'_, Vec<Slot>>, index: usize) -> anyhow::Result<u32> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            bail!("everything is being stopped");
+        }
         let slot = &mut slots[index];
         let log = self.inner.layout.log(&slot.plan.name);
         let keeper = Keeper::start(&self.inner.program, &slot.plan, &log)?;
@@ -128,6 +135,9 @@ impl Fleet {
             return;
         };
         let slots = self.inner.nodes.lock().await;
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return;
+        }
         let slot = &slots[index];
         if let Err(error) = self.inner.document.write(&statuses(&slots)) {
             eprintln!("confman dev: {error:#}");
@@ -225,18 +235,22 @@ impl Fleet {
         Ok(stop_gracefully(&keeper, &name).await)
     }
 
-    /// Stops every node gracefully, all at the same time; says how each ended.
+    /// Stops every node gracefully, all at the same time, for good; says how each ended.
     pub(super) async fn stop_all(&self) -> Vec<String> {
         let mut stopping = Vec::new();
-        for slot in self.inner.nodes.lock().await.iter_mut() {
+        let mut slots = self.inner.nodes.lock().await;
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        for slot in slots.iter_mut() {
             if let Some(keeper) = running(slot) {
-                slot.expected = true;
-                slot.paused = false;
                 let name = slot.plan.name.clone();
                 stopping.push(async move { stop_gracefully(&keeper, &name).await });
             }
         }
-        futures::future::join_all(stopping).await
+        let mut said = futures::future::join_all(stopping).await;
+        if let Err(error) = self.inner.document.write(&statuses(&slots)) {
+            said.push(format!("{error:#}"));
+        }
+        said
     }
 
     /// Every node's state.

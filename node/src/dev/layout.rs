@@ -161,8 +161,8 @@ impl Layout {
         };
         for entry in entries {
             let entry = entry.with_context(|| format!("list {}", self.root.display()))?;
-            // The lock is taken before the mark is written; a run that died between the two left only this.
-            if entry.path() != self.lock_file() {
+            // The lock is taken before the mark is written; a run that died between the two left only these.
+            if ![self.lock_file(), half_written(&self.mark())].contains(&entry.path()) {
                 return Ok(true);
             }
         }
@@ -210,6 +210,8 @@ impl Layout {
             self.cluster_token(),
             self.mark(),
         ] {
+            let half = half_written(&file);
+            remove(fs::remove_file(&half), &half)?;
             remove(fs::remove_file(&file), &file)?;
         }
         Ok(())
@@ -266,7 +268,7 @@ pub(super) fn read_secret(path: &Path) -> anyhow::Result<Option<String>> {
 
 /// Writes a file whole or not at all, readable by its owner only.
 pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("tmp");
+    let temporary = half_written(path);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
             .create(true)
@@ -280,6 +282,13 @@ pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         fs::rename(&temporary, path)
     };
     write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Where a file is put together before it gets its name.
+fn half_written(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
 }
 
 fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
@@ -342,6 +351,8 @@ mod tests {
         layout.make_dirs(["node1", "node2"].into_iter()).unwrap();
         layout.write_mark(&birth()).unwrap();
         write_private(&layout.api_key(), "k").unwrap();
+        // Left by a run that was killed while it wrote.
+        fs::write(half_written(&layout.document()), "{").unwrap();
         fs::write(layout.data("node1").join("state.redb"), "x").unwrap();
         fs::write(dir.path().join("notes.txt"), "mine").unwrap();
         assert!(matches!(layout.inspect().unwrap(), Found::Cluster(found) if found == birth()));
@@ -361,6 +372,7 @@ mod tests {
         let held = layout.lock().unwrap();
         let error = layout.lock().unwrap_err().to_string();
         assert!(error.contains("runs in"), "{error}");
+        fs::write(half_written(&layout.mark()), "{").unwrap();
         assert!(matches!(layout.inspect().unwrap(), Found::Nothing));
         drop(held);
         layout.lock().unwrap();

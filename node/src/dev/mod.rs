@@ -100,13 +100,50 @@ pub struct NodeArg {
     pub node: String,
 }
 
-/// Runs `confman dev` to its end, or one action against a running one.
+/// Runs `confman dev` to its end, or one action against a running one. What goes wrong is told on stderr.
 ///
 /// # Errors
-/// Everything that keeps the cluster from starting, each with a hint where there is a remedy.
+/// None: the exit code says that there was one. The type is that of every command.
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    match args.action {
+    let outcome = match args.action {
         None => run::start(&args.dir, &args.start).await,
         Some(action) => control::send(&args.dir, action).await,
+    };
+    Ok(outcome.unwrap_or_else(|error| {
+        eprint!("{}", describe(&error));
+        ExitCode::FAILURE
+    }))
+}
+
+/// The error with its sources on one line, the hints below it.
+fn describe(error: &anyhow::Error) -> String {
+    let mut messages = Vec::new();
+    let mut hints = String::new();
+    for source in error.chain() {
+        let text = source.to_string();
+        let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+        messages.push(message.to_owned());
+        if !hint.is_empty() {
+            hints.push_str(&format!("hint: {hint}\n"));
+        }
+    }
+    format!("error: {}\n{hints}", messages.join(": "))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn hints_stand_below_the_whole_error() {
+        let error = Err::<(), _>(anyhow::anyhow!("no such file"))
+            .context("read dev.json\nhint: start a cluster with `confman dev`")
+            .unwrap_err();
+        assert_eq!(
+            describe(&error),
+            "error: read dev.json: no such file\nhint: start a cluster with `confman dev`\n"
+        );
     }
 }

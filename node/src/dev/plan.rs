@@ -3,7 +3,7 @@
 //! Everything here is a plain function of what was asked, what the directory remembers and what the user's
 //! environment says; no process is started and no file is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -18,6 +18,10 @@ const PORT_STEP: u16 = 100;
 const PORT_BASE: u16 = 6100;
 const NODES: u16 = 3;
 const SHARDS: u32 = 1;
+
+/// Where `--port-base 0` looks for free ports.
+const FREE_PORT_FIRST: u16 = 10_000;
+const FREE_PORTS: u16 = 22_000;
 
 /// Bucket of the built-in S3 server.
 pub(super) const S3_BUCKET: &str = "confman";
@@ -147,10 +151,18 @@ fn ports(
 ) -> anyhow::Result<(Vec<u16>, Vec<u16>)> {
     let mut api = Vec::new();
     let mut peer = Vec::new();
+    let mut chosen = BTreeSet::new();
+    // A port that is free may be found twice: nobody listens on it yet.
+    let mut another = || loop {
+        let port = free_port()?;
+        if chosen.insert(port) {
+            return anyhow::Ok(port);
+        }
+    };
     for node in 0..nodes {
         if base == 0 {
-            api.push(free_port()?);
-            peer.push(free_port()?);
+            api.push(another()?);
+            peer.push(another()?);
         } else {
             let port = base
                 .checked_add(node * PORT_STEP)
@@ -285,10 +297,15 @@ pub(super) fn check_ports(birth: &Birth) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that is free, below those that the system gives to outgoing connections: while a node is down,
+/// nobody else can happen to get its port.
 pub(super) fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(loopback(0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.port())
+    let [low, high, ..] = *uuid::Uuid::new_v4().as_bytes();
+    let start = u16::from_le_bytes([low, high]) % FREE_PORTS;
+    let mut ports = (0..FREE_PORTS).map(|step| FREE_PORT_FIRST + (start + step) % FREE_PORTS);
+    ports
+        .find(|port| TcpListener::bind(loopback(*port)).is_ok())
+        .context("no port is free")
 }
 
 /// An address on this machine only.
