@@ -22,6 +22,7 @@ const SHARDS: u32 = 1;
 /// Where `--port-base 0` looks for free ports.
 const FREE_PORT_FIRST: u16 = 10_000;
 const FREE_PORTS: u16 = 22_000;
+const TRIES_MAX: usize = 100;
 
 /// Bucket of the built-in S3 server.
 pub(super) const S3_BUCKET: &str = "confman";
@@ -153,11 +154,14 @@ fn ports(
     let mut peer = Vec::new();
     let mut chosen = BTreeSet::new();
     // A port that is free may be found twice: nobody listens on it yet.
-    let mut another = || loop {
-        let port = free_port()?;
-        if chosen.insert(port) {
-            return anyhow::Ok(port);
+    let mut another = || {
+        for _ in 0..TRIES_MAX {
+            let port = free_port()?;
+            if chosen.insert(port) {
+                return Ok(port);
+            }
         }
+        bail!("the same port is found free again and again")
     };
     for node in 0..nodes {
         if base == 0 {
@@ -330,7 +334,7 @@ mod tests {
     }
 
     fn born(asked: &StartArgs) -> Birth {
-        birth(&Found::Nothing, asked, || "s".to_owned(), || Ok(4000)).unwrap()
+        birth(&Found::Nothing, asked, || "s".to_owned(), free_port).unwrap()
     }
 
     #[test]
