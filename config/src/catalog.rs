@@ -196,7 +196,7 @@ settings! {
         "Log entries kept behind the snapshot for followers that lag"
     }
     SNAPSHOT_DELETE_GRACE_SECS = "CONFMAN_SNAPSHOT_DELETE_GRACE_SECS" (Seconds) {
-        Text("600"), Seconds { min: 0, max: 365 * DAY_SECS }, false,
+        Text("30"), Seconds { min: 0, max: 365 * DAY_SECS }, false,
         "Time between marking an old snapshot and deleting it"
     }
 

@@ -82,6 +82,8 @@ pub(crate) struct Formation<'a> {
     pub(crate) store: &'a Arc<StoreDoor>,
     pub(crate) data: &'a mut DataDir,
     pub(crate) births: mpsc::Receiver<Birth>,
+    /// Names this process's wish to join: asked again, it gets the same id.
+    pub(crate) nonce: String,
 }
 
 impl Formation<'_> {
@@ -362,7 +364,7 @@ impl Formation<'_> {
             .filter_map(|h| h.leader.clone())
             .find(|leader| leader.name != self.settings.node_name);
         let Some(leader) = leader else { return Ok(None) };
-        crate::rejoin::rejoin(self.settings, self.channels, self.desk, self.store, self.data, leader, resume).await
+        crate::rejoin::rejoin(self, leader, resume).await
     }
 }
 

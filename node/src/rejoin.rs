@@ -17,9 +17,9 @@ use confman_store::datadir::{DataDir, Facts, Identity, IdentityState, MemberAtBi
 use prost::Message;
 use tonic::Status;
 
-use crate::formation::{Established, StartError, node_info};
+use crate::formation::{Established, Formation, StartError, node_info};
 use crate::peer::client::{Channels, Purpose, with_deadline};
-use crate::peer::desk::{Desk, Stage};
+use crate::peer::desk::Stage;
 use crate::peer::{Refusal, proto};
 use crate::store_door::StoreDoor;
 
@@ -28,15 +28,12 @@ const ASKED_AT_MOST: usize = 5;
 
 /// Joins the cluster that `leader` leads. `None`: not now, look again. An error: not ever like this.
 pub(crate) async fn rejoin(
-    settings: &Settings,
-    channels: &Channels,
-    desk: &Arc<Desk>,
-    store: &Arc<StoreDoor>,
-    data: &mut DataDir,
+    formation: &mut Formation<'_>,
     leader: proto::Node,
     resume: Option<u64>,
 ) -> Result<Option<Established>, StartError> {
-    let reply = match ask_in(settings, channels, leader, resume).await {
+    let Formation { settings, channels, desk, store, data, nonce, .. } = formation;
+    let reply = match ask_in(settings, channels, nonce, leader, resume).await {
         Ok(reply) => reply,
         Err(status) => match Refusal::of(&status) {
             Some(Refusal::NameInUse | Refusal::UnknownName | Refusal::Token | Refusal::Retired) => {
@@ -69,6 +66,7 @@ pub(crate) async fn rejoin(
 async fn ask_in(
     settings: &Settings,
     channels: &Channels,
+    nonce: &str,
     leader: proto::Node,
     resume: Option<u64>,
 ) -> Result<proto::JoinReply, Status> {
@@ -76,7 +74,7 @@ async fn ask_in(
         name: settings.node_name.clone(),
         api_url: settings.api_advertise.clone(),
         peer_addr: settings.peer_advertise.clone(),
-        nonce: uuid::Uuid::new_v4().to_string(),
+        nonce: nonce.to_owned(),
         node_id: resume.unwrap_or(0),
     };
     let mut at = leader;

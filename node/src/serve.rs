@@ -124,6 +124,7 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         store: &store,
         data: &mut data,
         births,
+        nonce: uuid::Uuid::new_v4().to_string(),
     };
     tokio::pin!(stop_asked);
     let established = tokio::select! {
@@ -175,7 +176,7 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         stop::hand_over(&node).await;
     }
     closing.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(5), api).await;
+    let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
     stop::close(&node).await;
     peers.abort();
     for executor in executors {

@@ -1,4 +1,5 @@
-//! The end of a node: who asks for it, handing leadership over, closing what is open.
+//! The end of a node: who asks for it, handing leadership over, closing what is open. All bounds
+//! together stay under the 10 s that supervisors give.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use crate::group::Group;
 use crate::node::Node;
 
 /// How long leadership may take to go over.
-const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(2500);
 /// How long Raft may take to stop, and the database to flush.
-const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+const CLOSE_WITHIN: Duration = Duration::from_millis(2500);
 
 /// Resolves with the reason when the process is asked to stop.
 pub(crate) fn asked(exit_with_parent: bool) -> anyhow::Result<impl Future<Output = &'static str>> {

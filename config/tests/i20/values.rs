@@ -42,7 +42,7 @@ fn i20_the_defaults_are_those_of_the_contract() {
     assert_eq!(snapshot.compression, Compression::Zstd);
     assert_eq!(snapshot.retention_count, 3);
     assert_eq!(snapshot.log_margin, 1000);
-    assert_eq!(snapshot.delete_grace, Duration::from_secs(600));
+    assert_eq!(snapshot.delete_grace, Duration::from_secs(30));
 }
 
 /// For each setting a value that is not its default and goes with the defaults of the others.

@@ -24,7 +24,7 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(900);
 /// A member that has not answered for this long does not get, or keep, a task.
 const SILENT: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_secs(5);
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 impl Manager {
     /// At the leader of `group`: assigns a snapshot when one is due, and takes a task back whose

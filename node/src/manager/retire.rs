@@ -32,6 +32,10 @@ impl Manager {
             let ids = mark.iter().map(SnapshotId::to_string).collect();
             forward::propose(&self.node, group, Op::SnapshotsMarked(SnapshotIds { ids })).await?;
         }
+        // A node that joins may be reading what it was offered, however long that takes.
+        if self.somebody_joins() {
+            return Ok(());
+        }
         let mut deleted = Vec::new();
         for id in chosen(Decision::Delete) {
             let repository = self.node.store().claimed(self.node.cluster()).await?;

@@ -101,7 +101,7 @@ impl Manager {
         Ok(())
     }
 
-    fn somebody_joins(&self) -> bool {
+    pub(super) fn somebody_joins(&self) -> bool {
         let now_us = crate::group::now_us();
         let registered = self.node.registered();
         registered.iter().any(|n| {
