@@ -96,11 +96,15 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
         .collect();
     let places = place(api, &groups);
     if let Some(leader) = one_other_leader(&places) {
-        return if head.forward && !forward::is_forwarded(call) {
+        return if head.forward {
             forward_all(api, call, &leader, &body.bytes).await
         } else {
             Err(write::not_leader(&call.uri, Some(leader)))
         };
+    }
+
+    if !places.is_empty() && places.iter().all(|place| matches!(place, Place::Nowhere)) {
+        return Err(write::no_leader());
     }
 
     let local = join_all(
@@ -445,12 +449,7 @@ async fn send_items(
     items: &[Item<'_>],
     indices: Vec<usize>,
 ) -> Vec<(usize, BatchItemResult)> {
-    let results = if forward::is_forwarded(call) {
-        Err(forward::moved())
-    } else {
-        try_send_items(api, call, leader, items, &indices).await
-    };
-    match results {
+    match try_send_items(api, call, leader, items, &indices).await {
         Ok(results) => indices.into_iter().zip(results).collect(),
         Err(failure) => {
             let problem = failure.into_problem();

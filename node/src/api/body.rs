@@ -30,7 +30,6 @@ pub(crate) struct BodyReader {
     stream: Mutex<Pin<Box<BodyDataStream>>>,
     /// What the client announced.
     pub(crate) announced: Option<u64>,
-    expects_continue: bool,
     received: u64,
     polled: bool,
     ended: bool,
@@ -47,7 +46,6 @@ impl BodyReader {
         Self {
             stream: Mutex::new(Box::pin(body.into_data_stream())),
             announced,
-            expects_continue: headers.contains_key(header::EXPECT),
             received: 0,
             polled: false,
             ended: false,
@@ -122,31 +120,6 @@ impl BodyReader {
             bytes: bytes.freeze(),
             _permit: permit,
         })
-    }
-
-    /// Reads on after an early answer, so that the client gets to read it instead of a reset connection. Bounded in
-    /// bytes and time; a client that waits for `100 Continue` has not begun to send.
-    pub(crate) async fn drain(&mut self, bytes_max: u64) {
-        if self.ended || (self.expects_continue && !self.polled) {
-            return;
-        }
-        if self
-            .announced
-            .is_some_and(|announced| announced > bytes_max)
-        {
-            return;
-        }
-        let _ = tokio::time::timeout(self.limits.drain_timeout, async {
-            let mut seen = self.received;
-            while let Some(Ok(piece)) = self.stream.get_mut().next().await {
-                seen = seen.saturating_add(piece.len() as u64);
-                if seen > bytes_max {
-                    return;
-                }
-            }
-            self.ended = true;
-        })
-        .await;
     }
 
     /// Whether there was a body at all, as far as the head says.

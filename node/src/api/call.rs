@@ -30,9 +30,6 @@ use super::endpoints::Endpoint;
 use super::failure::Failure;
 use super::headers::sane_id;
 
-/// What is read on after a refusal that came before the key was known.
-const DRAIN_STRANGER_BYTES: u64 = 1 << 20;
-
 /// One request, as handlers see it.
 pub(crate) struct Call {
     pub(crate) method: Method,
@@ -82,7 +79,6 @@ pub(crate) async fn answer(
         correlation_id: correlation_id.clone(),
     };
 
-    let mut drain_bytes_max = DRAIN_STRANGER_BYTES;
     let answered = async {
         // A node that is full still says that it lives.
         let _place = match endpoint.access {
@@ -91,14 +87,10 @@ pub(crate) async fn answer(
         };
         check_head(&api, &call)?;
         call.identity = admit(&api, endpoint.access, &call.headers)?;
-        drain_bytes_max = api.limits.value_bytes_max;
         (endpoint.handler)(&api, &mut call).await
     }
     .await;
 
-    if let Some(body) = &mut call.body {
-        body.drain(drain_bytes_max).await;
-    }
     let (mut response, failure) = match answered {
         Ok(response) => (response, None),
         Err(failure) => {

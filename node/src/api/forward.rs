@@ -40,9 +40,6 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often silence is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Marks a request that was forwarded: whoever gets it does not forward it again.
-const FORWARDED: &str = "x-confman-forwarded";
-
 /// What goes from one connection to the next and no further.
 const HOP_BY_HOP: &[HeaderName] = &[
     header::CONNECTION,
@@ -153,11 +150,8 @@ fn passed_on(call: &Call) -> HeaderMap {
         headers.remove(name);
     }
     headers.remove("keep-alive");
+    // The next node redirects instead of forwarding, so that no request goes round in circles.
     headers.remove(names::FORWARD);
-    headers.insert(
-        HeaderName::from_static(FORWARDED),
-        HeaderValue::from_static("true"),
-    );
     for (name, id) in [
         (names::REQUEST_ID, &call.request_id),
         (names::CORRELATION_ID, &call.correlation_id),
@@ -209,11 +203,6 @@ async fn send(
 pub(crate) fn moved() -> Failure {
     Failure::busy("leadership moved while the request was forwarded, nothing was written")
         .hint("send it again")
-}
-
-/// Whether another node sent this request on.
-pub(crate) fn is_forwarded(call: &Call) -> bool {
-    call.headers.contains_key(FORWARDED)
 }
 
 fn unanswered(leader: &LeaderInfo) -> Failure {

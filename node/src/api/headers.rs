@@ -8,6 +8,7 @@ use confman_client::wire::VersionToken;
 use confman_client::wire::header as names;
 use confman_client::wire::parse_etag;
 use http::HeaderMap;
+use http::StatusCode;
 use http::header;
 
 use super::backend::ReadMode;
@@ -207,6 +208,26 @@ pub(crate) fn is_json(headers: &HeaderMap) -> Result<bool, Failure> {
         let essence = text.split(';').next().unwrap_or_default().trim();
         essence.eq_ignore_ascii_case("application/json")
     }))
+}
+
+/// Refuses what would change what a body means: nothing here decodes a body or takes a part of one.
+pub(crate) fn refuse_codings(headers: &HeaderMap) -> Result<(), Failure> {
+    if single(headers, "content-encoding")?
+        .is_some_and(|text| !text.eq_ignore_ascii_case("identity"))
+    {
+        return Err(Failure::invalid(
+            "content-encoding",
+            "bodies are taken as they are, without a content encoding",
+        )
+        .status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    if headers.contains_key("content-range") {
+        return Err(Failure::invalid(
+            "content-range",
+            "a value is put as a whole",
+        ));
+    }
+    Ok(())
 }
 
 /// The representation that `Accept` likes best; JSON when it does not care.

@@ -13,6 +13,8 @@ use super::failure::Failure;
 
 /// Largest JSON body of a put, and largest value that is answered as JSON.
 pub const JSON_BYTES_MAX: u64 = 16 << 20;
+/// How long a large request waits for room before it is told to come back.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
 /// The unit of the memory budget.
 const BUDGET_UNIT_BYTES: u64 = 1 << 20;
 
@@ -43,6 +45,8 @@ pub struct Limits {
     pub body_rate_min: u64,
     /// For a write to a client that takes nothing.
     pub write_stall_timeout: Duration,
+    /// For what a client still sends after its answer.
+    pub linger_timeout: Duration,
     /// For requests in flight when the listener stops.
     pub drain_timeout: Duration,
 }
@@ -72,6 +76,7 @@ impl Default for Limits {
             body_grace: Duration::from_secs(30),
             body_rate_min: 16 << 10,
             write_stall_timeout: Duration::from_secs(60),
+            linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -84,7 +89,6 @@ pub(crate) struct Budgets {
     json: Arc<Semaphore>,
     json_units: u32,
     transfers: Arc<Semaphore>,
-    wait: Duration,
 }
 
 impl Budgets {
@@ -95,7 +99,6 @@ impl Budgets {
             json: Arc::new(Semaphore::new(json_units as usize)),
             json_units,
             transfers: Arc::new(Semaphore::new(limits.transfers_max)),
-            wait: limits.drain_timeout,
         }
     }
 
@@ -129,7 +132,8 @@ impl Budgets {
         units: u32,
         detail: &'static str,
     ) -> Result<OwnedSemaphorePermit, Failure> {
-        match tokio::time::timeout(self.wait, Arc::clone(semaphore).acquire_many_owned(units)).await
+        match tokio::time::timeout(ROOM_WITHIN, Arc::clone(semaphore).acquire_many_owned(units))
+            .await
         {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Failure::busy(detail)),

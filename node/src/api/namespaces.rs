@@ -47,6 +47,10 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
         None => api.backend.config_groups(),
     };
     read::barrier_all(&call.headers, &groups).await?;
+    let position = match groups.as_slice() {
+        [group] => group.state().applied(),
+        _ => None,
+    };
     let mut found: Vec<NamespaceItem> = Vec::new();
     for group in &groups {
         let (prefix, after) = (prefix.clone(), after.clone());
@@ -66,7 +70,9 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
         .iter()
         .map(|item| render::namespace(&item.path, &item.record, false))
         .collect();
-    call::json(StatusCode::OK, &List { items, next_cursor })
+    let mut response = call::json(StatusCode::OK, &List { items, next_cursor })?;
+    call::set_version(&mut response, api.backend.incarnation(), position.as_ref());
+    Ok(response)
 }
 
 /// `GET /api/v1/namespaces/{path}`.
@@ -133,18 +139,14 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
     if let Some(response) = write::elsewhere(api, call, &group, head.forward).await? {
         return Ok(response);
     }
+    let fingerprint = write::fingerprint(&[b"DELETE namespace", path.as_bytes()]);
     let mut keys: u64 = 0;
-    for round in 0u64.. {
+    loop {
         let mut context = write::context(call);
         if let Some(key) = &head.idempotency_key {
-            // Each command has a key of its own, or the second would repeat the answer of the first.
-            context.idempotency_key = Some(if round == 0 {
-                key.clone()
-            } else {
-                format!("{key}#{round}")
-            });
-            context.fingerprint =
-                write::fingerprint(&[b"DELETE namespace", path.as_bytes(), &round.to_le_bytes()]);
+            // One key for all of them: only the last command, which leaves nothing, is remembered under it.
+            context.idempotency_key = Some(key.clone());
+            context.fingerprint = fingerprint.clone();
         }
         let op = Op::DeleteNamespace(DeleteNamespace { path: path.clone() });
         let applied = write::propose(api, &call.uri, &group, context, op).await?;
@@ -154,12 +156,14 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
         keys = keys.saturating_add(deleted.keys);
         if !deleted.more {
             let mut response = call::empty(StatusCode::NO_CONTENT);
-            call::set(&mut response, DELETED_KEYS, &keys.to_string());
+            // A retry is told that all is gone, and does not know any more how much that was.
+            if applied.outcome.replayed_from.is_none() {
+                call::set(&mut response, DELETED_KEYS, &keys.to_string());
+            }
             write::mark(api, &mut response, &applied);
             return Ok(response);
         }
     }
-    Err(Failure::internal("a namespace deletion without an end"))
 }
 
 /// The namespace that a call is about; a slash at its end does not matter.

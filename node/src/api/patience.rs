@@ -1,7 +1,10 @@
-//! A socket that does not wait for ever for a reader: what is written must be taken in time.
+//! A socket with manners: it does not wait for ever for a reader, and it hears a talker out before it hangs up.
 //!
-//! Promises: a write that makes no progress for the given time ends the connection. Reads have their own limits, in
-//! `serve.rs` (heads) and `body.rs` (bodies).
+//! Promises: a write that makes no progress for the given time ends the connection; after the last answer the
+//! connection is closed for writing at once, and what the client still sends is read and dropped for a bounded time,
+//! because a close with unread bytes resets the connection and the client would never see the answer.
+//!
+//! Does not: limit reads of requests; that is done in `serve.rs` (heads) and `body.rs` (bodies).
 
 use std::future::Future as _;
 use std::io;
@@ -15,19 +18,24 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
-/// A stream with a limit on how long a write may be stuck.
+/// A stream with a limit on how long a write may be stuck, and with a lingering close.
 pub(crate) struct Patient<S> {
     stream: S,
     limit: Duration,
+    linger: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, limit: Duration) -> Self {
+    /// Writes may be stuck for `limit`; closing takes at most `linger`.
+    pub(crate) fn new(stream: S, limit: Duration, linger: Duration) -> Self {
         Self {
             stream,
             limit,
+            linger,
             stuck: None,
+            lingering: None,
         }
     }
 
@@ -65,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,8 +102,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.judge(cx, shut)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+            match this.judge(cx, shut) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+        }
+        let linger = this.linger;
+        let lingering = this
+            .lingering
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
+        if lingering.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = [0; 16 << 10];
+        // A talker is given way to others after some pieces.
+        for _ in 0..16 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -109,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn i19_a_reader_that_takes_nothing_is_left_in_time() {
         let (ours, _theirs) = tokio::io::duplex(8);
-        let mut patient = Patient::new(ours, Duration::from_millis(50));
+        let mut patient = Patient::new(ours, Duration::from_millis(50), Duration::ZERO);
         let stuck = patient.write_all(b"more than the pipe holds");
         let stuck = tokio::time::timeout(Duration::from_secs(10), stuck)
             .await
@@ -136,12 +169,37 @@ mod tests {
             got
         });
         // Each wait is a tenth of the limit, all of them together are longer than it.
-        let mut patient = Patient::new(ours, limit);
+        let mut patient = Patient::new(ours, limit, Duration::ZERO);
         patient
             .write_all(&[7; 120])
             .await
             .expect("each wait is short enough");
         drop(patient);
         assert_eq!(reader.await.unwrap(), [7; 120]);
+    }
+
+    #[tokio::test]
+    async fn a_talker_is_heard_out_for_a_bounded_time() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let mut patient = Patient::new(ours, Duration::from_secs(10), Duration::from_secs(10));
+        patient.write_all(b"enough").await.unwrap();
+        let closing = tokio::spawn(async move { patient.shutdown().await });
+        theirs
+            .write_all(&[7; 100_000])
+            .await
+            .expect("all of it is taken");
+        let mut answer = String::new();
+        theirs.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "enough");
+        assert!(!closing.is_finished(), "it may say more");
+        drop(theirs);
+        closing.await.unwrap().unwrap();
+
+        let (ours, _theirs) = tokio::io::duplex(1 << 10);
+        let mut patient = Patient::new(ours, Duration::from_secs(10), Duration::from_millis(20));
+        tokio::time::timeout(Duration::from_secs(10), patient.shutdown())
+            .await
+            .expect("in time")
+            .unwrap();
     }
 }

@@ -65,7 +65,11 @@ pub async fn serve(
             .max_headers(PARSER_HEADERS)
             .max_buf_size(PARSER_HEAD_BYTES)
             .serve_connection(
-                TokioIo::new(Patient::new(stream, limits.write_stall_timeout)),
+                TokioIo::new(Patient::new(
+                    stream,
+                    limits.write_stall_timeout,
+                    limits.linger_timeout,
+                )),
                 service,
             );
         let connection = graceful.watch(connection);

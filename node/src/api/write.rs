@@ -46,6 +46,7 @@ pub(crate) struct WriteHead {
 
 impl WriteHead {
     pub(crate) fn read(call: &Call) -> Result<Self, Failure> {
+        headers::refuse_codings(&call.headers)?;
         Ok(Self {
             condition: headers::write_condition(&call.headers)?,
             idempotency_key: headers::idempotency_key(&call.headers)?,
@@ -108,9 +109,7 @@ pub(crate) async fn elsewhere(
         return Ok(None);
     }
     match other_leader(api, group.leader()) {
-        Some(leader) if forward && !forward::is_forwarded(call) => {
-            forward::whole(api, call, &leader).await.map(Some)
-        }
+        Some(leader) if forward => forward::whole(api, call, &leader).await.map(Some),
         leader => Err(not_leader(&call.uri, leader)),
     }
 }

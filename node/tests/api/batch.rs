@@ -215,10 +215,17 @@ async fn values_above_the_inline_size_go_through_a_batch_as_well() {
     let items: Vec<Value> = (0..5)
         .map(|i| json!({"op": "put", "namespace": "b", "key": format!("big{i}"), "value": text}))
         .collect();
-    assert_eq!(
-        statuses(&post(&server, &json!({"items": items})).await),
-        [201; 5]
-    );
+    let body = json!({"items": items});
+    let send = || {
+        server
+            .post("/api/v1/batch")
+            .header("idempotency-key", "big")
+            .json(&body)
+            .send()
+    };
+    let first = document(send().await.unwrap()).await;
+    assert_eq!(statuses(&first), [201; 5]);
+    assert_eq!(document(send().await.unwrap()).await, first);
     let read = document(server.get("/api/v1/config/b/big4").send().await.unwrap()).await;
     assert_eq!(read["value"], json!(text));
 }
@@ -333,6 +340,20 @@ async fn items_without_a_leader_say_so_and_others_are_written() {
         };
         assert_eq!(item["status"], expected, "{item}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_nobody_leads_is_refused_as_a_whole() {
+    let server = Server::with_shards(2).await;
+    server.node.behave(&Behaviour::Follows(None));
+    let refused = server
+        .post("/api/v1/batch")
+        .json(&spread())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(header(&refused, "retry-after"), "1");
+    problem(refused, 503, "no-leader").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,6 +144,44 @@ async fn the_list_is_one_over_all_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_large_namespace_takes_several_commands_and_one_key() {
+    let server = Server::start().await;
+    // One command deletes a bounded number of keys, far below this.
+    for batch in 0..4 {
+        let items: Vec<Value> = (0..1000)
+            .map(|i| json!({"op": "put", "namespace": "large", "key": format!("{batch}-{i}"), "value": i}))
+            .collect();
+        let put = server
+            .post("/api/v1/batch")
+            .json(&json!({ "items": items }));
+        assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    }
+    let before = server.node.state(0).applied().unwrap().index;
+    for (round, keys) in [(0, "4000"), (1, "")] {
+        let deleted = server
+            .delete("/api/v1/namespaces/large")
+            .header("idempotency-key", "del")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(deleted.status(), StatusCode::NO_CONTENT, "round {round}");
+        assert_eq!(
+            header(&deleted, "x-confman-deleted-keys"),
+            keys,
+            "round {round}"
+        );
+    }
+    let commands = server.node.state(0).applied().unwrap().index - before;
+    assert!(commands > 2, "it took several commands, not {commands}");
+    problem(
+        server.get("/api/v1/namespaces/large").send().await.unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_namespace_audits_every_key_that_goes_with_it() {
     let server = Server::with_keys().await;
     for i in 0..25 {
