@@ -52,7 +52,7 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
         .budgets
         .json(EVENT_BYTES.saturating_mul((limit * groups.len()) as u64))
         .await?;
-    read::barrier_all(&call.headers, &groups).await?;
+    read::barrier_all(api, &call.headers, &groups).await?;
     let position = match groups.as_slice() {
         [group] => group.state().applied(),
         _ => None,

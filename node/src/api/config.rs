@@ -90,7 +90,7 @@ pub(crate) async fn put(api: &Arc<Api>, call: &mut Call) -> Answer {
             namespace.as_bytes(),
             key.as_bytes(),
             value_type.as_str().as_bytes(),
-            format!("{:?}", head.condition).as_bytes(),
+            head.condition.tag().as_bytes(),
             &[u8::from(head.skip_unchanged)],
             &ready.hash,
         ]);
@@ -143,7 +143,7 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
             b"DELETE",
             namespace.as_bytes(),
             key.as_bytes(),
-            format!("{:?}", head.condition).as_bytes(),
+            head.condition.tag().as_bytes(),
         ]);
     }
     let op = Op::Delete(Delete {
@@ -235,7 +235,7 @@ fn value_too_large(api: &Api) -> Failure {
 async fn get_entry(api: &Arc<Api>, call: &Call, namespace: &str, key: &str) -> Answer {
     Query::parse(call.uri.query(), &[])?;
     let group = api.backend.route(namespace);
-    read::barrier(&call.headers, &group).await?;
+    read::barrier(api, &call.headers, &group).await?;
     let state = group.state();
     let mut rereads = 0;
     let mut response = loop {
@@ -358,7 +358,7 @@ async fn list(api: &Arc<Api>, call: &Call, namespace: &str) -> Answer {
     let values = query.flag("values")?;
     let after = query.cursor()?;
     let group = api.backend.route(namespace);
-    read::barrier(&call.headers, &group).await?;
+    read::barrier(api, &call.headers, &group).await?;
     let position = group.state().applied();
     let page = {
         let namespace = namespace.to_owned();

@@ -11,8 +11,10 @@ use http::HeaderMap;
 use http::StatusCode;
 use http::header;
 
+use super::backend::ReadError;
 use super::backend::ReadMode;
 use super::failure::Failure;
+use super::read;
 
 /// Longest request, correlation and idempotency id.
 const ID_BYTES_MAX: usize = 128;
@@ -28,6 +30,18 @@ pub(crate) enum WriteCondition {
     Exists,
     /// The entry does not exist.
     Absent,
+}
+
+impl WriteCondition {
+    /// The condition as text that stays the same: idempotency keys stand for it.
+    pub(crate) fn tag(self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::VersionIs(version) => format!("version {version}"),
+            Self::Exists => "exists".to_owned(),
+            Self::Absent => "absent".to_owned(),
+        }
+    }
 }
 
 /// One representation of an entry.
@@ -167,12 +181,25 @@ pub(crate) fn match_fails(headers: &HeaderMap, version: u64) -> Result<bool, Fai
     Ok(!text.split(',').any(|tag| parse_etag(tag) == Some(version)))
 }
 
-/// How fresh a read has to be. A token alone does not change the mode: answers carry one and clients echo it.
-pub(crate) fn read_mode(headers: &HeaderMap) -> Result<ReadMode, Failure> {
+/// How fresh a read has to be. A token alone does not change the mode: answers carry one and clients echo it. One of
+/// another life of the cluster is refused in every mode: what it saw may not be there any more.
+pub(crate) fn read_mode(headers: &HeaderMap, incarnation: u64) -> Result<ReadMode, Failure> {
     let token = single(headers, names::VERSION)?
         .map(str::parse::<VersionToken>)
         .transpose()
         .map_err(|e| Failure::invalid(names::VERSION, e.to_string()))?;
+    if let Some(token) = token
+        && token.incarnation != incarnation
+    {
+        return Err(read::failure(ReadError::OldIncarnation {
+            token: token.incarnation,
+            current: incarnation,
+        }));
+    }
+    consistency(headers, token)
+}
+
+fn consistency(headers: &HeaderMap, token: Option<VersionToken>) -> Result<ReadMode, Failure> {
     match single(headers, names::CONSISTENCY)? {
         None | Some("linearizable") => Ok(ReadMode::Linearizable),
         Some("eventual") => Ok(ReadMode::Eventual),
@@ -368,7 +395,7 @@ mod tests {
 
     #[test]
     fn read_modes_and_their_tokens() {
-        let of = |pairs: &[(&'static str, &'static str)]| read_mode(&headers(pairs));
+        let of = |pairs: &[(&'static str, &'static str)]| read_mode(&headers(pairs), 1);
         assert_eq!(of(&[]).unwrap(), ReadMode::Linearizable);
         assert_eq!(
             of(&[("x-confman-version", "1.2.3")]).unwrap(),
@@ -393,6 +420,13 @@ mod tests {
         assert!(of(&[("x-confman-consistency", "read-your-writes")]).is_err());
         assert!(of(&[("x-confman-consistency", "strong")]).is_err());
         assert!(of(&[("x-confman-version", "1.2")]).is_err());
+        for mode in ["linearizable", "eventual", "read-your-writes"] {
+            let old = of(&[
+                ("x-confman-consistency", mode),
+                ("x-confman-version", "2.2.3"),
+            ]);
+            assert_eq!(old.expect_err(mode).into_problem().status, 409, "{mode}");
+        }
     }
 
     #[test]

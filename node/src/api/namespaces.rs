@@ -46,7 +46,7 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
         }
         None => api.backend.config_groups(),
     };
-    read::barrier_all(&call.headers, &groups).await?;
+    read::barrier_all(api, &call.headers, &groups).await?;
     let position = match groups.as_slice() {
         [group] => group.state().applied(),
         _ => None,
@@ -79,7 +79,7 @@ pub(crate) async fn list(api: &Arc<Api>, call: &mut Call) -> Answer {
 pub(crate) async fn get(api: &Arc<Api>, call: &mut Call) -> Answer {
     let path = path(call)?;
     let group = api.backend.route(&path);
-    read::barrier(&call.headers, &group).await?;
+    read::barrier(api, &call.headers, &group).await?;
     let position = group.state().applied();
     let record = group
         .state()

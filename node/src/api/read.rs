@@ -11,6 +11,7 @@ use confman_store::StoreError;
 use futures::future::try_join_all;
 use http::HeaderMap;
 
+use super::Api;
 use super::backend::GroupBackend;
 use super::backend::ReadError;
 use super::backend::ReadMode;
@@ -19,20 +20,22 @@ use super::headers;
 
 /// Waits until `group` is as fresh as the headers ask.
 pub(crate) async fn barrier(
+    api: &Api,
     headers: &HeaderMap,
     group: &Arc<dyn GroupBackend>,
 ) -> Result<(), Failure> {
-    let mode = headers::read_mode(headers)?;
+    let mode = headers::read_mode(headers, api.backend.incarnation())?;
     group.barrier(&mode).await.map_err(failure)
 }
 
 /// Waits until all `groups` are as fresh as the headers ask. A token names a position in one group, so that reading
 /// one's writes across several asks for the stronger mode.
 pub(crate) async fn barrier_all(
+    api: &Api,
     headers: &HeaderMap,
     groups: &[Arc<dyn GroupBackend>],
 ) -> Result<(), Failure> {
-    let mut mode = headers::read_mode(headers)?;
+    let mut mode = headers::read_mode(headers, api.backend.incarnation())?;
     if groups.len() > 1 && matches!(mode, ReadMode::ReadYourWrites(_)) {
         mode = ReadMode::Linearizable;
     }
@@ -54,7 +57,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-fn failure(error: ReadError) -> Failure {
+pub(crate) fn failure(error: ReadError) -> Failure {
     match error {
         ReadError::NoLeader => Failure::new(ProblemKind::NoLeader, "the group has no leader now, so no read can be confirmed")
             .hint("X-Confman-Consistency: eventual reads what this node has")
