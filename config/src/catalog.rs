@@ -159,7 +159,7 @@ settings! {
 
     SNAPSHOT_ENABLED = "CONFMAN_SNAPSHOT_ENABLED" (Flag) {
         Text("true"), Flag, false,
-        "Whether groups are snapshotted by themselves; on request they are in any case"
+        "Whether snapshots are made; with `false` no object store is used at all"
     }
     SNAPSHOT_LOG_THRESHOLD = "CONFMAN_SNAPSHOT_LOG_THRESHOLD" (Number) {
         Text("10000"), number(1, 1_000_000_000, "entries"), false,

@@ -44,7 +44,7 @@ struct Registry {
 }
 
 /// A running node.
-pub struct Node {
+pub(crate) struct Node {
     settings: Arc<Settings>,
     identity: Identity,
     cluster: ClusterId,
@@ -82,22 +82,22 @@ impl Node {
     }
 
     /// This node's id.
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.identity.node_id
     }
 
     /// The operator's name for this node.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.identity.name
     }
 
     /// The cluster and its life.
-    pub fn cluster(&self) -> &ClusterId {
+    pub(crate) fn cluster(&self) -> &ClusterId {
         &self.cluster
     }
 
     /// The settings it was started with.
-    pub fn settings(&self) -> &Arc<Settings> {
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
@@ -118,17 +118,17 @@ impl Node {
     }
 
     /// One of its groups.
-    pub fn group(&self, id: &GroupId) -> Option<Arc<Group>> {
+    pub(crate) fn group(&self, id: &GroupId) -> Option<Arc<Group>> {
         self.groups.get(id).cloned()
     }
 
     /// All its groups, in order.
-    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.groups.values()
     }
 
     /// The group of what belongs to the whole cluster.
-    pub fn meta(&self) -> &Arc<Group> {
+    pub(crate) fn meta(&self) -> &Arc<Group> {
         &self.meta
     }
 
