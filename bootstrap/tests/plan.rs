@@ -122,7 +122,7 @@ fn a_listed_snapshot_that_the_cluster_never_recorded_is_not_used() {
     let plan = plan(
         &red(1),
         &GroupId::config(0),
-        &[known.clone()],
+        std::slice::from_ref(&known),
         Some(&listing),
     );
     assert_eq!(plan.tries, [known]);

@@ -17,30 +17,30 @@ use confman_store::records::{EntryHead, EntryRecord, FactsRecord, NamespaceRecor
 use confman_store::{DataPaths, GroupPaths, GroupStore, OpenOptions, keys};
 use prost::Message;
 
-pub const RED: &str = "11111111-1111-4111-8111-111111111111";
-pub const NOW_US: i64 = 1_700_000_000_000_000;
+pub(crate) const RED: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const NOW_US: i64 = 1_700_000_000_000_000;
 
-pub fn red() -> ClusterId {
+pub(crate) fn red() -> ClusterId {
     ClusterId::new(RED, 1)
 }
 
 /// A store and a node's data directory, both real.
-pub struct World {
-    pub dir: tempfile::TempDir,
-    pub repository: Repository,
-    pub data: DataPaths,
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) repository: Repository,
+    pub(crate) data: DataPaths,
 }
 
 impl World {
     /// A store on disk, so that tests can damage its objects.
-    pub async fn on_disk() -> Self {
+    pub(crate) async fn on_disk() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("file://{}", dir.path().join("objects").display());
         Self::at(dir, &url).await
     }
 
     /// A store in memory, under a name of its own.
-    pub async fn in_memory(name: &str) -> Self {
+    pub(crate) async fn in_memory(name: &str) -> Self {
         Self::at(tempfile::tempdir().unwrap(), &format!("memory://{name}")).await
     }
 
@@ -55,7 +55,12 @@ impl World {
     }
 
     /// Builds, uploads and verifies a snapshot of `group` whose state has about `entries` entries.
-    pub async fn publish(&self, group: &GroupId, index: u64, entries: u64) -> SnapshotRecord {
+    pub(crate) async fn publish(
+        &self,
+        group: &GroupId,
+        index: u64,
+        entries: u64,
+    ) -> SnapshotRecord {
         publish(
             &self.repository,
             self.dir.path().to_owned(),
@@ -66,32 +71,32 @@ impl World {
         .await
     }
 
-    pub fn paths(&self, group: &GroupId) -> GroupPaths {
+    pub(crate) fn paths(&self, group: &GroupId) -> GroupPaths {
         self.data.group(group)
     }
 
-    pub fn task(&self, group: &GroupId, candidates: &[SnapshotRecord]) -> GroupTask {
+    pub(crate) fn task(&self, group: &GroupId, candidates: &[SnapshotRecord]) -> GroupTask {
         GroupTask {
             paths: self.paths(group),
             candidates: candidates.to_vec(),
         }
     }
 
-    pub fn restorer(&self) -> Restorer {
+    pub(crate) fn restorer(&self) -> Restorer {
         restorer(Some(self.repository.clone()))
     }
 
     /// The file behind an object of a store on disk.
-    pub fn object_file(&self, record: &SnapshotRecord) -> PathBuf {
+    pub(crate) fn object_file(&self, record: &SnapshotRecord) -> PathBuf {
         self.dir.path().join("objects").join(&record.object)
     }
 }
 
-pub fn restorer(repository: Option<Repository>) -> Restorer {
+pub(crate) fn restorer(repository: Option<Repository>) -> Restorer {
     Restorer::new(repository, red(), limits(), || NOW_US)
 }
 
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     let (reach, read) = (Duration::from_secs(5), Duration::from_secs(5));
     Limits {
         reach,
@@ -102,7 +107,7 @@ pub fn limits() -> Limits {
 }
 
 /// A state that depends on its index only: facts, one namespace, entries of different sizes.
-pub fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut state = BTreeMap::new();
     let facts = FactsRecord {
         first_time_us: 1,
@@ -148,7 +153,7 @@ pub fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Three voters, as the snapshot's builder saw them.
-pub fn membership() -> Membership {
+pub(crate) fn membership() -> Membership {
     let node = |n: u64| NodeInfo {
         name: format!("node{n}"),
         api_url: format!("http://127.0.0.1:6{n}00"),
@@ -161,7 +166,7 @@ pub fn membership() -> Membership {
     }
 }
 
-pub async fn publish(
+pub(crate) async fn publish(
     repository: &Repository,
     tmp_dir: PathBuf,
     group: &GroupId,
@@ -203,7 +208,7 @@ pub async fn publish(
 }
 
 /// Opens a restored group as a node would and compares it with the recorded snapshot, down to each record.
-pub fn assert_is(paths: &GroupPaths, record: &SnapshotRecord, entries: u64) {
+pub(crate) fn assert_is(paths: &GroupPaths, record: &SnapshotRecord, entries: u64) {
     let mut options = OpenOptions::new(red());
     options.state_cache_bytes = 4 << 20;
     options.log_cache_bytes = 1 << 20;
