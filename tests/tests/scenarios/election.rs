@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
+use confman_tests::load::{Load, LoadPlan};
 use serde_json::json;
 
 /// A graceful stop must be over by then.
@@ -175,5 +176,33 @@ async fn without_a_majority_writes_are_refused_and_the_node_is_not_ready() -> an
     cluster.node(0).start()?;
     cluster.wait_ready(0).await?;
     cluster.write("app/k", &json!("x")).await?;
+    cluster.finish()
+}
+
+/// A replica that is a few entries behind because writes arrive all the time is not thereby unready: whoever balances
+/// load by readiness would drop all followers of a busy cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_replica_stays_ready() -> anyhow::Result<()> {
+    let cluster = Plan::new("busy").start().await?;
+    let load = Load::start(
+        &cluster,
+        &LoadPlan {
+            writers: 6,
+            readers: 0,
+            ..LoadPlan::default()
+        },
+    );
+    load.wait_progress(20, PATIENCE).await?;
+    for _ in 0..60 {
+        for index in 0..3 {
+            cluster
+                .api(index)
+                .get("/health/ready")
+                .send()
+                .await?
+                .expect(&[200])?;
+        }
+    }
+    load.stop().await?;
     cluster.finish()
 }
