@@ -16,7 +16,11 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::time::Instant;
 use tokio::time::Sleep;
+
+/// How long a closing connection may be silent.
+const QUIET_MAX: Duration = Duration::from_millis(500);
 
 /// A stream with a limit on how long a write may be stuck, and with a lingering close.
 pub(crate) struct Patient<S> {
@@ -24,7 +28,15 @@ pub(crate) struct Patient<S> {
     limit: Duration,
     linger: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
-    lingering: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Linger>,
+}
+
+/// How long a close still listens.
+struct Linger {
+    /// To a client that goes on sending.
+    longest: Pin<Box<Sleep>>,
+    /// To one that sends nothing, so that idle connections do not hold up a stop.
+    quiet: Pin<Box<Sleep>>,
 }
 
 impl<S> Patient<S> {
@@ -110,22 +122,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
                 other => return other,
             }
         }
-        let linger = this.linger;
-        let lingering = this
-            .lingering
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
-        if lingering.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
+        let longest = this.linger;
+        let linger = this.lingering.get_or_insert_with(|| Linger {
+            longest: Box::pin(tokio::time::sleep(longest)),
+            quiet: Box::pin(tokio::time::sleep(QUIET_MAX)),
+        });
         let mut scratch = [0; 16 << 10];
         // A talker is given way to others after some pieces.
         for _ in 0..16 {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    linger.quiet.as_mut().reset(Instant::now() + QUIET_MAX);
+                }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let over = linger.longest.as_mut().poll(cx).is_ready()
+                        || linger.quiet.as_mut().poll(cx).is_ready();
+                    return if over {
+                        Poll::Ready(Ok(()))
+                    } else {
+                        Poll::Pending
+                    };
+                }
             }
+        }
+        if linger.longest.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -191,15 +214,19 @@ mod tests {
         let mut answer = String::new();
         theirs.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "enough");
-        assert!(!closing.is_finished(), "it may say more");
         drop(theirs);
         closing.await.unwrap().unwrap();
 
-        let (ours, _theirs) = tokio::io::duplex(1 << 10);
-        let mut patient = Patient::new(ours, Duration::from_secs(10), Duration::from_millis(20));
+        // One that never stops is left.
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let talking =
+            tokio::spawn(async move { while theirs.write_all(&[7; 512]).await.is_ok() {} });
+        let mut patient = Patient::new(ours, Duration::from_secs(10), Duration::from_millis(50));
         tokio::time::timeout(Duration::from_secs(10), patient.shutdown())
             .await
             .expect("in time")
             .unwrap();
+        drop(patient);
+        talking.await.unwrap();
     }
 }
