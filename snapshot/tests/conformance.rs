@@ -1,5 +1,7 @@
 //! One suite over every kind of store that a test can have: memory, a folder, the S3 server of `confman dev`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 use std::sync::Arc;
 

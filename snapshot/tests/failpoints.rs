@@ -1,6 +1,8 @@
 //! A build that fails between its phases: each failure is named, and nothing is left behind but what may be.
 //! In a file of its own, because failpoints belong to the process.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use confman_snapshot::build::{BuildOptions, Phase, build_and_upload};
 use confman_snapshot::testing::view;
 use confman_snapshot::{GroupId, Repository, WriteOptions};

@@ -1,5 +1,7 @@
 //! A repository over a store that fails by script: it ends right in each case.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ fn options() -> RepositoryOptions {
         backoff: Duration::from_millis(1),
         small_try: Duration::from_millis(200),
         small_total: Duration::from_secs(2),
-        transfer_try: Duration::from_millis(500),
+        transfer_try: Duration::from_millis(300),
         transfer_total: Duration::from_secs(5),
         list_total: Duration::from_secs(2),
         single_put_bytes_max: 100_000,

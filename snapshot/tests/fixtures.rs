@@ -3,6 +3,8 @@
 //! `fixtures/v1-*.snap` were written by the first version. `fixtures/damaged/` holds what happened to one of them; the name of a
 //! file says what. Never write a file here anew: a new version adds its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! I6: memory does not grow with the state. In a file of its own, because the peak belongs to the process.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(target_os = "linux")]
 
 use confman_snapshot::build::{BuildOptions, build_and_upload};
