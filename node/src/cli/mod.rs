@@ -34,10 +34,12 @@ mod put;
 mod snapshot;
 mod status;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use confman_client::ErrorKind;
 use failure::Failure;
 
 /// Replicated configuration that survives anything
@@ -49,6 +51,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // There is one in a process.
 enum Command {
     /// Run one node, configured by its environment (`confman config` shows it)
     Serve(crate::serve::ServeArgs),
@@ -85,6 +88,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => return crate::serve::run(&args),
         Command::Other(command) => command,
     };
+    // Two providers in one binary panic: this is the only one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -92,12 +97,15 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::usage(format!("start the runtime: {error}")).report(),
     };
-    let code = runtime
-        .block_on(run(command))
-        .unwrap_or_else(|failure| failure.report());
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(command))));
     // A blocking read of stdin or of a slow disk may still be going on: nobody waits for it.
     runtime.shutdown_background();
-    code
+    match ended {
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => failure.report(),
+        // The panic has said what and where.
+        Err(_) => ExitCode::from(ErrorKind::Bug.exit_code()),
+    }
 }
 
 async fn run(command: Other) -> Result<ExitCode, Failure> {

@@ -25,6 +25,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::connect::{ConnectArgs, OutputArgs};
@@ -37,6 +38,7 @@ use tree::{Place, Tree};
 
 /// A value whose transfer broke off, or that changed under it, is fetched this often.
 const TRIES_MAX: u32 = 3;
+const LISTS_AT_ONCE: usize = 8;
 const SHOWN_FAILURES: usize = 20;
 
 /// Write namespaces to a directory tree, byte for byte
@@ -125,7 +127,7 @@ pub(crate) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
         bar: progress(),
     });
     let strip = args.from.as_ref().map_or(0, |from| from.split('/').count());
-    export(&work, &namespaces, strip, usize::from(args.concurrency)).await?;
+    export(&work, namespaces, strip, usize::from(args.concurrency)).await?;
     work.bar.finish_and_clear();
     let tally = work.tally.lock().clone();
     let report = Report {
@@ -202,44 +204,77 @@ fn progress() -> ProgressBar {
     bar
 }
 
+/// A key and the directory that its file goes to.
+type Listed = (Arc<Place>, EntryHead);
+
+/// Lists some namespaces ahead of the fetching, which goes key by key.
 async fn export(
     work: &Arc<Work>,
-    namespaces: &[String],
+    namespaces: Vec<String>,
     strip: usize,
     concurrency: usize,
 ) -> Result<(), Failure> {
-    let mut busy = JoinSet::new();
-    for namespace in namespaces {
-        work.bar.set_message(escape::text(namespace).into_owned());
-        let place = work
-            .tree
-            .place(namespace.split('/').skip(strip))
-            .map(Arc::new);
-        let mut pages = Entries::new(&work.client, namespace, ReadMode::Linearizable);
-        loop {
-            let page = match pages.next().await {
-                Ok(Some(page)) => page,
-                Ok(None) => break,
-                // Deleted since it was listed.
-                Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => break,
-                Err(failure) => return Err(failure),
-            };
-            for entry in page {
-                let place = match &place {
-                    Ok(place) => place.clone(),
-                    Err(e) => {
-                        work.not_written(&entry.head, format!("no directory: {e}"), false);
-                        continue;
-                    }
-                };
-                if busy.len() >= concurrency {
+    let (found, mut keys) = mpsc::channel::<Listed>(1000);
+    let lister = {
+        let work = work.clone();
+        tokio::spawn(async move {
+            let mut busy = JoinSet::new();
+            for namespace in namespaces {
+                if busy.len() >= LISTS_AT_ONCE {
                     joined(busy.join_next().await)?;
                 }
-                let work = work.clone();
-                busy.spawn(async move { work.take(&place, &entry.head).await });
+                busy.spawn(list(work.clone(), namespace, strip, found.clone()));
+            }
+            finished(busy).await
+        })
+    };
+    let mut busy = JoinSet::new();
+    while let Some((place, head)) = keys.recv().await {
+        if busy.len() >= concurrency {
+            joined(busy.join_next().await)?;
+        }
+        let work = work.clone();
+        busy.spawn(async move { work.take(&place, &head).await });
+    }
+    finished(busy).await?;
+    joined(Some(lister.await))
+}
+
+async fn list(
+    work: Arc<Work>,
+    namespace: String,
+    strip: usize,
+    found: mpsc::Sender<Listed>,
+) -> Result<(), Failure> {
+    work.bar.set_message(escape::text(&namespace).into_owned());
+    let place = work
+        .tree
+        .place(namespace.split('/').skip(strip))
+        .map(Arc::new);
+    let mut pages = Entries::new(&work.client, &namespace, ReadMode::Linearizable);
+    loop {
+        let page = match pages.next().await {
+            Ok(Some(page)) => page,
+            Ok(None) => return Ok(()),
+            // Deleted since it was listed.
+            Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        for entry in page {
+            match &place {
+                Ok(place) => {
+                    if found.send((place.clone(), entry.head)).await.is_err() {
+                        // The fetching has failed, and says why.
+                        return Ok(());
+                    }
+                }
+                Err(e) => work.not_written(&entry.head, format!("no directory: {e}"), false),
             }
         }
     }
+}
+
+async fn finished(mut busy: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
     while !busy.is_empty() {
         joined(busy.join_next().await)?;
     }

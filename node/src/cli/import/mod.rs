@@ -44,7 +44,7 @@ use walk::{Dir, File, Options, Skip};
 
 /// Up to this size a value travels in a batch.
 const SMALL_BYTES_MAX: u64 = 256 << 10;
-const DIRS_AT_ONCE: usize = 4;
+const DIRS_AT_ONCE: usize = 8;
 const LARGE_AT_ONCE: usize = 2;
 
 /// Import a directory tree: directories become namespaces, files become keys

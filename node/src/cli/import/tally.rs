@@ -128,6 +128,9 @@ impl Report {
             tally.unchanged,
             self.skipped,
         ))?;
+        if self.dry_run {
+            return Ok(());
+        }
         let rate = tally.bytes_stored as f64 / self.seconds.max(0.001);
         output::line(&format!(
             "{} stored in {:.1} s ({}/s); correlation id {}",
