@@ -97,7 +97,8 @@ pub(crate) fn restorer(repository: Option<Repository>) -> Restorer {
 }
 
 pub(crate) fn limits() -> Limits {
-    let (reach, read) = (Duration::from_secs(5), Duration::from_secs(5));
+    // Generous: a machine that is busy building is no store that is down.
+    let (reach, read) = (Duration::from_secs(60), Duration::from_secs(60));
     Limits {
         reach,
         read,
