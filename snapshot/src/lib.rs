@@ -14,6 +14,7 @@
 //! Where to go next: `model` and `view` for the nouns, `format` for the file, `repository` for the store, `build` for how
 //! the two meet, `retention` and `trigger` for the pure decisions, `DESIGN.md` for the reasons.
 
+mod background;
 pub mod build;
 pub mod error;
 pub mod format;
@@ -31,6 +32,7 @@ pub mod testing;
 pub mod trigger;
 pub mod view;
 
+pub use background::Background;
 pub use error::{BoxError, Kind, SnapshotError, StoreError};
 pub use format::{Codec, Manifest, RecordStream, SnapshotReader, WriteOptions, write_snapshot};
 pub use hash::{ValueHasher, fnv1a64, value_hash};

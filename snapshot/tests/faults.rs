@@ -229,41 +229,41 @@ async fn o13_o19_what_waiting_does_not_mend_is_not_tried_again() {
 
 #[tokio::test]
 async fn i18_a_store_that_is_down_or_hangs_is_given_up_in_bounded_time() {
-    for op in [
+    let ops = [
         Op::Put,
         Op::Start,
         Op::Part,
         Op::Complete,
         Op::Head,
         Op::Get,
-    ] {
-        for fault in [
-            Fault::Hang,
-            Fault::Before(Failure::Unreachable),
-            Fault::Before(Failure::Busy),
-        ] {
-            let bench = bench();
-            let shown = format!("{op:?} {fault:?}");
-            bench.store.add(Rule::on(op, fault).always());
-            let started = std::time::Instant::now();
-            let large = matches!(op, Op::Start | Op::Part | Op::Complete);
-            let error = if large {
-                bench.large().await
-            } else {
-                bench.small().await
-            }
-            .unwrap_err();
-            assert!(
-                error.source.is_unreachable() && !error.source.is_bad_snapshot(),
-                "{shown}: {error}"
-            );
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "{shown}: {:?}",
-                started.elapsed()
-            );
-        }
-    }
+    ];
+    let faults = [
+        Fault::Hang,
+        Fault::Before(Failure::Unreachable),
+        Fault::Before(Failure::Busy),
+    ];
+    let cases = ops
+        .into_iter()
+        .flat_map(|op| faults.clone().map(|fault| (op, fault)));
+    // Each has a store of its own: they may wait side by side.
+    futures::future::join_all(cases.map(|(op, fault)| async move {
+        let bench = bench();
+        let shown = format!("{op:?} {fault:?}");
+        bench.store.add(Rule::on(op, fault).always());
+        let started = std::time::Instant::now();
+        let large = matches!(op, Op::Start | Op::Part | Op::Complete);
+        let built = if large {
+            bench.large().await
+        } else {
+            bench.small().await
+        };
+        let error = built.unwrap_err();
+        let unreachable = error.source.is_unreachable() && !error.source.is_bad_snapshot();
+        assert!(unreachable, "{shown}: {error}");
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(20), "{shown}: {took:?}");
+    }))
+    .await;
     let bench = bench();
     bench.store.add(Rule::on(Op::List, Fault::Hang).always());
     assert_eq!(
