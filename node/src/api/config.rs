@@ -212,7 +212,7 @@ async fn receive_raw(
         tokio::select! {
             biased;
             staged = sink.progress(), if sink.in_flight() => staged?,
-            piece = body.next(bytes_max) => match piece? {
+            piece = body.next(bytes_max) => match piece.map_err(with_limit_hint)? {
                 Some(piece) => {
                     checker.push(&piece)?;
                     sink.push(&piece).await?;
@@ -223,6 +223,14 @@ async fn receive_raw(
     }
     checker.finish()?;
     sink.finish().await
+}
+
+fn with_limit_hint(failure: Failure) -> Failure {
+    if failure.is_too_large() {
+        failure.hint("CONFMAN_VALUE_MAX_BYTES of the nodes sets the largest value")
+    } else {
+        failure
+    }
 }
 
 fn value_too_large(api: &Api) -> Failure {

@@ -498,3 +498,29 @@ async fn a_stopping_listener_answers_what_it_has_taken() {
         "nobody listens any more"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_do_not_hold_up_a_stop() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = Server::start().await;
+    // One has been used and stays open, one has never said anything; neither reacts to being closed.
+    let mut used = tokio::net::TcpStream::connect(server.address())
+        .await
+        .unwrap();
+    used.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    used.read_exact(&mut [0; 12]).await.unwrap();
+    let fresh = tokio::net::TcpStream::connect(server.address())
+        .await
+        .unwrap();
+    server.get("/health").send().await.unwrap();
+    let begun = std::time::Instant::now();
+    server.stop().await;
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop((used, fresh));
+}
