@@ -37,7 +37,10 @@ async fn main() -> anyhow::Result<()> {
     let seconds = argument("--seconds", 15)?;
     binary::confman_rebuilt()?;
     let cluster = Plan::new("latency")
-        .env("CONFMAN_SNAPSHOT_ENABLED", "false")
+        // Snapshots on demand only, when the measurement wants them.
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "1000000000")
+        .env("CONFMAN_SNAPSHOT_BYTES_THRESHOLD", "1099511627776")
+        .env("CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS", "31536000")
         .env("CONFMAN_HEARTBEAT_MS", "250")
         .env("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "1500")
         .env("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "3000")

@@ -38,7 +38,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (entries, large) = (argument("--entries", 100_000)?, argument("--large", 2)?);
     binary::confman_rebuilt()?;
     let cluster = Plan::new("memory")
-        .env("CONFMAN_SNAPSHOT_ENABLED", "false")
+        // Snapshots on demand only, when the measurement wants them.
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "1000000000")
+        .env("CONFMAN_SNAPSHOT_BYTES_THRESHOLD", "1099511627776")
+        .env("CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS", "31536000")
         .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10")
         .env("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "1500")
         .env("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "3000")
