@@ -30,6 +30,12 @@ pub(crate) enum DoorError {
         /// In which life.
         incarnation: u64,
     },
+    /// A newer life of this cluster owns the prefix; the watch over it fences this node.
+    #[error("the object store belongs to incarnation {incarnation} of this cluster; nothing is written there")]
+    Newer {
+        /// Which life.
+        incarnation: u64,
+    },
 }
 
 impl From<StoreError> for DoorError {
@@ -44,7 +50,7 @@ impl DoorError {
         match self {
             Self::Off => "off",
             Self::Store(_, kind) => kind.name(),
-            Self::Foreign { .. } => "foreign",
+            Self::Foreign { .. } | Self::Newer { .. } => "foreign",
         }
     }
 }
@@ -91,6 +97,13 @@ impl StoreDoor {
             return Ok(repository.clone());
         }
         let repository = Repository::open(&self.url, &self.data_dir, environment()).await?;
+        let settings = repository.settings();
+        for setting in &settings.in_force {
+            tracing::info!(store = repository.url(), name = %setting.name, value = %setting.value, "store setting in force");
+        }
+        for name in &settings.ignored {
+            tracing::warn!(store = repository.url(), %name, "store variable is not known and has no effect");
+        }
         known.repository = Some(repository.clone());
         Ok(repository)
     }
@@ -114,9 +127,7 @@ impl StoreDoor {
                 let other = others.into_iter().next().unwrap_or_else(|| cluster.clone());
                 return Err(DoorError::Foreign { uuid: other.uuid, incarnation: other.incarnation });
             }
-            Claim::Newer(newer) => {
-                return Err(DoorError::Foreign { uuid: newer.uuid, incarnation: newer.incarnation });
-            }
+            Claim::Newer(newer) => return Err(DoorError::Newer { incarnation: newer.incarnation }),
         }
         match repository.probe_short().await {
             Ok(probe) => tracing::info!(

@@ -4,13 +4,15 @@
 //!   through `__meta/0`; an operator's request goes the same way.
 //! - [`work`]: the replica that has the work builds, uploads, verifies and records.
 //! - [`truncate`]: every replica adopts what is recorded and purges its log behind it (I4).
-//! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10).
+//! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10);
+//!   [`orphans`] collects what builders that died left behind.
 //!
 //! All of it is a stateless executor: it reads committed state, acts, and proposes the result. What is
 //! held in memory is only what is running right now and how long to wait after a failure. The store
 //! being slow or down never touches a write (I18); building is off the runtime's threads (I5).
 
 mod assign;
+mod orphans;
 mod retire;
 mod truncate;
 mod work;
@@ -19,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use confman_snapshot::Background;
 use confman_snapshot::model::GroupId;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -36,22 +39,33 @@ const RETIRE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Manager {
     node: Arc<Node>,
     slots: Arc<Semaphore>,
+    background: Arc<Background>,
     running: Arc<Mutex<BTreeSet<String>>>,
     /// Per group: when the last assignment failed and how often in a row.
     failed: Mutex<BTreeMap<GroupId, (Instant, u32)>>,
     /// Per group: since when this leader streams snapshots of its own.
     local: Mutex<BTreeMap<GroupId, Instant>>,
+    orphans: Mutex<orphans::Seen>,
 }
 
 /// Runs the manager until cancelled.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let slots = node.settings().snapshot.max_concurrent.max(1);
+    let background = match Background::start() {
+        Ok(background) => background,
+        Err(error) => {
+            tracing::error!("start the threads of the snapshot manager: {error}; this node makes no snapshots");
+            return;
+        }
+    };
     let manager = Manager {
         node,
         slots: Arc::new(Semaphore::new(slots)),
+        background: Arc::new(background),
         running: Arc::default(),
         failed: Mutex::default(),
         local: Mutex::default(),
+        orphans: Mutex::default(),
     };
     let mut retired = Instant::now();
     loop {
@@ -78,6 +92,9 @@ impl Manager {
                 for group in groups.iter().filter(|g| g.is_leader()) {
                     if let Err(error) = self.retire(group).await {
                         tracing::warn!(group = %group.id(), "retire old snapshots, to be tried again: {error}");
+                    }
+                    if let Err(error) = self.collect_orphans(group).await {
+                        tracing::warn!(group = %group.id(), "look for orphans in the store, to be tried again: {error}");
                     }
                 }
             }

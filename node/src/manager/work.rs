@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use confman_config::Compression;
 use confman_snapshot::build::{BuildError, BuildOptions, Phase, build_and_upload};
-use confman_snapshot::{Codec, WriteOptions};
+use confman_snapshot::{Background, Codec, WriteOptions};
 use confman_store::command::{Op, SnapshotVerified};
 use confman_store::records::SnapshotTask;
 
@@ -35,20 +35,21 @@ impl Manager {
                 continue;
             }
             let (node, running) = (Arc::clone(&self.node), Arc::clone(&self.running));
+            let background = Arc::clone(&self.background);
             tokio::spawn(async move {
                 // Given back however the task ends.
                 let _slot = slot;
                 let task_id = task.task_id.clone();
-                run_task(&node, task).await;
+                run_task(&node, &background, task).await;
                 running.lock().remove(&task_id);
             });
         }
     }
 }
 
-async fn run_task(node: &Arc<Node>, task: SnapshotTask) {
+async fn run_task(node: &Arc<Node>, background: &Background, task: SnapshotTask) {
     let began = Instant::now();
-    let made = make(node, &task).await;
+    let made = make(node, background, &task).await;
     let result = if made.is_ok() { "ok" } else { "failed" };
     metrics::counter!("confman_snapshot_tasks_total", "group" => task.group.clone(), "result" => result).increment(1);
     let error = match made {
@@ -73,7 +74,11 @@ async fn run_task(node: &Arc<Node>, task: SnapshotTask) {
 }
 
 /// Makes the snapshot; the error is `phase: message`, with a hint in a line of its own.
-async fn make(node: &Arc<Node>, task: &SnapshotTask) -> Result<u64, String> {
+async fn make(
+    node: &Arc<Node>,
+    background: &Background,
+    task: &SnapshotTask,
+) -> Result<u64, String> {
     let group = task
         .group
         .parse()
@@ -102,8 +107,11 @@ async fn make(node: &Arc<Node>, task: &SnapshotTask) -> Result<u64, String> {
         builder_node: node.id(),
         nonce: rand::random(),
     };
-    let progress = |phase: Phase| tracing::debug!(group = %group.id(), index, phase = phase.name(), "snapshot");
-    let record = build_and_upload(view, &repository, &options, progress).await.map_err(told)?;
+    let name = task.group.clone();
+    let progress = move |phase: Phase| tracing::debug!(group = %name, index, phase = phase.name(), "snapshot");
+    // On threads that stand back behind apply and heartbeats (I5).
+    let built = async move { build_and_upload(view, &repository, &options, progress).await };
+    let record = background.run(built).await.map_err(|e| format!("build: {e}"))?.map_err(told)?;
     let op = Op::SnapshotVerified(SnapshotVerified { record: Some(record), membership: Some(membership) });
     record_in_group(node, &group, op).await.map_err(|e| format!("record: {e}"))?;
     Ok(index)
