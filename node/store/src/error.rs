@@ -89,22 +89,8 @@ pub enum StoreError {
         detail: String,
     },
     /// This replica's state is not the one that was recorded.
-    #[error(
-        "state hash mismatch in {group} at index {index}: this replica has {found}, snapshot {snapshot} recorded {recorded}\n\
-         hint: stop this node, set its data directory aside and let it rejoin empty"
-    )]
-    StateMismatch {
-        /// The group.
-        group: GroupId,
-        /// The index of the two states.
-        index: u64,
-        /// The hash here.
-        found: Digest,
-        /// The recorded hash.
-        recorded: Digest,
-        /// The snapshot that recorded it.
-        snapshot: String,
-    },
+    #[error(transparent)]
+    StateMismatch(Box<StateMismatch>),
     /// The log may not be purged that far.
     #[error("purge {group} up to {upto}: its state is durable only up to {durable:?}")]
     PurgeBeyondState {
@@ -121,6 +107,25 @@ pub enum StoreError {
     /// A task of ours ended without an answer.
     #[error("{0}")]
     Internal(String),
+}
+
+/// This replica's state is not the one that the group recorded: a disk or a program went wrong.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "state hash mismatch in {group} at index {index}: this replica has {found}, snapshot {snapshot} recorded {recorded}\n\
+     hint: stop this node, set its data directory aside and let it rejoin empty"
+)]
+pub struct StateMismatch {
+    /// The group.
+    pub group: GroupId,
+    /// The index of the two states.
+    pub index: u64,
+    /// The hash here.
+    pub found: Digest,
+    /// The recorded hash.
+    pub recorded: Digest,
+    /// The snapshot that recorded it.
+    pub snapshot: String,
 }
 
 impl StoreError {

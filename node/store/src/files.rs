@@ -4,6 +4,7 @@
 //! (u32); numbers big-endian.
 
 use std::fs::{File, OpenOptions};
+use std::hash::Hasher;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -66,7 +67,14 @@ pub(crate) fn seal(format: Format, body: &[u8]) -> Vec<u8> {
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
-    Crc32fast::hash(bytes) as u32
+    crc32_of(&[bytes])
+}
+
+/// CRC32 of pieces, one after the other.
+pub(crate) fn crc32_of(pieces: &[&[u8]]) -> u32 {
+    let mut hasher = <Crc32fast as CodeqConfig>::Hasher::default();
+    pieces.iter().for_each(|piece| hasher.write(piece));
+    hasher.finish() as u32
 }
 
 /// The body of a durable file; none when there is no file.

@@ -41,7 +41,7 @@ pub mod types;
 pub mod wire;
 
 pub use datadir::{DataDir, Identity};
-pub use error::StoreError;
+pub use error::{StateMismatch, StoreError};
 pub use group::{GroupStore, OpenOptions};
 pub use install::{InstallReport, install_state};
 pub use log::{LogStats, LogStore};

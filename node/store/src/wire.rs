@@ -94,6 +94,8 @@ pub struct WirePayload {
 }
 
 /// See [`WirePayload`].
+// Almost every one is a command: a box around it would only cost an allocation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum PayloadKind {
     /// The entry by which a leader begins.

@@ -7,7 +7,7 @@ use confman_snapshot::lthash::Digest;
 use super::audit::{self, Change};
 use super::{Ctx, Tx};
 use crate::command::{Answer, Outcome, RefusalCode, SnapshotVerified};
-use crate::error::StoreError;
+use crate::error::{StateMismatch, StoreError};
 use crate::keys;
 use crate::records::SnapshotFactRecord;
 
@@ -65,13 +65,13 @@ pub(super) fn verified(
     if let Some(found) = hashes.at(record.position.index)
         && found != record.state_digest()
     {
-        return Err(StoreError::StateMismatch {
+        return Err(StoreError::StateMismatch(Box::new(StateMismatch {
             group: ctx.group.clone(),
             index: record.position.index,
             found,
             recorded: record.state_digest(),
             snapshot: id,
-        });
+        })));
     }
     let key = keys::snapshot(&id);
     if !tx.has(&key)? {

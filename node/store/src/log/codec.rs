@@ -84,7 +84,7 @@ impl raft_log::Callback for Flushed {
             }
             // A caller that no longer waits has nothing to hear.
             Self::Waiter(waiter) => drop(waiter.send(result)),
-            Self::Thread(thread) => drop(thread.send(result)),
+            Self::Thread(thread) => raft_log::Callback::send(thread, result),
         }
     }
 }

@@ -35,6 +35,9 @@ const READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const HOT_BYTES: u64 = 4 * 1024 * 1024;
 /// Size of a chunk file. Entries of the newest chunk stay in memory, and purge drops whole chunks: keep it small.
 const CHUNK_BYTES: usize = 16 * 1024 * 1024;
+/// How long the writer collects before a sync. Just long enough to take all that is queued into one sync: with zero it
+/// takes one write a sync, however many wait (tried: three times the syncs at 16 writers).
+const COLLECT: Duration = Duration::from_micros(5);
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
 
 const DAMAGED_HINT: &str = "set the data directory aside and start the node with an empty one: it rejoins under a new id and loses nothing";
@@ -261,6 +264,12 @@ impl LogStore {
     /// What is in the log.
     pub fn stats(&self) -> LogStats {
         self.inner.log.read().stats()
+    }
+
+    /// How many times the log was synced since it was opened, and how many writes asked for it.
+    pub fn syncs(&self) -> (u64, u64) {
+        let metrics = self.inner.log.read().raft.stat().flush_metrics;
+        (metrics.sync_batch_count, metrics.write_request_count)
     }
 
     pub(crate) fn has_vote(&self) -> bool {
@@ -652,8 +661,7 @@ fn config(dir: &Path, cache_bytes: usize) -> raft_log::Config {
     config.log_cache_capacity = Some(cache_bytes);
     config.wal.chunk_max_size = Some(CHUNK_BYTES);
     config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
-    // What is queued while one fsync runs goes into the next; waiting longer only adds latency.
-    config.wal.flush_batch_wait = Some(Duration::ZERO);
+    config.wal.flush_batch_wait = Some(COLLECT);
     // A record that a crash cut short was never acknowledged. Anything else that is wrong is refused: see `codec`.
     config.wal.truncate_incomplete_record = Some(true);
     config

@@ -12,6 +12,7 @@ use redb::{
 };
 
 use crate::error::StoreError;
+use crate::files::crc32_of;
 use crate::keys;
 use crate::records::FactsRecord;
 
@@ -155,30 +156,28 @@ impl StateDb {
         head: &Head,
         group: &GroupId,
     ) -> Result<(), StoreError> {
-        let applied = AppliedRecord {
-            position: head.position,
-            membership: Some((&head.membership).into()),
-        };
+        let path = &self.path;
         // Both tables exist from the first commit on, so that readers never meet a missing one.
         drop(
             tx.open_table(RECORDS)
-                .map_err(database_error("write", &self.path))?,
+                .map_err(database_error("write", path))?,
         );
         let mut system = tx
             .open_table(SYSTEM)
-            .map_err(database_error("write", &self.path))?;
-        system
-            .insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())
-            .map_err(database_error("write", &self.path))?;
-        system
-            .insert(GROUP_KEY, group.to_string().as_bytes())
-            .map_err(database_error("write", &self.path))?;
-        system
-            .insert(APPLIED_KEY, applied.encode_to_vec().as_slice())
-            .map_err(database_error("write", &self.path))?;
-        system
-            .insert(LATTICE_KEY, head.hash.to_bytes().as_slice())
-            .map_err(database_error("write", &self.path))?;
+            .map_err(database_error("write", path))?;
+        let lattice = head.hash.to_bytes();
+        let group = group.to_string();
+        let values: [(&str, &[u8]); 4] = [
+            (FORMAT_KEY, &FORMAT.to_be_bytes()),
+            (GROUP_KEY, group.as_bytes()),
+            (APPLIED_KEY, &seal_applied(head, &lattice)),
+            (LATTICE_KEY, &lattice),
+        ];
+        for (key, value) in values {
+            system
+                .insert(key, value)
+                .map_err(database_error("write", path))?;
+        }
         Ok(())
     }
 
@@ -264,9 +263,9 @@ pub(crate) fn read_head_in(
             hint: "put the directory of each group back under its own name",
         });
     }
-    let applied = AppliedRecord::decode(get(APPLIED_KEY)?.as_slice())
-        .map_err(|e| damaged(format!("the applied position cannot be read: {e}")))?;
-    let hash = StateHash::from_bytes(&get(LATTICE_KEY)?).map_err(|e| damaged(e.to_string()))?;
+    let lattice = get(LATTICE_KEY)?;
+    let applied = unseal_applied(&get(APPLIED_KEY)?, &lattice).map_err(damaged)?;
+    let hash = StateHash::from_bytes(&lattice).map_err(|e| damaged(e.to_string()))?;
     let records = tx
         .open_table(RECORDS)
         .map_err(|e| damaged(format!("no table of records: {e}")))?;
@@ -284,6 +283,28 @@ pub(crate) fn read_head_in(
         hash,
         facts,
     })
+}
+
+/// Position and membership with a CRC32 of them and of the hash: redb checks no page that it reads, and the hash does
+/// not cover these.
+fn seal_applied(head: &Head, lattice: &[u8]) -> Vec<u8> {
+    let record = AppliedRecord {
+        position: head.position,
+        membership: Some((&head.membership).into()),
+    };
+    let mut bytes = record.encode_to_vec();
+    bytes.extend_from_slice(&crc32_of(&[&bytes, lattice]).to_be_bytes());
+    bytes
+}
+
+fn unseal_applied(bytes: &[u8], lattice: &[u8]) -> Result<AppliedRecord, String> {
+    let Some((body, sum)) = bytes.split_last_chunk::<4>() else {
+        return Err("the applied position is too short".to_owned());
+    };
+    if crc32_of(&[body, lattice]) != u32::from_be_bytes(*sum) {
+        return Err("the checksum of applied position and state hash is wrong".to_owned());
+    }
+    AppliedRecord::decode(body).map_err(|e| format!("the applied position cannot be read: {e}"))
 }
 
 fn open_error(path: &Path, error: &redb::DatabaseError) -> StoreError {

@@ -6,6 +6,8 @@ mod handle;
 mod read;
 
 pub use audit::{AuditEntry, AuditFilter, AuditPage};
+#[cfg(test)]
+pub(crate) use db::SYSTEM;
 pub(crate) use db::{Head, InstalledRecord, RECORDS, StateDb, database_error};
 pub(crate) use handle::{Shared, Visible};
 pub use handle::{StateHandle, StateStats};

@@ -115,3 +115,30 @@ fn i2_the_hash_is_that_of_the_position_and_not_of_the_batch() {
     hashes.dedup();
     assert_eq!(hashes.len(), 20);
 }
+
+#[test]
+#[ignore = "a figure, not a promise"]
+fn puts_applied_a_second() {
+    for batch in [1, 32, 256] {
+        let mut r = Replica::new();
+        let commands: Vec<Command> = (0..4096)
+            .map(|n| {
+                command(
+                    n * SECOND,
+                    put("a", &format!("k{}", n % 1000), &"v".repeat(256)),
+                )
+            })
+            .collect();
+        let began = std::time::Instant::now();
+        for commands in commands.chunks(batch) {
+            r.batch(commands.to_vec());
+        }
+        println!(
+            "batches of {batch}: {:.0} a second",
+            4096.0 / began.elapsed().as_secs_f64()
+        );
+        let began = std::time::Instant::now();
+        r.state.flush_durable().unwrap();
+        println!("  made durable in {:?}", began.elapsed());
+    }
+}

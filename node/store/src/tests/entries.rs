@@ -115,7 +115,7 @@ fn the_clock_of_a_group_never_goes_back() {
 #[test]
 fn the_same_value_makes_no_version_when_asked() {
     let mut r = Replica::new();
-    let mut skip = |r: &mut Replica, value: &str, value_type: ValueType| {
+    let skip = |r: &mut Replica, value: &str, value_type: ValueType| {
         let Op::Put(mut p) = put("a", "k", value) else {
             unreachable!()
         };

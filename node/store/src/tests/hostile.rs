@@ -83,11 +83,11 @@ proptest! {
 
     #[test]
     fn i19_any_bytes_as_a_key(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-        drop(crate::keys::parse_entry(&bytes));
-        drop(crate::keys::parse_namespace(&bytes));
-        drop(crate::keys::parse_garbage(&bytes));
-        drop(crate::keys::parse_audit(&bytes));
-        drop(crate::keys::parse_audit_by_namespace(&bytes));
+        let _ = crate::keys::parse_entry(&bytes);
+        let _ = crate::keys::parse_namespace(&bytes);
+        let _ = crate::keys::parse_garbage(&bytes);
+        let _ = crate::keys::parse_audit(&bytes);
+        let _ = crate::keys::parse_audit_by_namespace(&bytes);
         drop(crate::keys::after_prefix(&bytes));
     }
 

@@ -5,8 +5,10 @@
 mod audit;
 mod batching;
 mod blobs;
+mod damage;
 mod datadir;
 mod entries;
+mod fixtures;
 mod hostile;
 mod idempotency;
 mod install;

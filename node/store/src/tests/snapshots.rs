@@ -175,7 +175,7 @@ fn i2_a_replica_that_differs_from_the_recorded_state_stops_and_says_so() {
         let before = r.state.stats();
         let error = r.machine.apply_now(entries).unwrap_err();
         assert!(
-            matches!(error, StoreError::StateMismatch { index: 1, .. }),
+            matches!(&error, StoreError::StateMismatch(m) if m.index == 1),
             "{error}"
         );
         assert!(
