@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use confman_bootstrap::report::{RestoreReport, Source, Stage};
 use confman_client::wire::{
-    GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, Readiness, ReplicaRole, RestoreSource,
-    RestoreStatus, SnapshotError, SnapshotStatus, StateHashStatus, Status, Time,
+    GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, Readiness,
+    ReplicaRole, RestoreSource, RestoreStatus, SnapshotError, SnapshotStatus, StateHashStatus,
+    Status, Time,
 };
 use confman_store::records::SnapshotFailure;
 use openraft::ServerState;
@@ -28,9 +29,15 @@ pub(crate) fn status(node: &Node) -> Status {
     Status {
         cluster_uuid: node.cluster().uuid.clone(),
         incarnation: node.cluster().incarnation,
-        node: NodeRef { id: node.id(), name: node.name().to_owned() },
+        node: NodeRef {
+            id: node.id(),
+            name: node.name().to_owned(),
+        },
         ready: readiness(node).ready,
-        groups: node.groups().map(|group| group_status(node, group, &failures)).collect(),
+        groups: node
+            .groups()
+            .map(|group| group_status(node, group, &failures))
+            .collect(),
     }
 }
 
@@ -44,7 +51,9 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
         ServerState::Leader => ReplicaRole::Leader,
         ServerState::Candidate => ReplicaRole::Candidate,
         ServerState::Follower if voters.contains(&node.id()) => ReplicaRole::Follower,
-        ServerState::Follower | ServerState::Learner | ServerState::Shutdown => ReplicaRole::Learner,
+        ServerState::Follower | ServerState::Learner | ServerState::Shutdown => {
+            ReplicaRole::Learner
+        }
     };
     let leads = role == ReplicaRole::Leader;
     let matched = |id: u64| {
@@ -54,14 +63,22 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
         if id == node.id() {
             return raft.last_log_index;
         }
-        raft.replication.as_ref()?.get(&id)?.as_ref().map(|log_id| log_id.index)
+        raft.replication
+            .as_ref()?
+            .get(&id)?
+            .as_ref()
+            .map(|log_id| log_id.index)
     };
     let members = membership
         .nodes()
         .map(|(id, member)| MemberStatus {
             id: *id,
             name: member.name.clone(),
-            role: if voters.contains(id) { MemberRole::Voter } else { MemberRole::Learner },
+            role: if voters.contains(id) {
+                MemberRole::Voter
+            } else {
+                MemberRole::Learner
+            },
             api_url: member.api_url.clone(),
             peer_addr: member.peer_addr.clone(),
             matched_index: matched(*id),
@@ -72,14 +89,25 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
     GroupStatus {
         role,
         term: raft.current_term,
-        leader: GroupBackend::leader(group).map(|l| LeaderRef { id: l.id, name: l.name, api_url: l.api_url }),
+        leader: GroupBackend::leader(group).map(|l| LeaderRef {
+            id: l.id,
+            name: l.name,
+            api_url: l.api_url,
+        }),
         last_index: raft.last_log_index.unwrap_or(0),
-        committed_index: raft.local_committed.as_ref().map_or(0, |id| id.index).max(applied),
+        committed_index: raft
+            .local_committed
+            .as_ref()
+            .map_or(0, |id| id.index)
+            .max(applied),
         applied_index: applied,
         purged_index: log.purged.as_ref().map_or(0, |p| p.index),
         log_entries: log.entries,
         log_bytes: log.bytes,
-        state_hash: StateHashStatus { index: applied, hash: stats.state_hash.to_string() },
+        state_hash: StateHashStatus {
+            index: applied,
+            hash: stats.state_hash.to_string(),
+        },
         snapshot: stats.last_snapshot.as_ref().map(|record| SnapshotStatus {
             id: record.id.to_string(),
             index: record.position.index,
@@ -90,7 +118,9 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
             .iter()
             .find(|f| f.task.as_ref().is_some_and(|t| t.group == name))
             .map(snapshot_error),
-        restore: node.restore_report(group.id()).map(|report| restore_status(&report)),
+        restore: node
+            .restore_report(group.id())
+            .map(|report| restore_status(&report)),
         members,
         group: name,
     }
@@ -113,7 +143,11 @@ fn snapshot_error(failure: &SnapshotFailure) -> SnapshotError {
 
 fn restore_status(report: &RestoreReport) -> RestoreStatus {
     RestoreStatus {
-        source: if report.source() == Source::Store { RestoreSource::Store } else { RestoreSource::Peer },
+        source: if report.source() == Source::Store {
+            RestoreSource::Store
+        } else {
+            RestoreSource::Peer
+        },
         snapshot_id: report.snapshot.clone(),
         snapshot_index: report.snapshot_index,
         tail_entries: report.tail_entries,
@@ -127,13 +161,20 @@ pub(crate) fn readiness(node: &Node) -> Readiness {
         .groups()
         .map(|group| {
             let reason = waits_for(node, group);
-            GroupReadiness { group: group.id().to_string(), ready: reason.is_none(), reason }
+            GroupReadiness {
+                group: group.id().to_string(),
+                ready: reason.is_none(),
+                reason,
+            }
         })
         .collect();
     let reason = node.retired(node.id());
     Readiness {
         ready: reason.is_none() && groups.iter().all(|g| g.ready),
-        node: Some(NodeRef { id: node.id(), name: node.name().to_owned() }),
+        node: Some(NodeRef {
+            id: node.id(),
+            name: node.name().to_owned(),
+        }),
         reason,
         groups,
     }
@@ -153,10 +194,18 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
     if applied < committed {
         return Some(format!("{} of {committed} entries applied", applied));
     }
-    if node.restore_report(group.id()).is_some_and(|report| report.stage() != Stage::CaughtUp) {
+    if node
+        .restore_report(group.id())
+        .is_some_and(|report| report.stage() != Stage::CaughtUp)
+    {
         return Some("a restore that has not caught up".to_owned());
     }
-    if !raft.membership_config.membership().voter_ids().any(|id| id == node.id()) {
+    if !raft
+        .membership_config
+        .membership()
+        .voter_ids()
+        .any(|id| id == node.id())
+    {
         return Some("a learner that is catching up".to_owned());
     }
     None
@@ -169,23 +218,54 @@ pub(crate) fn publish(node: &Node) {
         let raft = group.metrics();
         let stats = group.state().stats();
         let log = group.state().log_stats();
-        let gauge = |metric: &'static str, value: f64| metrics::gauge!(metric, "group" => name.clone()).set(value);
+        let gauge = |metric: &'static str, value: f64| {
+            metrics::gauge!(metric, "group" => name.clone()).set(value)
+        };
         gauge("confman_raft_term", raft.current_term as f64);
-        gauge("confman_raft_is_leader", f64::from(u8::from(raft.state.is_leader())));
-        gauge("confman_raft_has_leader", f64::from(u8::from(raft.current_leader.is_some())));
-        gauge("confman_raft_last_index", raft.last_log_index.unwrap_or(0) as f64);
-        gauge("confman_raft_committed_index", raft.local_committed.as_ref().map_or(0, |id| id.index) as f64);
-        gauge("confman_raft_applied_index", stats.applied.as_ref().map_or(0, |p| p.index) as f64);
-        gauge("confman_raft_purged_index", log.purged.as_ref().map_or(0, |p| p.index) as f64);
+        gauge(
+            "confman_raft_is_leader",
+            f64::from(u8::from(raft.state.is_leader())),
+        );
+        gauge(
+            "confman_raft_has_leader",
+            f64::from(u8::from(raft.current_leader.is_some())),
+        );
+        gauge(
+            "confman_raft_last_index",
+            raft.last_log_index.unwrap_or(0) as f64,
+        );
+        gauge(
+            "confman_raft_committed_index",
+            raft.local_committed.as_ref().map_or(0, |id| id.index) as f64,
+        );
+        gauge(
+            "confman_raft_applied_index",
+            stats.applied.as_ref().map_or(0, |p| p.index) as f64,
+        );
+        gauge(
+            "confman_raft_purged_index",
+            log.purged.as_ref().map_or(0, |p| p.index) as f64,
+        );
         gauge("confman_log_entries", log.entries as f64);
         gauge("confman_log_bytes", log.bytes as f64);
-        gauge("confman_snapshot_entries_since", stats.entries_since_snapshot as f64);
+        gauge(
+            "confman_snapshot_entries_since",
+            stats.entries_since_snapshot as f64,
+        );
         if let Some(record) = &stats.last_snapshot {
             gauge("confman_snapshot_last_index", record.position.index as f64);
-            gauge("confman_snapshot_last_timestamp_seconds", record.created_us as f64 / 1e6);
+            gauge(
+                "confman_snapshot_last_timestamp_seconds",
+                record.created_us as f64 / 1e6,
+            );
         }
         // Equal hashes at equal positions: the first 48 bits are exact in a float.
-        let prefix = stats.state_hash.as_bytes().iter().take(6).fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
+        let prefix = stats
+            .state_hash
+            .as_bytes()
+            .iter()
+            .take(6)
+            .fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
         gauge("confman_state_hash_prefix", prefix as f64);
         metrics::gauge!("confman_ready", "group" => name.clone())
             .set(f64::from(u8::from(waits_for(node, group).is_none())));

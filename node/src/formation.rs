@@ -16,9 +16,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confman_bootstrap::{Decision, Verdict, decide};
-use confman_bootstrap::facts::{LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage as LocalStage};
+use confman_bootstrap::facts::{
+    LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage as LocalStage,
+};
 use confman_bootstrap::report::RestoreReport;
+use confman_bootstrap::{Decision, Verdict, decide};
 use confman_config::Settings;
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 use confman_store::datadir::{DataDir, Facts, Identity, IdentityState, MemberAtBirth};
@@ -93,23 +95,35 @@ impl Formation<'_> {
         loop {
             let facts = self.data.inspect()?;
             self.show_stage(&facts);
-            let local = LocalFacts { name: self.settings.node_name.clone(), data: local_data(&facts) };
+            let local = LocalFacts {
+                name: self.settings.node_name.clone(),
+                data: local_data(&facts),
+            };
             let (peers, hellos) = self.ask_peers(&facts).await;
             let store = self.store.facts().await;
             let verdict = decide(&local, &peers, &store);
             say(&verdict, &mut said);
             match verdict.decision {
                 Decision::Start => return self.start(facts),
-                Decision::Fence { hint, .. } => return self.fence(facts, format!("{}\nhint: {hint}", verdict.reason)),
+                Decision::Fence { hint, .. } => {
+                    return self.fence(facts, format!("{}\nhint: {hint}", verdict.reason));
+                }
                 Decision::Refuse { finding, hint } => {
-                    return Err(StartError::Refused { reason: verdict.reason, finding, hint });
+                    return Err(StartError::Refused {
+                        reason: verdict.reason,
+                        finding,
+                        hint,
+                    });
                 }
                 Decision::Rejoin { resume, .. } => {
                     if let Some(established) = self.rejoin(&hellos, resume).await? {
                         return Ok(established);
                     }
                 }
-                Decision::Form { coordinator, resume } if coordinator == self.settings.node_name => {
+                Decision::Form {
+                    coordinator,
+                    resume,
+                } if coordinator == self.settings.node_name => {
                     if let Some(established) = self.coordinate(&hellos, facts, resume).await? {
                         return Ok(established);
                     }
@@ -135,15 +149,22 @@ impl Formation<'_> {
 
     fn start(&mut self, facts: Facts) -> Result<Established, StartError> {
         let Facts::Good(identity) = facts else {
-            return Err(StartError::Join("a start was decided without an identity".to_owned()));
+            return Err(StartError::Join(
+                "a start was decided without an identity".to_owned(),
+            ));
         };
         self.desk.enter(Stage::Starting(identity.cluster()));
-        Ok(Established::Run { identity, restored: BTreeMap::new() })
+        Ok(Established::Run {
+            identity,
+            restored: BTreeMap::new(),
+        })
     }
 
     fn fence(&mut self, facts: Facts, reason: String) -> Result<Established, StartError> {
         let Facts::Good(mut identity) = facts else {
-            return Err(StartError::Join("a fence was decided without an identity".to_owned()));
+            return Err(StartError::Join(
+                "a fence was decided without an identity".to_owned(),
+            ));
         };
         if identity.state() != IdentityState::Fenced {
             identity.set_state(IdentityState::Fenced);
@@ -192,7 +213,16 @@ impl Formation<'_> {
         match self.data.inspect().map_err(|e| internal(&e))? {
             Facts::Empty => {}
             Facts::Good(identity)
-                if stage_of(&identity) == LocalStage::Forming && identity.cluster_uuid == ask.cluster_uuid => {
+                if stage_of(&identity) == LocalStage::Forming
+                    && identity.cluster_uuid == ask.cluster_uuid =>
+            {
+                let members: Vec<MemberAtBirth> = ask.nodes.iter().map(birth_member).collect();
+                if identity.members != members {
+                    return Err(Status::failed_precondition(format!(
+                        "{} has an identity of this birth with other members\nhint: CONFMAN_PEERS was changed while the cluster was being born; nothing has run yet, so clear the data directories and begin again",
+                        self.settings.node_name
+                    )));
+                }
                 return Ok(());
             }
             _ => {
@@ -202,9 +232,16 @@ impl Formation<'_> {
                 )));
             }
         }
-        let own = ask.nodes.iter().find(|m| m.name == self.settings.node_name).ok_or_else(|| {
-            Status::invalid_argument(format!("{} is not among those to be born", self.settings.node_name))
-        })?;
+        let own = ask
+            .nodes
+            .iter()
+            .find(|m| m.name == self.settings.node_name)
+            .ok_or_else(|| {
+                Status::invalid_argument(format!(
+                    "{} is not among those to be born",
+                    self.settings.node_name
+                ))
+            })?;
         let identity = Identity {
             cluster_uuid: ask.cluster_uuid,
             incarnation: ask.incarnation,
@@ -216,7 +253,9 @@ impl Formation<'_> {
             reason: String::new(),
             created_us: crate::group::now_us(),
         };
-        self.data.write_identity(&identity).map_err(|e| internal(&e))?;
+        self.data
+            .write_identity(&identity)
+            .map_err(|e| internal(&e))?;
         self.desk.enter(Stage::Forming(identity.cluster()));
         tracing::info!(cluster = %identity.cluster_uuid, node_id = identity.node_id, "identity taken, waiting for all members");
         Ok(())
@@ -267,7 +306,10 @@ impl Formation<'_> {
                 to_name: peer.name.clone(),
             };
             let prepared = match self.channels.stub(&peer.addr, Purpose::Control) {
-                Ok(mut stub) => stub.prepare(with_deadline(ask, Duration::from_secs(5))).await.map(|_| ()),
+                Ok(mut stub) => stub
+                    .prepare(with_deadline(ask, Duration::from_secs(5)))
+                    .await
+                    .map(|_| ()),
                 Err(e) => Err(Status::invalid_argument(e.to_string())),
             };
             if let Err(status) = prepared {
@@ -286,28 +328,49 @@ impl Formation<'_> {
             };
             // A node that misses this sees by Hello that the cluster has been born.
             if let Ok(mut stub) = self.channels.stub(&peer.addr, Purpose::Control)
-                && let Err(status) = stub.commence(with_deadline(ask, Duration::from_secs(2))).await
+                && let Err(status) = stub
+                    .commence(with_deadline(ask, Duration::from_secs(2)))
+                    .await
             {
                 tracing::debug!(peer = %peer.name, "commence: {}", status.message());
             }
         }
         tracing::info!(cluster = %identity.cluster_uuid, members = identity.members.len(), shards = identity.shards, "a cluster is born");
-        Ok(Some(Established::Run { identity, restored: BTreeMap::new() }))
+        Ok(Some(Established::Run {
+            identity,
+            restored: BTreeMap::new(),
+        }))
     }
 
-    fn new_identity(&self, hellos: &BTreeMap<String, proto::HelloReply>, resume: Option<ClusterId>) -> Identity {
+    fn new_identity(
+        &self,
+        hellos: &BTreeMap<String, proto::HelloReply>,
+        resume: Option<ClusterId>,
+    ) -> Identity {
         let own = NodeInfo {
             name: self.settings.node_name.clone(),
             api_url: self.settings.api_advertise.clone(),
             peer_addr: self.settings.peer_advertise.clone(),
         };
-        let others = hellos.values().filter_map(|hello| hello.node.as_ref()).map(node_info);
+        let others = hellos
+            .values()
+            .filter_map(|hello| hello.node.as_ref())
+            .map(node_info);
         // Ids follow the names, so that a coordinator that begins again gives the same ones.
         let mut infos: Vec<NodeInfo> = others.chain([own]).collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
-        let members: Vec<MemberAtBirth> =
-            (1u64..).zip(infos).map(|(id, info)| MemberAtBirth { id, info: Some(info) }).collect();
-        let named = |m: &&MemberAtBirth| m.info.as_ref().is_some_and(|i| i.name == self.settings.node_name);
+        let members: Vec<MemberAtBirth> = (1u64..)
+            .zip(infos)
+            .map(|(id, info)| MemberAtBirth {
+                id,
+                info: Some(info),
+            })
+            .collect();
+        let named = |m: &&MemberAtBirth| {
+            m.info
+                .as_ref()
+                .is_some_and(|i| i.name == self.settings.node_name)
+        };
         let node_id = members.iter().find(named).map_or(1, |m| m.id);
         let cluster = resume.unwrap_or_else(|| ClusterId::new(uuid::Uuid::new_v4().to_string(), 1));
         Identity {
@@ -333,7 +396,11 @@ impl Formation<'_> {
             ask.incarnation = identity.incarnation;
         }
         ask.from = Some(from);
-        let others = self.settings.peers.iter().filter(|p| p.name != self.settings.node_name);
+        let others = self
+            .settings
+            .peers
+            .iter()
+            .filter(|p| p.name != self.settings.node_name);
         let asked = others.map(|peer| {
             let ask = ask.clone();
             async move { (peer, hello(self.channels, &peer.addr, ask).await) }
@@ -348,7 +415,10 @@ impl Formation<'_> {
             if let Ok(reply) = answered {
                 hellos.insert(peer.name.clone(), reply);
             }
-            peers.peers.push(PeerFact { name: peer.name.clone(), answer });
+            peers.peers.push(PeerFact {
+                name: peer.name.clone(),
+                answer,
+            });
         }
         (peers, hellos)
     }
@@ -363,15 +433,24 @@ impl Formation<'_> {
             .values()
             .filter_map(|h| h.leader.clone())
             .find(|leader| leader.name != self.settings.node_name);
-        let Some(leader) = leader else { return Ok(None) };
+        let Some(leader) = leader else {
+            return Ok(None);
+        };
         crate::rejoin::rejoin(self, leader, resume).await
     }
 }
 
 /// Asks one address who is there.
-pub(crate) async fn hello(channels: &Channels, addr: &str, ask: proto::HelloRequest) -> Result<proto::HelloReply, String> {
-    let mut stub = channels.stub(addr, Purpose::Control).map_err(|e| e.to_string())?;
-    let asked = tokio::time::timeout(HELLO_WITHIN, stub.hello(with_deadline(ask, HELLO_WITHIN))).await;
+pub(crate) async fn hello(
+    channels: &Channels,
+    addr: &str,
+    ask: proto::HelloRequest,
+) -> Result<proto::HelloReply, String> {
+    let mut stub = channels
+        .stub(addr, Purpose::Control)
+        .map_err(|e| e.to_string())?;
+    let asked =
+        tokio::time::timeout(HELLO_WITHIN, stub.hello(with_deadline(ask, HELLO_WITHIN))).await;
     match asked {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) => Err(status.message().to_owned()),
@@ -383,7 +462,9 @@ fn peer_answer(name: &str, reply: &proto::HelloReply) -> PeerAnswer {
     let cluster = ClusterId::new(reply.cluster_uuid.clone(), reply.incarnation);
     let found = reply.node.as_ref().map_or("", |n| n.name.as_str());
     if found != name {
-        return PeerAnswer::Silent { why: format!("the node there is called {found}, not {name}; check CONFMAN_PEERS") };
+        return PeerAnswer::Silent {
+            why: format!("the node there is called {found}, not {name}; check CONFMAN_PEERS"),
+        };
     }
     match reply.state() {
         proto::hello_reply::State::Empty => PeerAnswer::Empty,
@@ -400,7 +481,9 @@ fn peer_answer(name: &str, reply: &proto::HelloReply) -> PeerAnswer {
 fn local_data(facts: &Facts) -> LocalData {
     match facts {
         Facts::Empty => LocalData::Empty,
-        Facts::Damaged(finding) => LocalData::Damaged { finding: finding.to_string() },
+        Facts::Damaged(finding) => LocalData::Damaged {
+            finding: finding.to_string(),
+        },
         Facts::Good(identity) => LocalData::Good(LocalIdentity {
             cluster: identity.cluster(),
             node_id: identity.node_id,
@@ -415,32 +498,52 @@ fn local_data(facts: &Facts) -> LocalData {
 fn stage_of(identity: &Identity) -> LocalStage {
     match identity.state() {
         IdentityState::Initialized => LocalStage::Complete,
-        IdentityState::Fenced => LocalStage::Fenced { reason: identity.reason.clone() },
-        IdentityState::Formed if identity.members.iter().any(|m| m.id == identity.node_id) => LocalStage::Forming,
+        IdentityState::Fenced => LocalStage::Fenced {
+            reason: identity.reason.clone(),
+        },
+        IdentityState::Formed if identity.members.iter().any(|m| m.id == identity.node_id) => {
+            LocalStage::Forming
+        }
         IdentityState::Formed => LocalStage::Rejoining,
     }
 }
 
 fn birth_member(node: &proto::Node) -> MemberAtBirth {
-    MemberAtBirth { id: node.id, info: Some(node_info(node)) }
+    MemberAtBirth {
+        id: node.id,
+        info: Some(node_info(node)),
+    }
 }
 
 pub(crate) fn node_info(node: &proto::Node) -> NodeInfo {
-    NodeInfo { name: node.name.clone(), api_url: node.api_url.clone(), peer_addr: node.peer_addr.clone() }
+    NodeInfo {
+        name: node.name.clone(),
+        api_url: node.api_url.clone(),
+        peer_addr: node.peer_addr.clone(),
+    }
 }
 
 fn wire_node(member: &MemberAtBirth) -> proto::Node {
     let info = member.info.clone().unwrap_or_default();
-    proto::Node { id: member.id, name: info.name, api_url: info.api_url, peer_addr: info.peer_addr }
+    proto::Node {
+        id: member.id,
+        name: info.name,
+        api_url: info.api_url,
+        peer_addr: info.peer_addr,
+    }
 }
 
 /// Says a verdict when it is new, and a wait again every now and then.
 fn say(verdict: &Verdict, said: &mut Option<(String, Instant)>) {
     let text = match &verdict.decision {
-        Decision::Wait { until, hint } => format!("{}; until {until}; hint: {hint}", verdict.reason),
+        Decision::Wait { until, hint } => {
+            format!("{}; until {until}; hint: {hint}", verdict.reason)
+        }
         decision => format!("{}: {}", decision.word(), verdict.reason),
     };
-    let fresh = said.as_ref().is_none_or(|(last, when)| *last != text || when.elapsed() > SAY_AGAIN);
+    let fresh = said
+        .as_ref()
+        .is_none_or(|(last, when)| *last != text || when.elapsed() > SAY_AGAIN);
     if !fresh {
         return;
     }

@@ -27,8 +27,46 @@ pub(crate) enum ForwardError {
 }
 
 /// Proposes `op` in `group` under this node's name. An outcome that refuses is an error here.
-pub(crate) async fn propose(node: &Node, group: &Arc<Group>, op: Op) -> Result<Outcome, ForwardError> {
-    let command = Command {
+pub(crate) async fn propose(
+    node: &Node,
+    group: &Arc<Group>,
+    op: Op,
+) -> Result<Outcome, ForwardError> {
+    let command = command(node, op);
+    let outcome = match group.propose_command(command.clone()).await {
+        Ok(Applied { outcome, .. }) => outcome,
+        Err(ProposeError::NotLeader { .. }) => {
+            let leader = group
+                .leader_peer()
+                .filter(|l| l.info.id != node.id())
+                .ok_or_else(|| ForwardError::NoLeader(group.id().to_string()))?;
+            at(
+                group,
+                &command,
+                leader.info.id,
+                &leader.info.name,
+                &leader.peer_addr,
+            )
+            .await?
+        }
+        Err(error) => return Err(ForwardError::Failed(error.to_string())),
+    };
+    done(outcome)
+}
+
+/// As [`propose`], at a leader that this node was told of.
+pub(crate) async fn propose_at(
+    node: &Node,
+    group: &Arc<Group>,
+    op: Op,
+    leader: &proto::Node,
+) -> Result<Outcome, ForwardError> {
+    let command = command(node, op);
+    done(at(group, &command, leader.id, &leader.name, &leader.peer_addr).await?)
+}
+
+fn command(node: &Node, op: Op) -> Command {
+    Command {
         time_us: 0,
         actor: format!("node:{}", node.name()),
         request_id: uuid::Uuid::new_v4().to_string(),
@@ -36,28 +74,32 @@ pub(crate) async fn propose(node: &Node, group: &Arc<Group>, op: Op) -> Result<O
         idempotency_key: String::new(),
         fingerprint: bytes::Bytes::new(),
         op: Some(op),
-    };
-    let outcome = match group.propose_command(command.clone()).await {
-        Ok(Applied { outcome, .. }) => outcome,
-        Err(ProposeError::NotLeader { .. }) => at_leader(node, group, &command).await?,
-        Err(error) => return Err(ForwardError::Failed(error.to_string())),
-    };
+    }
+}
+
+fn done(outcome: Outcome) -> Result<Outcome, ForwardError> {
     match outcome.as_refused() {
         Some(refused) => Err(ForwardError::Refused(refused.detail.clone())),
         None => Ok(outcome),
     }
 }
 
-async fn at_leader(node: &Node, group: &Group, command: &Command) -> Result<Outcome, ForwardError> {
-    let leader = group
-        .leader_peer()
-        .filter(|l| l.info.id != node.id())
-        .ok_or_else(|| ForwardError::NoLeader(group.id().to_string()))?;
-    let failed = |e: String| ForwardError::Failed(format!("{} ({}): {e}", leader.info.name, leader.peer_addr));
-    let mut stub =
-        group.channels().stub(&leader.peer_addr, Purpose::Control).map_err(|e| failed(e.to_string()))?;
-    let request =
-        proto::ProposeRequest { header: Some(group.header(leader.info.id)), command: command.encode_to_vec() };
+async fn at(
+    group: &Group,
+    command: &Command,
+    id: u64,
+    name: &str,
+    addr: &str,
+) -> Result<Outcome, ForwardError> {
+    let failed = |e: String| ForwardError::Failed(format!("{name} ({addr}): {e}"));
+    let mut stub = group
+        .channels()
+        .stub(addr, Purpose::Control)
+        .map_err(|e| failed(e.to_string()))?;
+    let request = proto::ProposeRequest {
+        header: Some(group.header(id)),
+        command: command.encode_to_vec(),
+    };
     let reply = stub
         .propose(with_deadline(request, group.write_timeout()))
         .await

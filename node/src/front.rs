@@ -29,7 +29,9 @@ impl Front {
             reason: ArcSwap::from_pointee("the node has no identity yet; see its log".to_owned()),
             open: ArcSwap::from_pointee(None),
         };
-        Self { state: Arc::new(state) }
+        Self {
+            state: Arc::new(state),
+        }
     }
 
     /// Answers with `router` from now on.
@@ -65,7 +67,11 @@ impl Front {
 fn closed(state: &State, path: &str) -> Response {
     let reason = state.reason.load_full();
     let (status, kind, body) = match path {
-        "/health" => (StatusCode::OK, "application/json", serde_json::json!({"status": "alive", "node": state.node_name})),
+        "/health" => (
+            StatusCode::OK,
+            "application/json",
+            serde_json::json!({"status": "alive", "node": state.node_name}),
+        ),
         "/health/ready" => (
             StatusCode::SERVICE_UNAVAILABLE,
             "application/json",

@@ -6,10 +6,12 @@
 //!
 //! Does not: know HTTP, decide membership ([`crate::membership`]) or snapshots ([`crate::manager`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use confman_snapshot::model::GroupId;
 use confman_store::command::{Command, Op};
 use confman_store::types::{Member, TypeConfig};
@@ -26,6 +28,13 @@ use crate::peer::client::{Channels, Purpose, with_deadline};
 use crate::peer::proto;
 use crate::readindex::ReadRounds;
 
+/// A fresh leader refuses for about this long.
+const RETRY_FIRST: Duration = Duration::from_millis(2);
+/// A leader that has lost its quorum is not flooded by those who wait.
+const RETRY_MAX: Duration = Duration::from_millis(50);
+/// How long one leader is asked for its read index before another look at who leads.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+
 /// A Raft of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -40,6 +49,11 @@ pub(crate) struct GroupContext {
     pub(crate) incarnation: u64,
     /// Channels to the other nodes.
     pub(crate) channels: Channels,
+    /// Where each registered node is now: a node that moved keeps its id, and openraft keeps dialling
+    /// the address that a replication began with.
+    pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
+    /// Snapshot transfers that this node, leading, has under way in this group.
+    pub(crate) transfers: Arc<AtomicUsize>,
     /// Told when a peer says that this node's id was retired, with its words.
     pub(crate) retired: tokio::sync::watch::Sender<Option<String>>,
     /// Bound for a write's confirmation.
@@ -49,6 +63,15 @@ pub(crate) struct GroupContext {
 }
 
 impl GroupContext {
+    /// Where `member`, node id `id`, is reached now.
+    pub(crate) fn address(&self, id: u64, member: &Member) -> String {
+        self.addresses
+            .load()
+            .get(&id)
+            .unwrap_or(&member.peer_addr)
+            .clone()
+    }
+
     /// A header for a message of `group` to node id `to`: who speaks, in which life of which cluster.
     pub(crate) fn header(&self, group: &GroupId, to: u64) -> proto::Header {
         proto::Header {
@@ -96,10 +119,15 @@ impl Group {
             let bound = context.read_timeout;
             ReadRounds::start(move || leader_read_index(raft.clone(), bound))
         };
-        Arc::new(Self { id, raft, state, context,
+        Arc::new(Self {
+            id,
+            raft,
+            state,
+            context,
             control,
             rounds,
-            last_stamp_us: AtomicI64::new(0) })
+            last_stamp_us: AtomicI64::new(0),
+        })
     }
 
     /// The group's id.
@@ -148,19 +176,27 @@ impl Group {
         let metrics = metrics.borrow_watched();
         let id = metrics.current_leader?;
         let member = metrics.membership_config.membership().get_node(&id)?;
-        Some(LeaderPeer { info: leader_info(id, member), peer_addr: member.peer_addr.clone() })
+        Some(LeaderPeer {
+            info: leader_info(id, member),
+            peer_addr: member.peer_addr.clone(),
+        })
     }
 
     /// Proposes a command and waits until it is applied here; only on the leader. A fresh leader
     /// refuses for some milliseconds until its own first entry is committed: that is retried here,
     /// within the write timeout.
-    pub(crate) async fn propose_command(&self, mut command: Command) -> Result<Applied, ProposeError> {
+    pub(crate) async fn propose_command(
+        &self,
+        mut command: Command,
+    ) -> Result<Applied, ProposeError> {
         let deadline = Instant::now() + self.context.write_timeout;
+        let mut pause = RETRY_FIRST;
         loop {
             command.time_us = self.stamp();
-            let written = tokio::time::timeout_at(deadline, self.raft.client_write(command.clone()))
-                .await
-                .map_err(|_| ProposeError::Timeout)?;
+            let written =
+                tokio::time::timeout_at(deadline, self.raft.client_write(command.clone()))
+                    .await
+                    .map_err(|_| ProposeError::Timeout)?;
             let error = match written {
                 Ok(response) => {
                     return Ok(Applied {
@@ -168,7 +204,9 @@ impl Group {
                         outcome: response.data,
                     });
                 }
-                Err(RaftError::Fatal(fatal)) => return Err(ProposeError::Unavailable(fatal_text(&fatal))),
+                Err(RaftError::Fatal(fatal)) => {
+                    return Err(ProposeError::Unavailable(fatal_text(&fatal)));
+                }
                 Err(RaftError::APIError(error)) => error,
             };
             match error {
@@ -177,7 +215,10 @@ impl Group {
                     if !(itself && self.is_leader()) {
                         let leader = match (to.leader_id, to.leader_node) {
                             (Some(id), Some(node)) => Some(leader_info(id, &node)),
-                            _ => self.leader_peer().map(|l| l.info).filter(|l| l.id != self.context.node_id),
+                            _ => self
+                                .leader_peer()
+                                .map(|l| l.info)
+                                .filter(|l| l.id != self.context.node_id),
                         };
                         return Err(ProposeError::NotLeader { leader });
                     }
@@ -185,7 +226,8 @@ impl Group {
                     if Instant::now() >= deadline {
                         return Err(ProposeError::NotLeader { leader: None });
                     }
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
                 // Appended by a leader that was deposed: whether it survives is not known here.
                 ClientWriteError::LogEntryDiscarded(_) => return Err(ProposeError::Timeout),
@@ -207,7 +249,9 @@ impl Group {
                 Some(leader) if leader.info.id != self.context.node_id => {
                     match self.ask_read_index(&leader).await {
                         Ok(index) => return Ok(index),
-                        Err(e) => tracing::debug!(group = %self.id, leader = %leader.info.name, "read index: {e}"),
+                        Err(e) => {
+                            tracing::debug!(group = %self.id, leader = %leader.info.name, "read index: {e}")
+                        }
                     }
                 }
                 _ => {}
@@ -228,9 +272,14 @@ impl Group {
             .channels
             .stub(&leader.peer_addr, Purpose::Control)
             .map_err(|e| e.to_string())?;
-        let request = proto::ReadIndexRequest { header: Some(self.header(leader.info.id)) };
+        let request = proto::ReadIndexRequest {
+            header: Some(self.header(leader.info.id)),
+        };
         let reply = stub
-            .read_index(with_deadline(request, self.context.read_timeout))
+            .read_index(with_deadline(
+                request,
+                ASK_WITHIN.min(self.context.read_timeout),
+            ))
             .await
             .map_err(|s| s.message().to_owned())?
             .into_inner();
@@ -251,6 +300,11 @@ impl Group {
         self.context.header(&self.id, to)
     }
 
+    /// Whether a snapshot is being sent to somebody.
+    pub(crate) fn transfers_snapshot(&self) -> bool {
+        self.context.transfers.load(Ordering::Acquire) > 0
+    }
+
     /// Channels to the other nodes.
     pub(crate) fn channels(&self) -> &Channels {
         &self.context.channels
@@ -260,7 +314,11 @@ impl Group {
     /// stamped before, so that time in the log goes forward whatever the clock does.
     fn stamp(&self) -> i64 {
         let wall = now_us();
-        let floor = self.state.last_time_us().max(self.last_stamp_us.load(Ordering::Relaxed)) + 1;
+        let floor = self
+            .state
+            .last_time_us()
+            .max(self.last_stamp_us.load(Ordering::Relaxed))
+            + 1;
         let stamp = wall.max(floor);
         self.last_stamp_us.fetch_max(stamp, Ordering::Relaxed);
         stamp
@@ -329,7 +387,11 @@ pub(crate) fn now_us() -> i64 {
 }
 
 fn leader_info(id: u64, member: &Member) -> LeaderInfo {
-    LeaderInfo { id, name: member.name.clone(), api_url: member.api_url.clone() }
+    LeaderInfo {
+        id,
+        name: member.name.clone(),
+        api_url: member.api_url.clone(),
+    }
 }
 
 /// What a reader is told when this node goes away under it.

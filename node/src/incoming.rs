@@ -1,12 +1,14 @@
 //! A snapshot that a leader offers to this replica: fetched from the store by reference, or received
 //! as a stream when the store cannot give it. Nothing of it is applied before all of it is proven.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use confman_bootstrap::report::{self, RestoreReport, Source, Stage};
 use confman_snapshot::source::LocalFiles;
-use confman_snapshot::{SnapshotReader, SnapshotRecord};
+use confman_snapshot::{ChunkSource, Repository, SnapshotReader, SnapshotRecord};
 use confman_store::types::{Snapshot, SnapshotMeta, Vote};
 use confman_store::{Incoming, SnapshotHandle};
 use tokio::io::AsyncWriteExt;
@@ -14,10 +16,12 @@ use tonic::{Status, Streaming};
 
 use crate::group::Group;
 use crate::node::Node;
-use crate::peer::proto;
+use crate::peer::{Refusal, proto};
 
 /// Chunks read ahead while installing.
 const PREFETCH: usize = 2;
+/// Bytes of an object copied at a time.
+const COPY_BYTES: u64 = 4 << 20;
 
 /// What was received, ready to install.
 pub(crate) struct Received {
@@ -25,27 +29,101 @@ pub(crate) struct Received {
     source: Source,
     id: String,
     began: Instant,
-    /// A received file; removed when the installation has ended.
-    file: Option<tempfile::TempPath>,
+    /// Received files; removed when the installation has ended.
+    files: Vec<tempfile::TempPath>,
 }
 
-/// Opens the recorded snapshot in the store. An error tells the leader to stream one instead.
-pub(crate) async fn by_reference(node: &Node, group: &Group, record: SnapshotRecord) -> Result<Received, Status> {
+/// Copies the recorded snapshot out of the store and proves it. An error tells the leader to stream
+/// one instead.
+///
+/// Raft is deaf while it installs, and any error inside its state machine ends the node: what comes
+/// from a store or a network is therefore complete and proven on this disk before Raft hears of it.
+pub(crate) async fn by_reference(
+    node: &Node,
+    group: &Group,
+    record: SnapshotRecord,
+) -> Result<Received, Status> {
     let began = Instant::now();
     let refuse = |e: String| {
         tracing::warn!(group = %group.id(), snapshot = %record.id, "the offered snapshot cannot be had from the store: {e}");
-        Status::unavailable(e)
+        Refusal::StoreUnreachable.status(e)
     };
-    let repository = node.store().repository().await.map_err(|e| refuse(e.to_string()))?;
-    let reader = repository.open_recorded(&record).await.map_err(|e| refuse(e.to_string()))?;
+    let repository = node
+        .store()
+        .repository()
+        .await
+        .map_err(|e| refuse(e.to_string()))?;
+    let reader = repository
+        .open_recorded(&record)
+        .await
+        .map_err(|e| refuse(e.to_string()))?;
+    let mut objects: BTreeSet<String> = reader
+        .manifest()
+        .referenced_objects()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    objects.insert(record.object.clone());
+    let mut files = Vec::new();
+    let mut local: Option<LocalFiles> = None;
+    for object in objects {
+        let path = temporary(node, group).map_err(|e| refuse(e.to_string()))?;
+        copy(&repository, &object, &path).await.map_err(refuse)?;
+        local = Some(match local {
+            None => LocalFiles::one(object, path.to_path_buf()),
+            Some(others) => others.with(object, path.to_path_buf()),
+        });
+        files.push(path);
+    }
+    let local = local.ok_or_else(|| refuse("a snapshot without objects".to_owned()))?;
+    let reader = SnapshotReader::open(Arc::new(local), &record.object)
+        .await
+        .map_err(|e| refuse(e.to_string()))?;
+    reader.expect(&record).map_err(|e| refuse(e.to_string()))?;
+    prove(&reader).await.map_err(refuse)?;
     let incoming = Incoming::new(reader.records(PREFETCH), Some(record.clone()));
     Ok(Received {
         handle: SnapshotHandle::Incoming(incoming),
         source: Source::Store,
         id: record.id.to_string(),
         began,
-        file: None,
+        files,
     })
+}
+
+fn temporary(node: &Node, group: &Group) -> std::io::Result<tempfile::TempPath> {
+    let name = format!("received-{:08x}.snap", rand::random::<u32>());
+    tempfile::TempPath::try_from_path(node.paths().group(group.id()).tmp_file(&name))
+}
+
+/// Copies one object, a bounded piece at a time.
+async fn copy(repository: &Repository, object: &str, path: &Path) -> Result<(), String> {
+    let told = |e: &dyn std::fmt::Display| format!("copy {object} to {}: {e}", path.display());
+    let size = repository.size(object).await.map_err(|e| told(&e))?;
+    let mut file = tokio::fs::File::create(path).await.map_err(|e| told(&e))?;
+    let mut at = 0;
+    while at < size {
+        let end = size.min(at + COPY_BYTES);
+        let piece = repository
+            .read(object, at..end)
+            .await
+            .map_err(|e| told(&e))?;
+        file.write_all(&piece).await.map_err(|e| told(&e))?;
+        at = end;
+    }
+    file.flush().await.map_err(|e| told(&e))
+}
+
+/// Reads it to its end: every chunk's sums, the counts, and the state hash.
+async fn prove(reader: &SnapshotReader) -> Result<(), String> {
+    let mut records = reader.records(PREFETCH);
+    while records
+        .next_chunk()
+        .await
+        .map_err(|e| e.to_string())?
+        .is_some()
+    {}
+    Ok(())
 }
 
 /// Receives a snapshot file into the temporary directory.
@@ -58,9 +136,10 @@ pub(crate) async fn streamed(
 ) -> Result<Received, Status> {
     let began = Instant::now();
     let failed = |e: &dyn std::fmt::Display| Status::internal(format!("receive snapshot: {e}"));
-    let path = node.paths().group(group.id()).tmp_file(&format!("received-{:08x}.snap", rand::random::<u32>()));
-    let path = tempfile::TempPath::try_from_path(path).map_err(|e| failed(&e))?;
-    let mut file = tokio::fs::File::create(&path).await.map_err(|e| failed(&e))?;
+    let path = temporary(node, group).map_err(|e| failed(&e))?;
+    let mut file = tokio::fs::File::create(&path)
+        .await
+        .map_err(|e| failed(&e))?;
     let mut received = 0u64;
     while let Some(message) = parts.message().await? {
         let Some(proto::snapshot_message::Part::Piece(piece)) = message.part else {
@@ -68,28 +147,38 @@ pub(crate) async fn streamed(
         };
         received += piece.len() as u64;
         if received > bytes {
-            return Err(Status::invalid_argument(format!("a snapshot of {bytes} bytes goes on after its end")));
+            return Err(Status::invalid_argument(format!(
+                "a snapshot of {bytes} bytes goes on after its end"
+            )));
         }
         file.write_all(&piece).await.map_err(|e| failed(&e))?;
     }
     if received != bytes {
-        return Err(Status::data_loss(format!("a snapshot of {bytes} bytes ended after {received}")));
+        return Err(Status::data_loss(format!(
+            "a snapshot of {bytes} bytes ended after {received}"
+        )));
     }
     file.flush().await.map_err(|e| failed(&e))?;
     drop(file);
     let object = "received";
     let source = Arc::new(LocalFiles::one(object, path.to_path_buf()));
-    let reader = SnapshotReader::open(source, object).await.map_err(|e| failed(&e))?;
+    let reader = SnapshotReader::open(source, object)
+        .await
+        .map_err(|e| failed(&e))?;
     if reader.manifest().group != *group.id() {
-        return Err(Status::invalid_argument(format!("a snapshot of {}", reader.manifest().group)));
+        return Err(Status::invalid_argument(format!(
+            "a snapshot of {}",
+            reader.manifest().group
+        )));
     }
+    prove(&reader).await.map_err(|e| failed(&e))?;
     let incoming = Incoming::new(reader.records(PREFETCH), None);
     Ok(Received {
         handle: SnapshotHandle::Incoming(incoming),
         source: Source::Peer,
         id: id.to_owned(),
         began,
-        file: Some(path),
+        files: vec![path],
     })
 }
 
@@ -103,13 +192,21 @@ pub(crate) async fn install(
 ) -> Result<Vote, Status> {
     let index = meta.last_log_id.as_ref().map_or(0, |id| id.index);
     let before = *group.state().applied_watch().borrow();
-    let snapshot = Snapshot { meta, snapshot: received.handle };
-    let response = group
-        .raft()
-        .install_full_snapshot(vote, snapshot)
+    let snapshot = Snapshot {
+        meta,
+        snapshot: received.handle,
+    };
+    let (raft, files) = (group.raft().clone(), received.files);
+    // The call may end before the installation does (the leader died): the files must not.
+    let installed = tokio::spawn(async move {
+        let response = raft.install_full_snapshot(vote, snapshot).await;
+        drop(files);
+        response
+    });
+    let response = installed
         .await
+        .map_err(|e| Status::internal(e.to_string()))?
         .map_err(|e| Status::unavailable(crate::group::fatal_text(&e)))?;
-    drop(received.file);
     let after = *group.state().applied_watch().borrow();
     if before < index && after >= index {
         let stats = group.state().stats();

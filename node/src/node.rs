@@ -33,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) channels: Channels,
     pub(crate) store: Arc<StoreDoor>,
     pub(crate) restored: BTreeMap<GroupId, RestoreReport>,
+    pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     pub(crate) prometheus: PrometheusHandle,
 }
 
@@ -55,6 +56,7 @@ pub(crate) struct Node {
     store: Arc<StoreDoor>,
     restored: Mutex<BTreeMap<GroupId, RestoreReport>>,
     registry: ArcSwap<Registry>,
+    addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     prometheus: PrometheusHandle,
 }
 
@@ -77,6 +79,7 @@ impl Node {
             store: parts.store,
             restored: Mutex::new(parts.restored),
             registry: ArcSwap::default(),
+            addresses: parts.addresses,
             prometheus: parts.prometheus,
         }))
     }
@@ -149,14 +152,23 @@ impl Node {
             .iter()
             .filter(|n| n.state() == NodeState::Retired)
             .map(|n| {
-                let successor = nodes.iter().filter(|o| o.name == n.name && o.id > n.id).map(|o| o.id).max();
+                let successor = nodes
+                    .iter()
+                    .filter(|o| o.name == n.name && o.id > n.id)
+                    .map(|o| o.id)
+                    .max();
                 let reason = match successor {
-                    Some(by) => format!("node id {} ({}) was retired: node id {by} took its place", n.id, n.name),
+                    Some(by) => format!(
+                        "node id {} ({}) was retired: node id {by} took its place",
+                        n.id, n.name
+                    ),
                     None => format!("node id {} ({}) was retired", n.id, n.name),
                 };
                 (n.id, reason)
             })
             .collect();
+        let addresses = nodes.iter().map(|n| (n.id, n.peer_addr.clone())).collect();
+        self.addresses.store(Arc::new(addresses));
         self.registry.store(Arc::new(Registry { nodes, retired }));
         Ok(())
     }
@@ -218,7 +230,10 @@ impl Backend for Node {
         self.prometheus.render()
     }
 
-    async fn request_snapshot(&self, group: Option<GroupId>) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
+    async fn request_snapshot(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
         crate::manager::request(self, group).await
     }
 }

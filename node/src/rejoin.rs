@@ -32,7 +32,15 @@ pub(crate) async fn rejoin(
     leader: proto::Node,
     resume: Option<u64>,
 ) -> Result<Option<Established>, StartError> {
-    let Formation { settings, channels, desk, store, data, nonce, .. } = formation;
+    let Formation {
+        settings,
+        channels,
+        desk,
+        store,
+        data,
+        nonce,
+        ..
+    } = formation;
     let reply = match ask_in(settings, channels, nonce, leader, resume).await {
         Ok(reply) => reply,
         Err(status) => match Refusal::of(&status) {
@@ -47,7 +55,8 @@ pub(crate) async fn rejoin(
     };
     if resume.is_none() && reply.shards != settings.shards {
         tracing::warn!(
-            cluster = reply.shards, here = settings.shards,
+            cluster = reply.shards,
+            here = settings.shards,
             "CONFMAN_SHARDS counts at birth only; the cluster's number is used"
         );
     }
@@ -82,7 +91,10 @@ async fn ask_in(
         let mut stub = channels
             .stub(&at.peer_addr, Purpose::Control)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let reply = stub.join(with_deadline(ask.clone(), JOIN_WITHIN)).await?.into_inner();
+        let reply = stub
+            .join(with_deadline(ask.clone(), JOIN_WITHIN))
+            .await?
+            .into_inner();
         match reply.ask_leader {
             Some(next) => at = next,
             None => return Ok(reply),
@@ -91,7 +103,11 @@ async fn ask_in(
     Err(Status::unavailable("no node says that it leads"))
 }
 
-fn write_identity(settings: &Settings, data: &mut DataDir, reply: &proto::JoinReply) -> Result<Identity, StartError> {
+fn write_identity(
+    settings: &Settings,
+    data: &mut DataDir,
+    reply: &proto::JoinReply,
+) -> Result<Identity, StartError> {
     if let Facts::Good(identity) = data.inspect()? {
         return Ok(identity);
     }
@@ -105,7 +121,10 @@ fn write_identity(settings: &Settings, data: &mut DataDir, reply: &proto::JoinRe
             .nodes
             .iter()
             .filter(|n| n.id != reply.node_id)
-            .map(|n| MemberAtBirth { id: n.id, info: Some(node_info(n)) })
+            .map(|n| MemberAtBirth {
+                id: n.id,
+                info: Some(node_info(n)),
+            })
             .collect(),
         state: IdentityState::Formed.into(),
         reason: String::new(),
@@ -130,20 +149,28 @@ async fn restore(
     };
     let mut tasks = Vec::new();
     for group in &reply.groups {
-        let id: GroupId = group
-            .group
-            .parse()
-            .map_err(|e| StartError::Join(format!("the leader names a group {:?}: {e}", group.group)))?;
+        let id: GroupId = group.group.parse().map_err(|e| {
+            StartError::Join(format!("the leader names a group {:?}: {e}", group.group))
+        })?;
         let candidates = group
             .records
             .iter()
             .map(|bytes| SnapshotRecord::decode(bytes.as_slice()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| StartError::Join(format!("decode a snapshot record of {id}: {e}")))?;
-        tasks.push(GroupTask { paths: data.paths().group(&id), candidates });
+        tasks.push(GroupTask {
+            paths: data.paths().group(&id),
+            candidates,
+        });
     }
     let restorer = Restorer::new(repository, cluster, Limits::default(), crate::group::now_us);
     let ids: Vec<GroupId> = tasks.iter().map(|t| t.paths.group().clone()).collect();
-    let done = restorer.restore_groups(tasks).await.map_err(|e| StartError::Join(e.to_string()))?;
-    Ok(ids.into_iter().zip(done.into_iter().map(|restored| restored.report().clone())).collect())
+    let done = restorer
+        .restore_groups(tasks)
+        .await
+        .map_err(|e| StartError::Join(e.to_string()))?;
+    Ok(ids
+        .into_iter()
+        .zip(done.into_iter().map(|restored| restored.report().clone()))
+        .collect())
 }

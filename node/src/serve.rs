@@ -14,22 +14,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use confman_bootstrap::report;
 use confman_config::Settings;
 use confman_snapshot::model::GroupId;
-use confman_store::types::Member;
 use confman_store::datadir::IdentityState;
-use confman_store::{DataDir, DataPaths, GroupStore, Identity, LogStore, OpenOptions, StateHandle, StateMachine};
+use confman_store::types::Member;
+use confman_store::{
+    DataDir, DataPaths, GroupStore, Identity, LogStore, OpenOptions, StateHandle, StateMachine,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::access::{Keyring, NoKeys};
 use crate::api::limits::Limits;
+use crate::formation::{Established, Formation};
 use crate::front::Front;
 use crate::group::{Group, GroupContext, Raft};
 use crate::node::{Node, Parts};
-use crate::formation::{Established, Formation};
 use crate::peer::client::Channels;
 use crate::peer::desk::{Desk, Stage};
 use crate::peer::network::Factory;
@@ -66,7 +69,10 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     }
     // Two providers in one binary panic: this is the only one. A second install is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("start the runtime: {error}");
@@ -114,7 +120,12 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
     let closing = CancellationToken::new();
     let front = Front::new(&settings.node_name);
     let limits = Limits::new(settings.body_max_bytes);
-    let api = tokio::spawn(crate::api::serve::serve(api, front.router(), limits.clone(), closing.clone().cancelled_owned()));
+    let api = tokio::spawn(crate::api::serve::serve(
+        api,
+        front.router(),
+        limits.clone(),
+        closing.clone().cancelled_owned(),
+    ));
     let peers = tokio::spawn(serve_peers(peers, Arc::clone(&desk), closing.clone()));
 
     let formation = Formation {
@@ -148,11 +159,23 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
     };
 
     let (retired, told_retired) = tokio::sync::watch::channel(None);
-    let outfit = Outfit { settings: Arc::clone(&settings), channels, store, retired, prometheus };
+    let outfit = Outfit {
+        settings: Arc::clone(&settings),
+        channels,
+        store,
+        addresses: Arc::default(),
+        retired,
+        prometheus,
+    };
     let node = assemble(outfit, &data, identity, restored).await?;
     desk.enter(Stage::Member(Arc::clone(&node)));
     let backend: Arc<dyn crate::api::backend::Backend> = Arc::clone(&node) as _;
-    front.open(crate::api::router(backend, keyring, limits, Arc::new(|| rand::random())));
+    front.open(crate::api::router(
+        backend,
+        keyring,
+        limits,
+        Arc::new(|| rand::random()),
+    ));
     tracing::info!(node = %settings.node_name, node_id = node.id(), groups = node.groups().count(), "serving");
 
     let background = CancellationToken::new();
@@ -186,9 +209,9 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
 }
 
 async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("listen on {addr}\nhint: another process may have that port; see {setting}"))
+    TcpListener::bind(addr).await.with_context(|| {
+        format!("listen on {addr}\nhint: another process may have that port; see {setting}")
+    })
 }
 
 async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: CancellationToken) {
@@ -202,7 +225,10 @@ async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: Cancellati
         .initial_stream_window_size(8 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), closing.cancelled_owned());
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            closing.cancelled_owned(),
+        );
     if let Err(error) = served.await {
         tracing::error!("the peer listener ended: {error}");
     }
@@ -213,6 +239,7 @@ struct Outfit {
     settings: Arc<Settings>,
     channels: Channels,
     store: Arc<StoreDoor>,
+    addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     /// Where the groups report that a peer calls this node's id retired.
     retired: tokio::sync::watch::Sender<Option<String>>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
@@ -246,12 +273,30 @@ async fn assemble(
     }
     let mut groups = BTreeMap::new();
     for (id, parts) in opened {
-        let group =
-            run_group(&outfit, &identity, &id, parts).await.with_context(|| format!("run group {id}"))?;
+        let group = run_group(&outfit, &identity, &id, parts)
+            .await
+            .with_context(|| format!("run group {id}"))?;
         groups.insert(id, group);
     }
-    let Outfit { settings, channels, store, prometheus, .. } = outfit;
-    Ok(Node::new(Parts { settings, identity, paths, groups, channels, store, restored, prometheus })?)
+    let Outfit {
+        settings,
+        channels,
+        store,
+        addresses,
+        prometheus,
+        ..
+    } = outfit;
+    Ok(Node::new(Parts {
+        settings,
+        identity,
+        paths,
+        groups,
+        channels,
+        store,
+        restored,
+        addresses,
+        prometheus,
+    })?)
 }
 
 /// Log, machine and reads of one group.
@@ -284,11 +329,17 @@ async fn run_group(
         cluster_uuid: identity.cluster_uuid.clone(),
         incarnation: identity.incarnation,
         channels: outfit.channels.clone(),
+        addresses: Arc::clone(&outfit.addresses),
+        transfers: Arc::default(),
         retired: outfit.retired.clone(),
         write_timeout: settings.write_timeout,
         read_timeout: settings.read_timeout,
     };
-    let factory = Factory { group: id.clone(), context: context.clone(), control: machine.control() };
+    let factory = Factory {
+        group: id.clone(),
+        context: context.clone(),
+        control: machine.control(),
+    };
     let control = machine.control();
     let config = Arc::new(raft_config(settings, id).validate()?);
     let raft = Raft::new(identity.node_id, config, factory, log, machine).await?;
@@ -334,7 +385,9 @@ async fn initialize(raft: &Raft, identity: &Identity) -> anyhow::Result<()> {
     match raft.initialize(members).await {
         Ok(()) => Ok(()),
         // A leader's first append came in between.
-        Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+        Err(openraft::errors::RaftError::APIError(
+            openraft::errors::InitializeError::NotAllowed(_),
+        )) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -40,8 +40,13 @@ pub(crate) fn asked(exit_with_parent: bool) -> anyhow::Result<impl Future<Output
 pub(crate) async fn hand_over(node: &Arc<Node>) {
     let led: Vec<Arc<Group>> = node.groups().filter(|g| g.is_leader()).cloned().collect();
     let handed = futures::future::join_all(led.iter().map(|group| hand_over_one(group)));
-    if tokio::time::timeout(HAND_OVER_WITHIN, handed).await.is_err() {
-        tracing::warn!("leadership was not handed over within {HAND_OVER_WITHIN:?}: the others elect one");
+    if tokio::time::timeout(HAND_OVER_WITHIN, handed)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "leadership was not handed over within {HAND_OVER_WITHIN:?}: the others elect one"
+        );
     }
 }
 
@@ -61,7 +66,13 @@ async fn hand_over_one(group: &Group) {
         if last.replace(target) != Some(target) {
             tracing::info!(group = %group.id(), to = target, "handing leadership over");
         }
-        if group.raft().trigger().transfer_leader(target).await.is_err() {
+        if group
+            .raft()
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .is_err()
+        {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -75,8 +86,12 @@ pub(crate) async fn close(node: &Arc<Node>) {
         let state = group.state().clone();
         match tokio::task::spawn_blocking(move || state.flush_durable()).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(group = %group.id(), "flush the state: {error}; the log has it"),
-            Err(error) => tracing::warn!(group = %group.id(), "flush the state: {error}; the log has it"),
+            Ok(Err(error)) => {
+                tracing::warn!(group = %group.id(), "flush the state: {error}; the log has it")
+            }
+            Err(error) => {
+                tracing::warn!(group = %group.id(), "flush the state: {error}; the log has it")
+            }
         }
     }));
     if tokio::time::timeout(CLOSE_WITHIN, all).await.is_err() {

@@ -23,7 +23,9 @@ pub(crate) enum DoorError {
     #[error("{0}")]
     Store(String, Kind),
     /// Another cluster owns the prefix.
-    #[error("the object store's prefix belongs to cluster {uuid} incarnation {incarnation}; nothing is written there\nhint: choose another prefix in CONFMAN_OBJECT_STORE_URL on every node")]
+    #[error(
+        "the object store's prefix belongs to cluster {uuid} incarnation {incarnation}; nothing is written there\nhint: choose another prefix in CONFMAN_OBJECT_STORE_URL on every node"
+    )]
     Foreign {
         /// Whose it is.
         uuid: String,
@@ -31,7 +33,9 @@ pub(crate) enum DoorError {
         incarnation: u64,
     },
     /// A newer life of this cluster owns the prefix; the watch over it fences this node.
-    #[error("the object store belongs to incarnation {incarnation} of this cluster; nothing is written there")]
+    #[error(
+        "the object store belongs to incarnation {incarnation} of this cluster; nothing is written there"
+    )]
     Newer {
         /// Which life.
         incarnation: u64,
@@ -125,9 +129,16 @@ impl StoreDoor {
             Claim::Ours => {}
             Claim::Foreign(others) => {
                 let other = others.into_iter().next().unwrap_or_else(|| cluster.clone());
-                return Err(DoorError::Foreign { uuid: other.uuid, incarnation: other.incarnation });
+                return Err(DoorError::Foreign {
+                    uuid: other.uuid,
+                    incarnation: other.incarnation,
+                });
             }
-            Claim::Newer(newer) => return Err(DoorError::Newer { incarnation: newer.incarnation }),
+            Claim::Newer(newer) => {
+                return Err(DoorError::Newer {
+                    incarnation: newer.incarnation,
+                });
+            }
         }
         match repository.probe_short().await {
             Ok(probe) => tracing::info!(
@@ -154,9 +165,15 @@ impl StoreDoor {
             Ok::<_, DoorError>(repository.list_clusters().await?)
         });
         match asked.await {
-            Ok(Ok(found)) => StoreFacts::Reached { clusters: found.into_iter().map(|c| c.cluster).collect() },
-            Ok(Err(error)) => StoreFacts::Unreachable { why: error.to_string() },
-            Err(_) => StoreFacts::Unreachable { why: format!("no answer within {FACTS_WITHIN:?}") },
+            Ok(Ok(found)) => StoreFacts::Reached {
+                clusters: found.into_iter().map(|c| c.cluster).collect(),
+            },
+            Ok(Err(error)) => StoreFacts::Unreachable {
+                why: error.to_string(),
+            },
+            Err(_) => StoreFacts::Unreachable {
+                why: format!("no answer within {FACTS_WITHIN:?}"),
+            },
         }
     }
 }
@@ -165,6 +182,10 @@ impl StoreDoor {
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p)))
+        .filter(|(name, _)| {
+            ["AWS_", "GOOGLE_", "AZURE_"]
+                .iter()
+                .any(|p| name.starts_with(p))
+        })
         .collect()
 }

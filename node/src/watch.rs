@@ -24,7 +24,11 @@ pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
             loop {
                 let state = metrics.borrow_watched().running_state.clone();
                 if let Err(fatal) = state {
-                    return anyhow::anyhow!("group {}: {}", group.id(), crate::group::fatal_text(&fatal));
+                    return anyhow::anyhow!(
+                        "group {}: {}",
+                        group.id(),
+                        crate::group::fatal_text(&fatal)
+                    );
                 }
                 if metrics.changed().await.is_err() {
                     return anyhow::anyhow!("group {}: Raft has ended", group.id());
@@ -40,7 +44,10 @@ pub(crate) async fn fence(node: &Arc<Node>) -> anyhow::Error {
     loop {
         if let StoreFacts::Reached { clusters } = node.store().facts().await {
             let own = node.cluster();
-            let newer = clusters.iter().filter(|c| c.uuid == own.uuid && c.incarnation > own.incarnation).max_by_key(|c| c.incarnation);
+            let newer = clusters
+                .iter()
+                .filter(|c| c.uuid == own.uuid && c.incarnation > own.incarnation)
+                .max_by_key(|c| c.incarnation);
             if let Some(newer) = newer {
                 return anyhow::anyhow!(
                     "the store has incarnation {} of this cluster, this node is of {}\nhint: its data is kept; move the data directory aside and start again to join the living cluster",
@@ -54,7 +61,9 @@ pub(crate) async fn fence(node: &Arc<Node>) -> anyhow::Error {
 }
 
 /// Resolves when a member of this cluster says that this node's id was retired (I14).
-pub(crate) async fn retired(mut told: tokio::sync::watch::Receiver<Option<String>>) -> anyhow::Error {
+pub(crate) async fn retired(
+    mut told: tokio::sync::watch::Receiver<Option<String>>,
+) -> anyhow::Error {
     match told.wait_for(Option::is_some).await {
         Ok(reason) => anyhow::anyhow!(
             "{}\nhint: its data is kept; move the data directory aside and start again to join under a new id",
@@ -68,12 +77,18 @@ pub(crate) async fn retired(mut told: tokio::sync::watch::Receiver<Option<String
 pub(crate) async fn restores(node: Arc<Node>, stop: CancellationToken) {
     loop {
         for group in node.groups() {
-            let Some(mut report) = node.restore_report(group.id()) else { continue };
+            let Some(mut report) = node.restore_report(group.id()) else {
+                continue;
+            };
             if report.stage() == Stage::CaughtUp {
                 continue;
             }
             let raft = group.metrics();
-            let votes = raft.committed_membership_config.membership().voter_ids().any(|id| id == node.id());
+            let votes = raft
+                .committed_membership_config
+                .membership()
+                .voter_ids()
+                .any(|id| id == node.id());
             let committed = raft.local_committed.as_ref().map_or(0, |id| id.index);
             let applied = *group.state().applied_watch().borrow();
             if !votes || applied < committed {

@@ -4,12 +4,17 @@
 //! caller names the limit; what exceeds a few hundred KiB draws on the shared budget).
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::body::BodyDataStream;
+use axum::body::HttpBody as _;
 use bytes::Bytes;
 use bytes::BytesMut;
 use futures::StreamExt as _;
+
 use http::HeaderMap;
 use http::StatusCode;
 use http::header;
@@ -33,6 +38,8 @@ pub(crate) struct BodyReader {
     received: u64,
     polled: bool,
     ended: bool,
+    /// Set when the body has been read to its end: only then can the connection be used again.
+    complete: Arc<AtomicBool>,
     begun: Instant,
     limits: Limits,
 }
@@ -43,15 +50,22 @@ impl BodyReader {
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
+        let ended = body.is_end_stream();
         Self {
             stream: Mutex::new(Box::pin(body.into_data_stream())),
             announced,
             received: 0,
             polled: false,
-            ended: false,
+            ended,
+            complete: Arc::new(AtomicBool::new(ended)),
             begun: Instant::now(),
             limits: limits.clone(),
         }
+    }
+
+    /// Says later whether the body has been read to its end, whoever reads it.
+    pub(crate) fn completeness(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.complete)
     }
 
     /// The next piece, `None` at the end. Cancel-safe: a piece is either returned or still to come.
@@ -78,6 +92,7 @@ impl BodyReader {
                 }
                 Ok(None) => {
                     self.ended = true;
+                    self.complete.store(true, Ordering::Relaxed);
                     return Ok(None);
                 }
                 Ok(Some(Err(e))) => {

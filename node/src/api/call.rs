@@ -5,6 +5,7 @@
 //! the path still percent-encoded, so that no name can write into a terminal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -69,8 +70,10 @@ pub(crate) async fn answer(
     let request_id = sane_id(&head.headers, names::REQUEST_ID).unwrap_or_else(|| api.new_id());
     let correlation_id =
         sane_id(&head.headers, names::CORRELATION_ID).unwrap_or_else(|| api.new_id());
+    let body = BodyReader::new(&head.headers, body, &api.limits);
+    let complete = body.completeness();
     let mut call = Call {
-        body: Some(BodyReader::new(&head.headers, body, &api.limits)),
+        body: Some(body),
         method: head.method,
         uri: head.uri,
         headers: head.headers,
@@ -103,6 +106,12 @@ pub(crate) async fn answer(
     };
     let status = response.status();
     common_headers(response.headers_mut(), &request_id, &correlation_id);
+    if !complete.load(Ordering::Relaxed) {
+        // What is left of the body is not read: said beforehand, so that no client sends another request after it.
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     record(endpoint.path, &method, status, begun);
     let line = Line {
         method: &method,

@@ -43,13 +43,20 @@ impl Manager {
         if self.backs_off(group) {
             return Ok(());
         }
-        let Some(born_us) = meta.state().cluster()?.map(|c| c.created_us) else { return Ok(()) };
+        let Some(born_us) = meta.state().cluster()?.map(|c| c.created_us) else {
+            return Ok(());
+        };
         let stats = group.state().stats();
         let snapshot = &self.node.settings().snapshot;
         let facts = TriggerFacts {
             entries_since: stats.entries_since_snapshot,
             bytes_since: stats.bytes_since_snapshot,
-            last_snapshot_us: Some(stats.last_snapshot.as_ref().map_or(born_us, |r| r.created_us)),
+            last_snapshot_us: Some(
+                stats
+                    .last_snapshot
+                    .as_ref()
+                    .map_or(born_us, |r| r.created_us),
+            ),
             changed: changed(group)?,
             now_us: now_us(),
             requested: false,
@@ -59,7 +66,9 @@ impl Manager {
             bytes: snapshot.bytes_threshold,
             time: snapshot.time_threshold,
         };
-        let Some(reason) = decide(&facts, &policy) else { return Ok(()) };
+        let Some(reason) = decide(&facts, &policy) else {
+            return Ok(());
+        };
         let builder = choose(group);
         tracing::info!(group = %group.id(), %reason, builder, "snapshot is due");
         assign(&self.node, group.id(), builder, reason.to_string()).await?;
@@ -76,15 +85,23 @@ impl Manager {
             .snapshot_failures()
             .unwrap_or_default()
             .into_iter()
-            .find(|f| f.task.as_ref().is_some_and(|t| t.group == group.id().to_string()));
+            .find(|f| {
+                f.task
+                    .as_ref()
+                    .is_some_and(|t| t.group == group.id().to_string())
+            });
         let Some(last) = last else {
             failed.remove(group.id());
             return false;
         };
         let age_us = now_us().saturating_sub(last.time_us).max(0);
         let age = Duration::from_micros(age_us.unsigned_abs());
-        let entry = failed.entry(group.id().clone()).or_insert((Instant::now(), 0));
-        let wait = BACKOFF_FIRST.saturating_mul(1 << entry.1.min(6)).min(BACKOFF_MAX);
+        let entry = failed
+            .entry(group.id().clone())
+            .or_insert((Instant::now(), 0));
+        let wait = BACKOFF_FIRST
+            .saturating_mul(1 << entry.1.min(6))
+            .min(BACKOFF_MAX);
         if age < wait {
             return true;
         }
@@ -97,7 +114,9 @@ impl Manager {
 fn changed(group: &Group) -> Result<bool, Failure> {
     let stats = group.state().stats();
     let since = stats.last_snapshot.as_ref().map_or(0, |r| r.position.index);
-    let page = group.state().list_audit(&AuditFilter::default(), None, 20)?;
+    let page = group
+        .state()
+        .list_audit(&AuditFilter::default(), None, 20)?;
     Ok(page
         .items
         .iter()
@@ -107,7 +126,8 @@ fn changed(group: &Group) -> Result<bool, Failure> {
 /// The replica that builds: a follower that keeps up, else the leader.
 fn choose(group: &Group) -> u64 {
     let raft = group.metrics();
-    let voters: std::collections::BTreeSet<u64> = raft.membership_config.membership().voter_ids().collect();
+    let voters: std::collections::BTreeSet<u64> =
+        raft.membership_config.membership().voter_ids().collect();
     let members: Vec<Candidate> = raft
         .membership_config
         .membership()
@@ -115,7 +135,10 @@ fn choose(group: &Group) -> u64 {
         .map(|(id, _)| Candidate {
             node: *id,
             voter: voters.contains(id),
-            matched: raft.replication.as_ref().and_then(|r| r.get(id)?.as_ref().map(|l| l.index)),
+            matched: raft
+                .replication
+                .as_ref()
+                .and_then(|r| r.get(id)?.as_ref().map(|l| l.index)),
             reachable: answers(group, *id),
         })
         .collect();
@@ -136,15 +159,32 @@ fn answers(group: &Group, member: u64) -> bool {
 
 pub(super) fn open_task(node: &Node, group: &GroupId) -> Result<Option<SnapshotTask>, Failure> {
     let name = group.to_string();
-    Ok(node.meta().state().snapshot_tasks()?.into_iter().find(|t| t.group == name))
+    Ok(node
+        .meta()
+        .state()
+        .snapshot_tasks()?
+        .into_iter()
+        .find(|t| t.group == name))
 }
 
-pub(super) async fn finish(node: &Node, task_id: &str, error: Option<String>) -> Result<(), forward::ForwardError> {
-    let op = Op::FinishSnapshotTask(FinishSnapshotTask { task_id: task_id.to_owned(), error });
+pub(super) async fn finish(
+    node: &Node,
+    task_id: &str,
+    error: Option<String>,
+) -> Result<(), forward::ForwardError> {
+    let op = Op::FinishSnapshotTask(FinishSnapshotTask {
+        task_id: task_id.to_owned(),
+        error,
+    });
     forward::propose(node, node.meta(), op).await.map(|_| ())
 }
 
-async fn assign(node: &Node, group: &GroupId, builder: u64, reason: String) -> Result<String, forward::ForwardError> {
+async fn assign(
+    node: &Node,
+    group: &GroupId,
+    builder: u64,
+    reason: String,
+) -> Result<String, forward::ForwardError> {
     let now = now_us();
     let task = SnapshotTask {
         task_id: uuid::Uuid::new_v4().to_string(),
@@ -175,15 +215,43 @@ pub(crate) async fn request(
     futures::future::try_join_all(each).await
 }
 
-async fn request_one(node: &Node, group: &Arc<Group>) -> Result<SnapshotItem, SnapshotRequestError> {
+async fn request_one(
+    node: &Node,
+    group: &Arc<Group>,
+) -> Result<SnapshotItem, SnapshotRequestError> {
     let began = Instant::now();
-    tokio::time::timeout(REQUEST_WITHIN, assigned_and_done(node, group)).await.map_err(|_| SnapshotRequestError::Timeout)??;
+    // What was acknowledged before the request is in what it answers with.
+    group
+        .barrier(&ReadMode::Linearizable)
+        .await
+        .map_err(|_| SnapshotRequestError::NoLeader)?;
+    let asked_at = *group.state().applied_watch().borrow();
+    tokio::time::timeout(REQUEST_WITHIN, assigned_and_done(node, group))
+        .await
+        .map_err(|_| SnapshotRequestError::Timeout)??;
     // What was recorded is committed; this replica may be a little behind.
-    group.barrier(&ReadMode::Linearizable).await.map_err(|_| SnapshotRequestError::NoLeader)?;
-    let record = group.state().stats().last_snapshot.ok_or_else(|| SnapshotRequestError::Failed {
-        group: group.id().clone(),
-        reason: "no snapshot is recorded".to_owned(),
-    })?;
+    group
+        .barrier(&ReadMode::Linearizable)
+        .await
+        .map_err(|_| SnapshotRequestError::NoLeader)?;
+    let record =
+        group
+            .state()
+            .stats()
+            .last_snapshot
+            .ok_or_else(|| SnapshotRequestError::Failed {
+                group: group.id().clone(),
+                reason: "no snapshot is recorded".to_owned(),
+            })?;
+    if record.position.index < asked_at {
+        return Err(SnapshotRequestError::Failed {
+            group: group.id().clone(),
+            reason: format!(
+                "the newest recorded snapshot is at {}, the request came at {asked_at}",
+                record.position.index
+            ),
+        });
+    }
     Ok(SnapshotItem {
         group: group.id().to_string(),
         id: record.id.to_string(),
@@ -194,35 +262,62 @@ async fn request_one(node: &Node, group: &Arc<Group>) -> Result<SnapshotItem, Sn
 }
 
 async fn assigned_and_done(node: &Node, group: &Arc<Group>) -> Result<(), SnapshotRequestError> {
-    let failed = |reason: String| SnapshotRequestError::Failed { group: group.id().clone(), reason };
+    let failed = |reason: String| SnapshotRequestError::Failed {
+        group: group.id().clone(),
+        reason,
+    };
     let meta = node.meta();
     let mut applied = meta.state().applied_watch();
     let task_id = loop {
-        meta.barrier(&ReadMode::Linearizable).await.map_err(|_| SnapshotRequestError::NoLeader)?;
+        meta.barrier(&ReadMode::Linearizable)
+            .await
+            .map_err(|_| SnapshotRequestError::NoLeader)?;
         // One that is under way may not see what was written before this request: wait for it.
-        if open_task(node, group.id()).map_err(|e| failed(e.to_string()))?.is_none() {
-            let builder = if group.is_leader() { choose(group) } else { node.id() };
+        if open_task(node, group.id())
+            .map_err(|e| failed(e.to_string()))?
+            .is_none()
+        {
+            let builder = if group.is_leader() {
+                choose(group)
+            } else {
+                node.id()
+            };
             match assign(node, group.id(), builder, "requested".to_owned()).await {
                 Ok(task_id) => break task_id,
                 Err(forward::ForwardError::Refused(detail)) => {
                     tracing::debug!(group = %group.id(), "another snapshot was assigned first: {detail}");
                 }
-                Err(forward::ForwardError::NoLeader(_)) => return Err(SnapshotRequestError::NoLeader),
-                Err(error @ forward::ForwardError::Failed(_)) => return Err(failed(error.to_string())),
+                Err(forward::ForwardError::NoLeader(_)) => {
+                    return Err(SnapshotRequestError::NoLeader);
+                }
+                Err(error @ forward::ForwardError::Failed(_)) => {
+                    return Err(failed(error.to_string()));
+                }
             }
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
     };
-    meta.barrier(&ReadMode::Linearizable).await.map_err(|_| SnapshotRequestError::NoLeader)?;
+    meta.barrier(&ReadMode::Linearizable)
+        .await
+        .map_err(|_| SnapshotRequestError::NoLeader)?;
     loop {
-        let tasks = meta.state().snapshot_tasks().map_err(|e| failed(e.to_string()))?;
+        let tasks = meta
+            .state()
+            .snapshot_tasks()
+            .map_err(|e| failed(e.to_string()))?;
         if !tasks.iter().any(|t| t.task_id == task_id) {
             break;
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
     }
-    let failures = meta.state().snapshot_failures().map_err(|e| failed(e.to_string()))?;
-    match failures.into_iter().find(|f| f.task.as_ref().is_some_and(|t| t.task_id == task_id)) {
+    let failures = meta
+        .state()
+        .snapshot_failures()
+        .map_err(|e| failed(e.to_string()))?;
+    match failures
+        .into_iter()
+        .find(|f| f.task.as_ref().is_some_and(|t| t.task_id == task_id))
+    {
         Some(failure) => Err(failed(failure.error)),
         None => Ok(()),
     }

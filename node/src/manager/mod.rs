@@ -54,7 +54,9 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let background = match Background::start() {
         Ok(background) => background,
         Err(error) => {
-            tracing::error!("start the threads of the snapshot manager: {error}; this node makes no snapshots");
+            tracing::error!(
+                "start the threads of the snapshot manager: {error}; this node makes no snapshots"
+            );
             return;
         }
     };
@@ -67,41 +69,50 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         local: Mutex::default(),
         orphans: Mutex::default(),
     };
-    let mut retired = Instant::now();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(TURN) => {}
-        }
-        manager.turn(&mut retired).await;
+    // The store may be slow: what waits for it does not hold up what does not.
+    tokio::join!(manager.turns(&stop), manager.retirements(&stop));
+}
+
+/// Waits; false when cancelled meanwhile.
+async fn pause(stop: &CancellationToken, pause: Duration) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = tokio::time::sleep(pause) => true,
     }
 }
 
 impl Manager {
-    async fn turn(&self, retired: &mut Instant) {
-        let groups: Vec<_> = self.node.groups().cloned().collect();
-        if self.node.settings().snapshot.enabled {
-            for group in groups.iter().filter(|g| g.is_leader()) {
-                if let Err(error) = self.assign_if_due(group).await {
-                    tracing::debug!(group = %group.id(), "assign a snapshot: {error}");
-                }
-            }
-            self.take_up_work();
-            if retired.elapsed() >= RETIRE_EVERY {
-                *retired = Instant::now();
+    async fn turns(&self, stop: &CancellationToken) {
+        while pause(stop, TURN).await {
+            let groups: Vec<_> = self.node.groups().cloned().collect();
+            if self.node.settings().snapshot.enabled {
                 for group in groups.iter().filter(|g| g.is_leader()) {
-                    if let Err(error) = self.retire(group).await {
-                        tracing::warn!(group = %group.id(), "retire old snapshots, to be tried again: {error}");
+                    if let Err(error) = self.assign_if_due(group).await {
+                        tracing::debug!(group = %group.id(), "assign a snapshot: {error}");
                     }
-                    if let Err(error) = self.collect_orphans(group).await {
-                        tracing::warn!(group = %group.id(), "look for orphans in the store, to be tried again: {error}");
-                    }
+                }
+                self.take_up_work();
+            }
+            for group in &groups {
+                if let Err(error) = self.truncate(group).await {
+                    tracing::warn!(group = %group.id(), "truncate the log, to be tried again: {error}");
                 }
             }
         }
-        for group in &groups {
-            if let Err(error) = self.truncate(group).await {
-                tracing::warn!(group = %group.id(), "truncate the log, to be tried again: {error}");
+    }
+
+    async fn retirements(&self, stop: &CancellationToken) {
+        while pause(stop, RETIRE_EVERY).await {
+            if !self.node.settings().snapshot.enabled {
+                continue;
+            }
+            for group in self.node.groups().filter(|g| g.is_leader()) {
+                if let Err(error) = self.retire(group).await {
+                    tracing::warn!(group = %group.id(), "retire old snapshots, to be tried again: {error}");
+                }
+                if let Err(error) = self.collect_orphans(group).await {
+                    tracing::warn!(group = %group.id(), "look for orphans in the store, to be tried again: {error}");
+                }
             }
         }
     }

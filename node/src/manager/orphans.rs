@@ -44,7 +44,10 @@ impl Manager {
             .state()
             .snapshots()?
             .into_iter()
-            .map(|f| SnapshotFact { record: f.record, marked_us: f.marked_us })
+            .map(|f| SnapshotFact {
+                record: f.record,
+                marked_us: f.marked_us,
+            })
             .collect();
         let unknown: Vec<SnapshotId> = listing
             .snapshots
@@ -65,13 +68,20 @@ impl Manager {
 
     fn seen_for(&self, group: &GroupId, unknown: &[SnapshotId]) -> Vec<Orphan> {
         let mut seen = self.orphans.lock();
-        seen.since.retain(|(of, id), _| of != group || unknown.contains(id));
+        seen.since
+            .retain(|(of, id), _| of != group || unknown.contains(id));
         unknown
             .iter()
             .map(|id| {
-                let since = seen.since.entry((group.clone(), *id)).or_insert_with(Instant::now);
+                let since = seen
+                    .since
+                    .entry((group.clone(), *id))
+                    .or_insert_with(Instant::now);
                 let seen_for_us = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
-                Orphan { id: *id, seen_for_us }
+                Orphan {
+                    id: *id,
+                    seen_for_us,
+                }
             })
             .collect()
     }

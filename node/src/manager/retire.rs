@@ -16,7 +16,10 @@ impl Manager {
             .state()
             .snapshots()?
             .into_iter()
-            .map(|f| SnapshotFact { record: f.record, marked_us: f.marked_us })
+            .map(|f| SnapshotFact {
+                record: f.record,
+                marked_us: f.marked_us,
+            })
             .collect();
         let snapshot = &self.node.settings().snapshot;
         let policy = Policy {
@@ -25,15 +28,19 @@ impl Manager {
         };
         let verdicts = judge(&facts, &policy, now_us());
         let chosen = |decision: Decision| -> Vec<SnapshotId> {
-            verdicts.iter().filter(|v| v.decision == decision).map(|v| v.id).collect()
+            verdicts
+                .iter()
+                .filter(|v| v.decision == decision)
+                .map(|v| v.id)
+                .collect()
         };
         let mark = chosen(Decision::Mark);
         if !mark.is_empty() {
             let ids = mark.iter().map(SnapshotId::to_string).collect();
             forward::propose(&self.node, group, Op::SnapshotsMarked(SnapshotIds { ids })).await?;
         }
-        // A node that joins may be reading what it was offered, however long that takes.
-        if self.somebody_joins() {
+        // Who joins, or is sent a snapshot, may be reading what it was offered, however long that takes.
+        if self.somebody_joins() || group.transfers_snapshot() {
             return Ok(());
         }
         let mut deleted = Vec::new();
@@ -44,7 +51,12 @@ impl Manager {
             deleted.push(id.to_string());
         }
         if !deleted.is_empty() {
-            forward::propose(&self.node, group, Op::SnapshotsDeleted(SnapshotIds { ids: deleted })).await?;
+            forward::propose(
+                &self.node,
+                group,
+                Op::SnapshotsDeleted(SnapshotIds { ids: deleted }),
+            )
+            .await?;
         }
         Ok(())
     }

@@ -48,6 +48,10 @@ impl Manager {
             hold(group, "join");
             return Ok(());
         }
+        if group.transfers_snapshot() {
+            hold(group, "transfer");
+            return Ok(());
+        }
         let target = match slowest_follower(group) {
             Some(matched) if matched < target => {
                 hold(group, "follower");
@@ -67,12 +71,22 @@ impl Manager {
     /// rest as log entries (I9, I12).
     fn fallback(&self, group: &Group, newest: u64) -> Result<u64, Failure> {
         let facts = group.state().snapshots()?;
-        let older = facts.iter().filter(|f| f.marked_us.is_none()).map(|f| f.record.position.index);
-        Ok(older.filter(|index| *index < newest).max().unwrap_or(newest))
+        let older = facts
+            .iter()
+            .filter(|f| f.marked_us.is_none())
+            .map(|f| f.record.position.index);
+        Ok(older
+            .filter(|index| *index < newest)
+            .max()
+            .unwrap_or(newest))
     }
 
     /// A follower could not fetch the recorded snapshot: Raft is given a local one to stream.
     async fn local_for_followers(&self, group: &Arc<Group>) -> Result<(), Failure> {
+        if !group.is_leader() && group.state().prefers_local() {
+            // The next leader finds out for itself.
+            group.control().prefer_local(false);
+        }
         let wanted = group.is_leader() && group.state().prefers_local();
         let due = {
             let mut local = self.local.lock();
@@ -126,7 +140,11 @@ fn slowest_follower(group: &Group) -> Option<u64> {
         .iter()
         .flatten()
         .filter(|(id, _)| **id != group.node_id())
-        .filter(|(id, _)| acks.get(id).and_then(|at| at.as_ref()).is_some_and(|at| at.elapsed() < FOLLOWER_SILENT))
+        .filter(|(id, _)| {
+            acks.get(id)
+                .and_then(|at| at.as_ref())
+                .is_some_and(|at| at.elapsed() < FOLLOWER_SILENT)
+        })
         .map(|(_, matched)| matched.as_ref().map_or(0, |l| l.index))
         .min()
 }

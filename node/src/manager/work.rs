@@ -30,7 +30,9 @@ impl Manager {
             }
         };
         for task in tasks.into_iter().filter(|t| t.node == self.node.id()) {
-            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+                return;
+            };
             if !self.running.lock().insert(task.task_id.clone()) {
                 continue;
             }
@@ -102,18 +104,31 @@ async fn make(
     let membership = (&view.info.membership).into();
     let index = view.info.position.index;
     let options = BuildOptions {
-        write: WriteOptions { codec: codec(node.settings().snapshot.compression), ..WriteOptions::default() },
+        write: WriteOptions {
+            codec: codec(node.settings().snapshot.compression),
+            ..WriteOptions::default()
+        },
         tmp_dir: node.paths().tmp(),
         builder_node: node.id(),
         nonce: rand::random(),
     };
     let name = task.group.clone();
-    let progress = move |phase: Phase| tracing::debug!(group = %name, index, phase = phase.name(), "snapshot");
+    let progress =
+        move |phase: Phase| tracing::debug!(group = %name, index, phase = phase.name(), "snapshot");
     // On threads that stand back behind apply and heartbeats (I5).
     let built = async move { build_and_upload(view, &repository, &options, progress).await };
-    let record = background.run(built).await.map_err(|e| format!("build: {e}"))?.map_err(told)?;
-    let op = Op::SnapshotVerified(SnapshotVerified { record: Some(record), membership: Some(membership) });
-    record_in_group(node, &group, op).await.map_err(|e| format!("record: {e}"))?;
+    let record = background
+        .run(built)
+        .await
+        .map_err(|e| format!("build: {e}"))?
+        .map_err(told)?;
+    let op = Op::SnapshotVerified(SnapshotVerified {
+        record: Some(record),
+        membership: Some(membership),
+    });
+    record_in_group(node, &group, op)
+        .await
+        .map_err(|e| format!("record: {e}"))?;
     Ok(index)
 }
 

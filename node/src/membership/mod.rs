@@ -30,7 +30,10 @@ const TURN: Duration = Duration::from_millis(300);
 const STEP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Answers a node that asks to be taken in.
-pub(crate) async fn admit(node: &Arc<Node>, ask: proto::JoinRequest) -> Result<proto::JoinReply, Status> {
+pub(crate) async fn admit(
+    node: &Arc<Node>,
+    ask: proto::JoinRequest,
+) -> Result<proto::JoinReply, Status> {
     let meta = node.meta();
     if !meta.is_leader() {
         let leader = meta
@@ -43,11 +46,17 @@ pub(crate) async fn admit(node: &Arc<Node>, ask: proto::JoinRequest) -> Result<p
             api_url: leader.info.api_url,
             peer_addr: leader.peer_addr,
         };
-        return Ok(proto::JoinReply { ask_leader: Some(at), ..Default::default() });
+        return Ok(proto::JoinReply {
+            ask_leader: Some(at),
+            ..Default::default()
+        });
     }
     let internal = |e: confman_store::StoreError| Status::internal(e.to_string());
     let nodes = meta.state().nodes().map_err(internal)?;
-    let node_id = match nodes.iter().find(|n| ask.node_id != 0 && n.id == ask.node_id) {
+    let node_id = match nodes
+        .iter()
+        .find(|n| ask.node_id != 0 && n.id == ask.node_id)
+    {
         Some(known) if known.state() == NodeState::Joining && known.name == ask.name => known.id,
         Some(known) => {
             return Err(Refusal::Retired.status(format!(
@@ -63,26 +72,57 @@ pub(crate) async fn admit(node: &Arc<Node>, ask: proto::JoinRequest) -> Result<p
         cluster_uuid: node.cluster().uuid.clone(),
         incarnation: node.cluster().incarnation,
         shards: node.identity().shards,
-        replaces: nodes.iter().find(|n| n.id == node_id).and_then(|n| n.replaces).into_iter().collect(),
-        nodes: nodes.iter().filter(|n| n.state() != NodeState::Retired).map(wire_node).collect(),
+        replaces: nodes
+            .iter()
+            .find(|n| n.id == node_id)
+            .and_then(|n| n.replaces)
+            .into_iter()
+            .collect(),
+        nodes: nodes
+            .iter()
+            .filter(|n| n.state() != NodeState::Retired)
+            .map(wire_node)
+            .collect(),
         ..Default::default()
     };
     for group in node.groups() {
         let facts = group.state().snapshots().map_err(internal)?;
         // What is marked for deletion may be gone before it is read.
-        let records = facts.iter().filter(|f| f.marked_us.is_none()).map(|f| f.record.encode_to_vec()).collect();
+        let records = facts
+            .iter()
+            .filter(|f| f.marked_us.is_none())
+            .map(|f| f.record.encode_to_vec())
+            .collect();
         let last_index = group.metrics().last_log_index.unwrap_or(0);
-        reply.groups.push(proto::GroupSnapshots { group: group.id().to_string(), records, last_index });
+        reply.groups.push(proto::GroupSnapshots {
+            group: group.id().to_string(),
+            records,
+            last_index,
+        });
     }
     Ok(reply)
 }
 
-async fn admit_anew(node: &Arc<Node>, nodes: &[NodeRecord], ask: proto::JoinRequest) -> Result<u64, Status> {
-    let living: Vec<&NodeRecord> =
-        nodes.iter().filter(|n| n.name == ask.name && n.state() != NodeState::Retired).collect();
+async fn admit_anew(
+    node: &Arc<Node>,
+    nodes: &[NodeRecord],
+    ask: proto::JoinRequest,
+) -> Result<u64, Status> {
+    let living: Vec<&NodeRecord> = nodes
+        .iter()
+        .filter(|n| n.name == ask.name && n.state() != NodeState::Retired)
+        .collect();
+    if nodes.is_empty() {
+        return Err(Status::unavailable(
+            "the cluster is being born: its members are not registered yet",
+        ));
+    }
     if living.is_empty() {
-        let names: BTreeSet<&str> =
-            nodes.iter().filter(|n| n.state() != NodeState::Retired).map(|n| n.name.as_str()).collect();
+        let names: BTreeSet<&str> = nodes
+            .iter()
+            .filter(|n| n.state() != NodeState::Retired)
+            .map(|n| n.name.as_str())
+            .collect();
         return Err(Refusal::UnknownName.status(format!(
             "the cluster has no node called {:?}; it has {}\nhint: set CONFMAN_NODE_NAME to the name of the node whose disk was lost",
             ask.name,
@@ -91,7 +131,11 @@ async fn admit_anew(node: &Arc<Node>, nodes: &[NodeRecord], ask: proto::JoinRequ
     }
     for old in &living {
         let question = proto::HelloRequest {
-            from: Some(proto::Node { id: node.id(), name: node.name().to_owned(), ..Default::default() }),
+            from: Some(proto::Node {
+                id: node.id(),
+                name: node.name().to_owned(),
+                ..Default::default()
+            }),
             cluster_uuid: node.cluster().uuid.clone(),
             incarnation: node.cluster().incarnation,
         };
@@ -105,7 +149,11 @@ async fn admit_anew(node: &Arc<Node>, nodes: &[NodeRecord], ask: proto::JoinRequ
             )));
         }
     }
-    let voted = living.iter().find(|n| n.state() == NodeState::Active).or(living.first()).map(|n| n.id);
+    let voted = living
+        .iter()
+        .find(|n| n.state() == NodeState::Active)
+        .or(living.first())
+        .map(|n| n.id);
     let name = ask.name.clone();
     let op = Op::AdmitNode(AdmitNode {
         name: ask.name,
@@ -114,8 +162,9 @@ async fn admit_anew(node: &Arc<Node>, nodes: &[NodeRecord], ask: proto::JoinRequ
         replaces: voted,
         nonce: ask.nonce,
     });
-    let outcome =
-        forward::propose(node, node.meta(), op).await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let outcome = forward::propose(node, node.meta(), op)
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))?;
     match outcome.answer {
         Some(Answer::NodeAdmitted(admitted)) => {
             tracing::info!(name, node_id = admitted.id, replaces = ?voted, "a node that lost its disk is taken in under a new id");
@@ -158,12 +207,20 @@ async fn turn(node: &Arc<Node>) {
         .registered()
         .into_iter()
         .filter(|n| n.state() != NodeState::Retired)
-        .map(|n| Registered { id: n.id, name: n.name, api_url: n.api_url, peer_addr: n.peer_addr })
+        .map(|n| Registered {
+            id: n.id,
+            name: n.name,
+            api_url: n.api_url,
+            peer_addr: n.peer_addr,
+        })
         .collect();
     if registered.is_empty() {
         return;
     }
-    let steps = node.groups().filter(|g| g.is_leader()).map(|group| group_step(group, &registered));
+    let steps = node
+        .groups()
+        .filter(|g| g.is_leader())
+        .map(|group| group_step(group, &registered));
     futures::future::join_all(steps).await;
 }
 
@@ -176,16 +233,32 @@ async fn registry_step(node: &Arc<Node>) -> Result<(), forward::ForwardError> {
         if registered.is_empty() {
             return genesis(node).await;
         }
-        for joining in registered.iter().filter(|n| n.state() == NodeState::Joining) {
+        for joining in registered
+            .iter()
+            .filter(|n| n.state() == NodeState::Joining)
+        {
+            // Its disk is lost again: a newer id has its name.
+            if registered
+                .iter()
+                .any(|o| o.name == joining.name && o.id > joining.id)
+            {
+                continue;
+            }
             if votes_everywhere(node, joining) {
-                forward::propose(node, meta, Op::ActivateNode(ActivateNode { id: joining.id })).await?;
+                forward::propose(
+                    node,
+                    meta,
+                    Op::ActivateNode(ActivateNode { id: joining.id }),
+                )
+                .await?;
                 tracing::info!(node_id = joining.id, name = %joining.name, "a node votes in every group and is active");
             }
         }
     }
     let settings = node.settings();
     let moved = registered.iter().find(|n| {
-        n.id == node.id() && (n.api_url != settings.api_advertise || n.peer_addr != settings.peer_advertise)
+        n.id == node.id()
+            && (n.api_url != settings.api_advertise || n.peer_addr != settings.peer_advertise)
     });
     if moved.is_some() {
         let op = Op::UpdateNode(UpdateNode {
@@ -193,10 +266,41 @@ async fn registry_step(node: &Arc<Node>) -> Result<(), forward::ForwardError> {
             api_url: settings.api_advertise.clone(),
             peer_addr: settings.peer_advertise.clone(),
         });
-        forward::propose(node, meta, op).await?;
+        if let Err(error) = forward::propose(node, meta, op.clone()).await {
+            // Nobody can reach this node to tell it who leads: it asks.
+            let leader = ask_who_leads(node).await.ok_or(error)?;
+            forward::propose_at(node, meta, op, &leader).await?;
+        }
         tracing::info!(api_url = %settings.api_advertise, peer_addr = %settings.peer_advertise, "this node's new addresses are registered");
     }
     Ok(())
+}
+
+/// The leader of `__meta/0`, as one of the listed peers knows it.
+async fn ask_who_leads(node: &Node) -> Option<proto::Node> {
+    for peer in node
+        .settings()
+        .peers
+        .iter()
+        .filter(|p| p.name != node.name())
+    {
+        let question = proto::HelloRequest {
+            from: Some(proto::Node {
+                id: node.id(),
+                name: node.name().to_owned(),
+                ..Default::default()
+            }),
+            cluster_uuid: node.cluster().uuid.clone(),
+            incarnation: node.cluster().incarnation,
+        };
+        if let Ok(answer) = hello(node.channels(), &peer.addr, question).await
+            && answer.cluster_uuid == node.cluster().uuid
+            && answer.leader.is_some()
+        {
+            return answer.leader;
+        }
+    }
+    None
 }
 
 async fn genesis(node: &Arc<Node>) -> Result<(), forward::ForwardError> {
@@ -253,7 +357,10 @@ fn view(group: &Group) -> View {
         .collect::<BTreeMap<_, _>>();
     View {
         voters: membership.voter_ids().collect(),
-        members: membership.nodes().map(|(id, m)| (*id, (m.api_url.clone(), m.peer_addr.clone()))).collect(),
+        members: membership
+            .nodes()
+            .map(|(id, m)| (*id, (m.api_url.clone(), m.peer_addr.clone())))
+            .collect(),
         pending: raft.membership_config.log_id() != raft.committed_membership_config.log_id(),
         joint_towards: match membership.get_joint_config().as_slice() {
             [_, .., target] => Some(target.clone()),
@@ -270,35 +377,54 @@ async fn group_step(group: &Group, registered: &[Registered]) {
     if view.members.is_empty() {
         return;
     }
-    let Some(step) = plan::next_step(registered, &view) else { return };
+    let Some(step) = plan::next_step(registered, &view) else {
+        return;
+    };
     tracing::info!(group = %group.id(), ?step, "membership step");
     let raft = group.raft();
     let done = tokio::time::timeout(STEP_WITHIN, async {
         match &step {
-            Step::AddLearner(node) => raft.add_learner(node.id, member(node), false).await.map(|_| ()),
+            Step::AddLearner(node) => raft
+                .add_learner(node.id, member(node), false)
+                .await
+                .map(|_| ()),
             Step::Promote { add, remove } => {
                 let mut voters = view.voters.clone();
                 voters.retain(|id| !remove.contains(id));
                 voters.insert(*add);
                 raft.change_membership(voters, false).await.map(|_| ())
             }
-            Step::Remove(ids) => {
-                raft.change_membership(ChangeMembers::RemoveNodes(ids.clone()), false).await.map(|_| ())
-            }
-            Step::Finish(voters) => raft.change_membership(voters.clone(), false).await.map(|_| ()),
+            Step::Remove(ids) => raft
+                .change_membership(ChangeMembers::RemoveNodes(ids.clone()), false)
+                .await
+                .map(|_| ()),
+            Step::Finish(voters) => raft
+                .change_membership(voters.clone(), false)
+                .await
+                .map(|_| ()),
             Step::Readdress(node) => {
                 let nodes = BTreeMap::from([(node.id, member(node))]);
-                raft.change_membership(ChangeMembers::SetNodes(nodes), false).await.map(|_| ())
+                raft.change_membership(ChangeMembers::SetNodes(nodes), false)
+                    .await
+                    .map(|_| ())
             }
         }
     });
     match done.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(group = %group.id(), ?step, "membership step, to be tried again: {error}"),
-        Err(_) => tracing::warn!(group = %group.id(), ?step, "membership step was not confirmed within {STEP_WITHIN:?}, to be looked at again"),
+        Ok(Err(error)) => {
+            tracing::warn!(group = %group.id(), ?step, "membership step, to be tried again: {error}")
+        }
+        Err(_) => {
+            tracing::warn!(group = %group.id(), ?step, "membership step was not confirmed within {STEP_WITHIN:?}, to be looked at again")
+        }
     }
 }
 
 fn member(node: &Registered) -> Member {
-    Member { name: node.name.clone(), api_url: node.api_url.clone(), peer_addr: node.peer_addr.clone() }
+    Member {
+        name: node.name.clone(),
+        api_url: node.api_url.clone(),
+        peer_addr: node.peer_addr.clone(),
+    }
 }

@@ -81,7 +81,9 @@ pub(crate) fn next_step(registered: &[Registered], view: &View) -> Option<Step> 
     for node in newest.values() {
         match view.members.get(&node.id) {
             None => return Some(Step::AddLearner((*node).clone())),
-            Some((api_url, peer_addr)) if *api_url != node.api_url || *peer_addr != node.peer_addr => {
+            Some((api_url, peer_addr))
+                if *api_url != node.api_url || *peer_addr != node.peer_addr =>
+            {
                 return Some(Step::Readdress((*node).clone()));
             }
             Some(_) => {}
@@ -98,7 +100,10 @@ pub(crate) fn next_step(registered: &[Registered], view: &View) -> Option<Step> 
                 .map(|other| other.id)
                 .filter(|id| view.members.contains_key(id))
                 .collect();
-            return Some(Step::Promote { add: node.id, remove });
+            return Some(Step::Promote {
+                add: node.id,
+                remove,
+            });
         }
     }
     // What is left over: retired ids and superseded learners, never a voter whose successor waits.
@@ -141,7 +146,11 @@ mod tests {
     #[test]
     fn a_cluster_at_rest_needs_no_step() {
         let (a, b, c) = (node(1, "a"), node(2, "b"), node(3, "c"));
-        let v = view(&[1, 2, 3], &[&a, &b, &c], &[(1, 10_000), (2, 10_000), (3, 9_000)]);
+        let v = view(
+            &[1, 2, 3],
+            &[&a, &b, &c],
+            &[(1, 10_000), (2, 10_000), (3, 9_000)],
+        );
         assert_eq!(next_step(&[a, b, c], &v), None);
     }
 
@@ -152,21 +161,55 @@ mod tests {
         let v = view(&[1, 2, 3], &[&a, &b, &c], &[(1, 10_000), (2, 10_000)]);
         assert_eq!(next_step(&all, &v), Some(Step::AddLearner(d.clone())));
 
-        let v = view(&[1, 2, 3], &[&a, &b, &c, &d], &[(1, 10_000), (2, 10_000), (4, 9_000)]);
-        assert_eq!(next_step(&all, &v), None, "a thousand entries behind: not yet");
+        let v = view(
+            &[1, 2, 3],
+            &[&a, &b, &c, &d],
+            &[(1, 10_000), (2, 10_000), (4, 9_000)],
+        );
+        assert_eq!(
+            next_step(&all, &v),
+            None,
+            "a thousand entries behind: not yet"
+        );
 
-        let v = view(&[1, 2, 3], &[&a, &b, &c, &d], &[(1, 10_000), (2, 10_000), (4, 9_900)]);
+        let v = view(
+            &[1, 2, 3],
+            &[&a, &b, &c, &d],
+            &[(1, 10_000), (2, 10_000), (4, 9_900)],
+        );
         let step = next_step(&all, &v);
-        assert_eq!(step, Some(Step::Promote { add: 4, remove: BTreeSet::from([3]) }));
+        assert_eq!(
+            step,
+            Some(Step::Promote {
+                add: 4,
+                remove: BTreeSet::from([3])
+            })
+        );
     }
 
     #[test]
     fn a_disk_lost_twice_leaves_no_half_joined_id_behind() {
-        let (a, b, c, d, e) = (node(1, "a"), node(2, "b"), node(3, "c"), node(4, "c"), node(5, "c"));
+        let (a, b, c, d, e) = (
+            node(1, "a"),
+            node(2, "b"),
+            node(3, "c"),
+            node(4, "c"),
+            node(5, "c"),
+        );
         let all = [a.clone(), b.clone(), c.clone(), d.clone(), e.clone()];
-        let v = view(&[1, 2, 3], &[&a, &b, &c, &d, &e], &[(1, 10_000), (2, 10_000), (4, 10_000), (5, 10_000)]);
+        let v = view(
+            &[1, 2, 3],
+            &[&a, &b, &c, &d, &e],
+            &[(1, 10_000), (2, 10_000), (4, 10_000), (5, 10_000)],
+        );
         let step = next_step(&all, &v);
-        assert_eq!(step, Some(Step::Promote { add: 5, remove: BTreeSet::from([3, 4]) }));
+        assert_eq!(
+            step,
+            Some(Step::Promote {
+                add: 5,
+                remove: BTreeSet::from([3, 4])
+            })
+        );
     }
 
     #[test]
@@ -189,14 +232,23 @@ mod tests {
         assert_eq!(next_step(&[a.clone(), d.clone()], &v), None);
         v.pending = false;
         v.joint_towards = Some(BTreeSet::from([1, 2]));
-        assert_eq!(next_step(&[a, d], &v), Some(Step::Finish(BTreeSet::from([1, 2]))));
+        assert_eq!(
+            next_step(&[a, d], &v),
+            Some(Step::Finish(BTreeSet::from([1, 2])))
+        );
     }
 
     #[test]
     fn a_node_that_moved_is_readdressed() {
         let (a, b) = (node(1, "a"), node(2, "b"));
         let v = view(&[1, 2], &[&a, &b], &[]);
-        let moved = Registered { peer_addr: "elsewhere:6101".to_owned(), ..b };
-        assert_eq!(next_step(&[a, moved.clone()], &v), Some(Step::Readdress(moved)));
+        let moved = Registered {
+            peer_addr: "elsewhere:6101".to_owned(),
+            ..b
+        };
+        assert_eq!(
+            next_step(&[a, moved.clone()], &v),
+            Some(Step::Readdress(moved))
+        );
     }
 }

@@ -59,7 +59,9 @@ pub(crate) struct Channels {
 
 /// The peer token holds characters that no header can carry.
 #[derive(Debug, thiserror::Error)]
-#[error("CONFMAN_CLUSTER_TOKEN holds characters that a header cannot carry\nhint: use letters, digits and punctuation only")]
+#[error(
+    "CONFMAN_CLUSTER_TOKEN holds characters that a header cannot carry\nhint: use letters, digits and punctuation only"
+)]
 pub(crate) struct BadToken;
 
 /// A peer address that is no `host:port`.
@@ -74,13 +76,17 @@ impl Channels {
     pub(crate) fn new(token: Option<&SecretString>) -> Result<Self, BadToken> {
         let token = match token {
             Some(t) => {
-                let mut value: MetadataValue<Ascii> = t.expose_secret().parse().map_err(|_| BadToken)?;
+                let mut value: MetadataValue<Ascii> =
+                    t.expose_secret().parse().map_err(|_| BadToken)?;
                 value.set_sensitive(true);
                 Some(value)
             }
             None => None,
         };
-        Ok(Self { token: TokenInterceptor { token }, open: Arc::default() })
+        Ok(Self {
+            token: TokenInterceptor { token },
+            open: Arc::default(),
+        })
     }
 
     /// A stub for `addr`; connects when first used, and again after a failure.
@@ -90,7 +96,9 @@ impl Channels {
             Some(channel) => channel.clone(),
             None => {
                 let endpoint = Endpoint::from_shared(format!("http://{addr}"))
-                    .map_err(|_| BadAddress { addr: addr.to_owned() })?
+                    .map_err(|_| BadAddress {
+                        addr: addr.to_owned(),
+                    })?
                     .connect_timeout(Duration::from_secs(2))
                     .tcp_nodelay(true)
                     .http2_keep_alive_interval(Duration::from_secs(2))

@@ -7,12 +7,14 @@ use confman_store::convert;
 use confman_store::types::{SnapshotMeta, TypeConfig, Vote};
 use confman_store::wire::{WireEntry, WireError, WireVote};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 use prost::Message;
 
 /// openraft's answer to one append of a stream.
-pub(crate) type AppendResult = Result<Option<confman_store::types::LogId>, StreamAppendError<TypeConfig>>;
+pub(crate) type AppendResult =
+    Result<Option<confman_store::types::LogId>, StreamAppendError<TypeConfig>>;
 
 /// A message that no peer of this version can have meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,7 +119,10 @@ fn parse<M: Message + Default>(what: &'static str, bytes: Bytes) -> Result<M, Co
 }
 
 fn vote_of(what: &'static str, vote: Option<WireVote>) -> Result<Vote, CodecError> {
-    let vote = vote.ok_or(WireError::Missing { what, field: "vote" })?;
+    let vote = vote.ok_or(WireError::Missing {
+        what,
+        field: "vote",
+    })?;
     if vote.term > TERM_MAX {
         return Err(CodecError::Term(vote.term));
     }
@@ -161,7 +166,11 @@ pub(crate) fn encode_vote_response(response: &VoteResponse<TypeConfig>) -> Bytes
 
 pub(crate) fn decode_vote_response(bytes: Bytes) -> Result<VoteResponse<TypeConfig>, CodecError> {
     let say: VoteSay = parse("vote response", bytes)?;
-    Ok(VoteResponse::new(vote_of("vote response", say.vote)?, position_in(say.last), say.granted))
+    Ok(VoteResponse::new(
+        vote_of("vote response", say.vote)?,
+        position_in(say.last),
+        say.granted,
+    ))
 }
 
 pub(crate) fn encode_append(request: AppendEntriesRequest<TypeConfig>) -> Bytes {
@@ -175,7 +184,11 @@ pub(crate) fn encode_append(request: AppendEntriesRequest<TypeConfig>) -> Bytes 
 
 pub(crate) fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
     let ask: AppendAsk = parse("append request", bytes)?;
-    let entries = ask.entries.into_iter().map(WireEntry::into_raft).collect::<Result<Vec<_>, _>>()?;
+    let entries = ask
+        .entries
+        .into_iter()
+        .map(WireEntry::into_raft)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut next = ask.previous.as_ref().map(|p| p.index.saturating_add(1));
     for entry in &entries {
         if next.is_some_and(|n| n != entry.log_id.index) {
@@ -193,8 +206,12 @@ pub(crate) fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<TypeCon
 
 pub(crate) fn encode_append_result(result: &AppendResult) -> Bytes {
     let said = match result {
-        Ok(matched) => AppendSaid::Matched(Matched { position: position_out(matched.as_ref()) }),
-        Err(StreamAppendError::Conflict(at)) => AppendSaid::Conflict(Matched { position: Some(convert::position(at)) }),
+        Ok(matched) => AppendSaid::Matched(Matched {
+            position: position_out(matched.as_ref()),
+        }),
+        Err(StreamAppendError::Conflict(at)) => AppendSaid::Conflict(Matched {
+            position: Some(convert::position(at)),
+        }),
         Err(StreamAppendError::HigherVote(vote)) => AppendSaid::HigherVote(vote.into()),
     };
     bytes_of(&AppendSay { said: Some(said) })
@@ -206,35 +223,57 @@ pub(crate) fn decode_append_result(bytes: Bytes) -> Result<AppendResult, CodecEr
     match say.said {
         Some(AppendSaid::Matched(matched)) => Ok(Ok(position_in(matched.position))),
         Some(AppendSaid::Conflict(at)) => {
-            let at = position_in(at.position).ok_or(WireError::Missing { what, field: "position" })?;
+            let at = position_in(at.position).ok_or(WireError::Missing {
+                what,
+                field: "position",
+            })?;
             Ok(Err(StreamAppendError::Conflict(at)))
         }
-        Some(AppendSaid::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote_of(what, Some(vote))?))),
-        Some(AppendSaid::All(_)) | None => Err(WireError::Missing { what, field: "said" }.into()),
+        Some(AppendSaid::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote_of(
+            what,
+            Some(vote),
+        )?))),
+        Some(AppendSaid::All(_)) | None => Err(WireError::Missing {
+            what,
+            field: "said",
+        }
+        .into()),
     }
 }
 
 pub(crate) fn encode_append_response(response: &AppendEntriesResponse<TypeConfig>) -> Bytes {
     let said = match response {
         AppendEntriesResponse::Success => AppendSaid::All(true),
-        AppendEntriesResponse::PartialSuccess(matched) => {
-            AppendSaid::Matched(Matched { position: position_out(matched.as_ref()) })
-        }
+        AppendEntriesResponse::PartialSuccess(matched) => AppendSaid::Matched(Matched {
+            position: position_out(matched.as_ref()),
+        }),
         AppendEntriesResponse::Conflict => AppendSaid::Conflict(Matched { position: None }),
         AppendEntriesResponse::HigherVote(vote) => AppendSaid::HigherVote(vote.into()),
     };
     bytes_of(&AppendSay { said: Some(said) })
 }
 
-pub(crate) fn decode_append_response(bytes: Bytes) -> Result<AppendEntriesResponse<TypeConfig>, CodecError> {
+pub(crate) fn decode_append_response(
+    bytes: Bytes,
+) -> Result<AppendEntriesResponse<TypeConfig>, CodecError> {
     let what = "append response";
     let say: AppendSay = parse(what, bytes)?;
     Ok(match say.said {
         Some(AppendSaid::All(_)) => AppendEntriesResponse::Success,
-        Some(AppendSaid::Matched(matched)) => AppendEntriesResponse::PartialSuccess(position_in(matched.position)),
+        Some(AppendSaid::Matched(matched)) => {
+            AppendEntriesResponse::PartialSuccess(position_in(matched.position))
+        }
         Some(AppendSaid::Conflict(_)) => AppendEntriesResponse::Conflict,
-        Some(AppendSaid::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote_of(what, Some(vote))?),
-        None => return Err(WireError::Missing { what, field: "said" }.into()),
+        Some(AppendSaid::HigherVote(vote)) => {
+            AppendEntriesResponse::HigherVote(vote_of(what, Some(vote))?)
+        }
+        None => {
+            return Err(WireError::Missing {
+                what,
+                field: "said",
+            }
+            .into());
+        }
     })
 }
 
@@ -246,13 +285,21 @@ pub(crate) fn encode_transfer(request: &TransferLeaderRequest<TypeConfig>) -> By
     })
 }
 
-pub(crate) fn decode_transfer(bytes: Bytes) -> Result<TransferLeaderRequest<TypeConfig>, CodecError> {
+pub(crate) fn decode_transfer(
+    bytes: Bytes,
+) -> Result<TransferLeaderRequest<TypeConfig>, CodecError> {
     let ask: TransferAsk = parse("leader transfer", bytes)?;
-    Ok(TransferLeaderRequest::new(vote_of("leader transfer", ask.from)?, ask.to, position_in(ask.last)))
+    Ok(TransferLeaderRequest::new(
+        vote_of("leader transfer", ask.from)?,
+        ask.to,
+        position_in(ask.last),
+    ))
 }
 
 pub(crate) fn encode_transfer_result(refused: Option<String>) -> Bytes {
-    bytes_of(&TransferSay { refused: refused.unwrap_or_default() })
+    bytes_of(&TransferSay {
+        refused: refused.unwrap_or_default(),
+    })
 }
 
 /// `Some` holds why the transfer was refused.
@@ -272,14 +319,24 @@ pub(crate) fn decode_vote(bytes: Bytes) -> Result<Vote, CodecError> {
 
 pub(crate) fn encode_meta(meta: &SnapshotMeta) -> Vec<u8> {
     let membership = convert::membership(&meta.last_membership);
-    MetaSay { position: position_out(meta.last_log_id.as_ref()), membership: Some((&membership).into()) }.encode_to_vec()
+    MetaSay {
+        position: position_out(meta.last_log_id.as_ref()),
+        membership: Some((&membership).into()),
+    }
+    .encode_to_vec()
 }
 
 pub(crate) fn decode_meta(bytes: Bytes) -> Result<SnapshotMeta, CodecError> {
     let what = "snapshot meta";
     let say: MetaSay = parse(what, bytes)?;
-    let position = say.position.ok_or(WireError::Missing { what, field: "position" })?;
-    let membership = say.membership.ok_or(WireError::Missing { what, field: "membership" })?;
+    let position = say.position.ok_or(WireError::Missing {
+        what,
+        field: "position",
+    })?;
+    let membership = say.membership.ok_or(WireError::Missing {
+        what,
+        field: "membership",
+    })?;
     Ok(SnapshotMeta {
         last_log_id: Some(convert::log_id(&position)),
         last_membership: convert::stored_membership(&membership.into())?,

@@ -33,9 +33,15 @@ pub(crate) enum Stage {
 /// A birth message for the formation loop.
 pub(crate) enum Birth {
     /// Take this identity.
-    Prepare(proto::PrepareRequest, oneshot::Sender<Result<(), tonic::Status>>),
+    Prepare(
+        proto::PrepareRequest,
+        oneshot::Sender<Result<(), tonic::Status>>,
+    ),
     /// Every listed node has it: begin.
-    Commence(proto::CommenceRequest, oneshot::Sender<Result<(), tonic::Status>>),
+    Commence(
+        proto::CommenceRequest,
+        oneshot::Sender<Result<(), tonic::Status>>,
+    ),
 }
 
 /// What the peer service knows.
@@ -49,10 +55,18 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// A desk that hands birth messages to the returned queue.
-    pub(crate) fn new(own: proto::Node, token: Option<&SecretString>) -> (Arc<Self>, mpsc::Receiver<Birth>) {
+    pub(crate) fn new(
+        own: proto::Node,
+        token: Option<&SecretString>,
+    ) -> (Arc<Self>, mpsc::Receiver<Birth>) {
         let (births, queue) = mpsc::channel(16);
         let token = token.map(|t| sha256(t.expose_secret().as_bytes()));
-        let desk = Self { own, stage: ArcSwap::from_pointee(Stage::Empty), births, token };
+        let desk = Self {
+            own,
+            stage: ArcSwap::from_pointee(Stage::Empty),
+            births,
+            token,
+        };
         (Arc::new(desk), queue)
     }
 

@@ -48,10 +48,12 @@ pub(crate) enum Refusal {
     NameInUse,
     /// The cluster knows no node of that name.
     UnknownName,
+    /// A snapshot offered by reference cannot be had from the store there.
+    StoreUnreachable,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 8] = [
+    const ALL: [Refusal; 9] = [
         Refusal::Token,
         Refusal::OtherCluster,
         Refusal::OtherIncarnation,
@@ -60,6 +62,7 @@ impl Refusal {
         Refusal::NotServing,
         Refusal::NameInUse,
         Refusal::UnknownName,
+        Refusal::StoreUnreachable,
     ];
 
     /// The code as it goes over the wire and into logs.
@@ -73,6 +76,7 @@ impl Refusal {
             Refusal::NotServing => "not-serving",
             Refusal::NameInUse => "name-in-use",
             Refusal::UnknownName => "unknown-name",
+            Refusal::StoreUnreachable => "store-unreachable",
         }
     }
 
@@ -90,9 +94,10 @@ impl Refusal {
             _ => tonic::Code::FailedPrecondition,
         };
         let mut status = Status::new(grpc, detail);
-        status
-            .metadata_mut()
-            .insert(CODE_KEY, tonic::metadata::MetadataValue::from_static(self.code()));
+        status.metadata_mut().insert(
+            CODE_KEY,
+            tonic::metadata::MetadataValue::from_static(self.code()),
+        );
         status
     }
 }

@@ -20,8 +20,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use prost::Message;
 use tonic::Status;
@@ -73,7 +73,12 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 
 impl Factory {
     fn to(&self, target: u64, member: &Member, purpose: Purpose) -> Network {
-        Network { factory: self.clone(), target, member: member.clone(), purpose }
+        Network {
+            factory: self.clone(),
+            target,
+            member: member.clone(),
+            purpose,
+        }
     }
 }
 
@@ -82,16 +87,24 @@ impl Network {
         self.factory
             .context
             .channels
-            .stub(&self.member.peer_addr, self.purpose)
+            .stub(
+                &self.factory.context.address(self.target, &self.member),
+                self.purpose,
+            )
             .map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))
     }
 
     fn header(&self) -> proto::Header {
-        self.factory.context.header(&self.factory.group, self.target)
+        self.factory
+            .context
+            .header(&self.factory.group, self.target)
     }
 
     fn message(&self, body: Bytes) -> proto::RaftMessage {
-        proto::RaftMessage { header: Some(self.header()), body }
+        proto::RaftMessage {
+            header: Some(self.header()),
+            body,
+        }
     }
 
     /// Every failure asks openraft to back off: a peer that refuses or is away is not better off
@@ -100,13 +113,21 @@ impl Network {
         let what = match Refusal::of(status) {
             Some(refusal) => {
                 if refusal == Refusal::Retired {
-                    self.factory.context.retired.send_replace(Some(status.message().to_owned()));
+                    self.factory
+                        .context
+                        .retired
+                        .send_replace(Some(status.message().to_owned()));
                 }
                 tracing::debug!(
                     group = %self.factory.group, target = self.target, addr = %self.member.peer_addr,
                     code = refusal.code(), "peer refuses: {}", status.message()
                 );
-                format!("{} refuses ({}): {}", self.member, refusal.code(), status.message())
+                format!(
+                    "{} refuses ({}): {}",
+                    self.member,
+                    refusal.code(),
+                    status.message()
+                )
             }
             None => format!("{}: {}", self.member, status.message()),
         };
@@ -114,7 +135,10 @@ impl Network {
     }
 
     fn garbled(&self, error: &codec::CodecError) -> RpcError {
-        RPCError::Network(NetworkError::from_string(format!("{}: {error}", self.member)))
+        RPCError::Network(NetworkError::from_string(format!(
+            "{}: {error}",
+            self.member
+        )))
     }
 }
 
@@ -139,7 +163,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         &'s mut self,
         input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
@@ -152,12 +179,17 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let counted = Arc::clone(&in_flight);
             let outgoing = input.map(move |request| {
                 counted.fetch_add(1, Ordering::AcqRel);
-                proto::RaftMessage { header: Some(header.clone()), body: codec::encode_append(request) }
+                proto::RaftMessage {
+                    header: Some(header.clone()),
+                    body: codec::encode_append(request),
+                }
             });
             let mut stub = self.stub()?;
             let answers = tokio::time::timeout(ANSWER_WITHIN, stub.append(outgoing))
                 .await
-                .map_err(|_| self.failed(&Status::deadline_exceeded("no answer to an append stream")))?
+                .map_err(|_| {
+                    self.failed(&Status::deadline_exceeded("no answer to an append stream"))
+                })?
                 .map_err(|s| self.failed(&s))?
                 .into_inner();
             let network = &*self;
@@ -170,7 +202,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
                         Ok(None) => return None,
                         Ok(Some(message)) => {
                             in_flight.fetch_sub(1, Ordering::AcqRel);
-                            codec::decode_append_result(message.body).map_err(|e| network.garbled(&e))
+                            codec::decode_append_result(message.body)
+                                .map_err(|e| network.garbled(&e))
                         }
                         Err(status) => Err(network.failed(&status)),
                     };
@@ -189,8 +222,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = self.message(codec::encode_vote_request(&rpc));
-        let reply =
-            self.stub()?.vote(with_deadline(message, option.hard_ttl())).await.map_err(|s| self.failed(&s))?;
+        let reply = self
+            .stub()?
+            .vote(with_deadline(message, option.hard_ttl()))
+            .await
+            .map_err(|s| self.failed(&s))?;
         codec::decode_vote_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
     }
 
@@ -200,8 +236,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = self.message(codec::encode_vote_request(&rpc));
-        let reply =
-            self.stub()?.pre_vote(with_deadline(message, option.hard_ttl())).await.map_err(|s| self.failed(&s))?;
+        let reply = self
+            .stub()?
+            .pre_vote(with_deadline(message, option.hard_ttl()))
+            .await
+            .map_err(|s| self.failed(&s))?;
         codec::decode_vote_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
     }
 
@@ -229,7 +268,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
             .transfer_leader(with_deadline(message, option.hard_ttl()))
             .await
             .map_err(|s| self.failed(&s))?;
-        match codec::decode_transfer_result(reply.into_inner().body).map_err(|e| self.garbled(&e))? {
+        match codec::decode_transfer_result(reply.into_inner().body)
+            .map_err(|e| self.garbled(&e))?
+        {
             None => Ok(Ok(())),
             Some(refused) => Err(RPCError::Network(NetworkError::from_string(refused))),
         }
@@ -245,7 +286,11 @@ async fn next_answer(
         match tokio::time::timeout(ANSWER_WITHIN, answers.message()).await {
             Ok(answer) => return answer,
             Err(_) if in_flight.load(Ordering::Acquire) == 0 => {}
-            Err(_) => return Err(Status::deadline_exceeded(format!("no answer to an append within {ANSWER_WITHIN:?}"))),
+            Err(_) => {
+                return Err(Status::deadline_exceeded(format!(
+                    "no answer to an append within {ANSWER_WITHIN:?}"
+                )));
+            }
         }
     }
 }
@@ -257,6 +302,8 @@ impl Network {
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
         let group = &self.factory.group;
+        // Whoever receives a snapshot needs what follows it, and the object itself.
+        let _pinned = Pinned::new(&self.factory.context.transfers);
         let mut head = proto::SnapshotHead {
             vote: codec::encode_vote(&vote),
             meta: codec::encode_meta(&snapshot.meta),
@@ -268,16 +315,18 @@ impl Network {
             SnapshotHandle::Recorded(record) => {
                 tracing::info!(%group, target = %self.member, snapshot = %record.id, "snapshot offered by reference");
                 head.record = record.encode_to_vec();
-                let answer = self.install(futures::stream::iter([self.part(proto::snapshot_message::Part::Head(head))]));
-                match answer.await {
-                    Ok(response) => Ok(response),
-                    Err(error) => {
-                        // The target cannot fetch it: the next attempt streams a local one.
-                        tracing::warn!(%group, target = %self.member, "snapshot by reference failed, the leader will stream one: {error}");
+                let answer = self.install(futures::stream::iter([
+                    self.part(proto::snapshot_message::Part::Head(head))
+                ]));
+                answer.await.map_err(|status| {
+                    // The target cannot fetch it: the next attempt streams a local one. A target
+                    // that is merely away says nothing about the store.
+                    if Refusal::of(&status) == Some(Refusal::StoreUnreachable) {
+                        tracing::warn!(%group, target = %self.member, "snapshot by reference failed, the leader will stream one: {}", status.message());
                         self.factory.control.prefer_local(true);
-                        Err(error)
                     }
-                }
+                    self.failed(&status)
+                })
             }
             SnapshotHandle::Local(local) => {
                 let bytes = local.file_bytes();
@@ -285,7 +334,10 @@ impl Network {
                 head.file_id = local.manifest().id.to_string();
                 head.file_bytes = bytes;
                 let file = tokio::fs::File::open(local.path()).await.map_err(|e| {
-                    RPCError::Network(NetworkError::from_string(format!("open {}: {e}", local.path().display())))
+                    RPCError::Network(NetworkError::from_string(format!(
+                        "open {}: {e}",
+                        local.path().display()
+                    )))
                 })?;
                 let header = self.header();
                 let first = self.part(proto::snapshot_message::Part::Head(head));
@@ -297,12 +349,14 @@ impl Network {
                         header: Some(header.clone()),
                         part: Some(proto::snapshot_message::Part::Piece(piece)),
                     });
-                let answer = self.install(futures::stream::iter([first]).chain(pieces)).await;
+                let answer = self
+                    .install(futures::stream::iter([first]).chain(pieces))
+                    .await;
                 if answer.is_ok() {
                     // The next follower may well reach the store.
                     self.factory.control.prefer_local(false);
                 }
-                answer
+                answer.map_err(|status| self.failed(&status))
             }
             other => Err(RPCError::Network(NetworkError::from_string(format!(
                 "{other:?} is no snapshot that can be sent"
@@ -311,18 +365,40 @@ impl Network {
     }
 
     fn part(&self, part: proto::snapshot_message::Part) -> proto::SnapshotMessage {
-        proto::SnapshotMessage { header: Some(self.header()), part: Some(part) }
+        proto::SnapshotMessage {
+            header: Some(self.header()),
+            part: Some(part),
+        }
     }
 
     async fn install(
         &self,
         parts: impl Stream<Item = proto::SnapshotMessage> + Send + 'static,
-    ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
-        let reply = tokio::time::timeout(INSTALL_WITHIN, self.stub()?.install_snapshot(parts))
+    ) -> Result<SnapshotResponse<TypeConfig>, Status> {
+        let mut stub = self
+            .stub()
+            .map_err(|e| Status::unavailable(e.to_string()))?;
+        let reply = tokio::time::timeout(INSTALL_WITHIN, stub.install_snapshot(parts))
             .await
-            .map_err(|_| self.failed(&Status::deadline_exceeded("snapshot was not installed in time")))?
-            .map_err(|s| self.failed(&s))?;
-        let vote = codec::decode_vote(reply.into_inner().body).map_err(|e| self.garbled(&e))?;
+            .map_err(|_| Status::deadline_exceeded("snapshot was not installed in time"))??;
+        let vote = codec::decode_vote(reply.into_inner().body)
+            .map_err(|e| Status::data_loss(e.to_string()))?;
         Ok(SnapshotResponse::new(vote))
+    }
+}
+
+/// A snapshot transfer under way, counted while it lives.
+struct Pinned(Arc<AtomicUsize>);
+
+impl Pinned {
+    fn new(transfers: &Arc<AtomicUsize>) -> Self {
+        transfers.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(transfers))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -32,9 +32,13 @@ pub(crate) struct Service {
 
 impl Service {
     fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
-        let presented = request.metadata().get(TOKEN_KEY).map(|t| t.as_encoded_bytes().to_vec());
+        let presented = request
+            .metadata()
+            .get(TOKEN_KEY)
+            .map(|t| t.as_encoded_bytes().to_vec());
         if !self.desk.token_fits(presented.as_deref()) {
-            metrics::counter!("confman_peer_refused_total", "code" => Refusal::Token.code()).increment(1);
+            metrics::counter!("confman_peer_refused_total", "code" => Refusal::Token.code())
+                .increment(1);
             return Err(Refusal::Token.status("the peer token is missing or wrong; CONFMAN_CLUSTER_TOKEN is the same on every node"));
         }
         Ok(request.into_inner())
@@ -47,7 +51,10 @@ impl Service {
                 "node {} fenced itself in incarnation {} of {}",
                 self.desk.own.name, cluster.incarnation, cluster.uuid
             ))),
-            _ => Err(Refusal::NotServing.status(format!("node {} does not run its groups yet", self.desk.own.name))),
+            _ => Err(Refusal::NotServing.status(format!(
+                "node {} does not run its groups yet",
+                self.desk.own.name
+            ))),
         }
     }
 
@@ -67,7 +74,8 @@ fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group
     if header.cluster_uuid != own.uuid {
         return Err(Refusal::OtherCluster.status(format!(
             "message of cluster {}, this node is of {}",
-            escape(&header.cluster_uuid), own.uuid
+            escape(&header.cluster_uuid),
+            own.uuid
         )));
     }
     if header.incarnation != own.incarnation {
@@ -79,7 +87,9 @@ fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group
     if header.to_node != node.id() {
         return Err(Refusal::OtherNode.status(format!(
             "message for node id {}, this is node id {} ({})",
-            header.to_node, node.id(), node.name()
+            header.to_node,
+            node.id(),
+            node.name()
         )));
     }
     if let Some(reason) = node.retired(header.from_node) {
@@ -90,7 +100,10 @@ fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group
 }
 
 fn escape(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_default).collect()
+    text.chars()
+        .take(80)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 fn garbled(error: codec::CodecError) -> Status {
@@ -102,7 +115,10 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 fn body(bytes: Bytes) -> Response<proto::RaftMessage> {
-    Response::new(proto::RaftMessage { header: None, body: bytes })
+    Response::new(proto::RaftMessage {
+        header: None,
+        body: bytes,
+    })
 }
 
 #[tonic::async_trait]
@@ -111,7 +127,10 @@ impl Peer for Service {
         let ask = self.admit(request)?;
         use proto::hello_reply::State;
         let stage = self.desk.stage();
-        let mut reply = proto::HelloReply { node: Some(self.desk.own.clone()), ..Default::default() };
+        let mut reply = proto::HelloReply {
+            node: Some(self.desk.own.clone()),
+            ..Default::default()
+        };
         let mut held = |cluster: &confman_snapshot::model::ClusterId, state: State| {
             reply.cluster_uuid.clone_from(&cluster.uuid);
             reply.incarnation = cluster.incarnation;
@@ -135,7 +154,10 @@ impl Peer for Service {
                 }
                 let same = ask.cluster_uuid == node.cluster().uuid;
                 let id = ask.from.as_ref().map_or(0, |n| n.id);
-                if same && id != 0 && let Some(reason) = node.retired(id) {
+                if same
+                    && id != 0
+                    && let Some(reason) = node.retired(id)
+                {
                     reply.caller_retired = true;
                     reply.caller_retired_reason = reason;
                 }
@@ -150,7 +172,10 @@ impl Peer for Service {
         Ok(Response::new(proto::PrepareReply {}))
     }
 
-    async fn commence(&self, request: Request<proto::CommenceRequest>) -> Reply<proto::CommenceReply> {
+    async fn commence(
+        &self,
+        request: Request<proto::CommenceRequest>,
+    ) -> Reply<proto::CommenceReply> {
         let ask = self.admit(request)?;
         self.birth(|answer| Birth::Commence(ask, answer)).await?;
         Ok(Response::new(proto::CommenceReply {}))
@@ -182,7 +207,11 @@ impl Peer for Service {
         let ask = self.admit(request)?;
         let group = self.group(ask.header.as_ref())?;
         let request = codec::decode_append(ask.body).map_err(garbled)?;
-        let response = group.raft().append_entries(request).await.map_err(stopped)?;
+        let response = group
+            .raft()
+            .append_entries(request)
+            .await
+            .map_err(stopped)?;
         Ok(body(codec::encode_append_response(&response)))
     }
 
@@ -208,25 +237,40 @@ impl Peer for Service {
         Ok(Response::new(Box::pin(answers.try_flatten())))
     }
 
-    async fn transfer_leader(&self, request: Request<proto::RaftMessage>) -> Reply<proto::RaftMessage> {
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::RaftMessage>,
+    ) -> Reply<proto::RaftMessage> {
         let ask = self.admit(request)?;
         let group = self.group(ask.header.as_ref())?;
         let request = codec::decode_transfer(ask.body).map_err(garbled)?;
-        let refused = match group.raft().handle_transfer_leader(request).await.map_err(stopped)? {
+        let refused = match group
+            .raft()
+            .handle_transfer_leader(request)
+            .await
+            .map_err(stopped)?
+        {
             Ok(()) => None,
             Err(refused) => Some(refused.to_string()),
         };
         Ok(body(codec::encode_transfer_result(refused)))
     }
 
-    async fn install_snapshot(&self, request: Request<Streaming<proto::SnapshotMessage>>) -> Reply<proto::RaftMessage> {
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::SnapshotMessage>>,
+    ) -> Reply<proto::RaftMessage> {
         let mut parts = self.admit(request)?;
-        let first =
-            parts.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot without head"))?;
+        let first = parts
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("a snapshot without head"))?;
         let group = self.group(first.header.as_ref())?;
         let node = self.node()?;
         let Some(proto::snapshot_message::Part::Head(head)) = first.part else {
-            return Err(Status::invalid_argument("a snapshot that does not begin with its head"));
+            return Err(Status::invalid_argument(
+                "a snapshot that does not begin with its head",
+            ));
         };
         let vote = codec::decode_vote(head.vote.into()).map_err(garbled)?;
         let meta = codec::decode_meta(head.meta.into()).map_err(garbled)?;
@@ -235,17 +279,25 @@ impl Peer for Service {
         } else {
             let record = SnapshotRecord::decode(head.record.as_slice())
                 .map_err(|e| Status::invalid_argument(format!("decode snapshot record: {e}")))?;
-            record.check().map_err(|e| Status::invalid_argument(e.to_string()))?;
+            record
+                .check()
+                .map_err(|e| Status::invalid_argument(e.to_string()))?;
             crate::incoming::by_reference(&node, &group, record).await?
         };
         let vote = crate::incoming::install(&node, &group, vote, meta, received).await?;
         Ok(body(codec::encode_vote(&vote).into()))
     }
 
-    async fn read_index(&self, request: Request<proto::ReadIndexRequest>) -> Reply<proto::ReadIndexReply> {
+    async fn read_index(
+        &self,
+        request: Request<proto::ReadIndexRequest>,
+    ) -> Reply<proto::ReadIndexReply> {
         let ask = self.admit(request)?;
         let group = self.group(ask.header.as_ref())?;
-        let index = group.read_index_as_leader().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let index = group
+            .read_index_as_leader()
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?;
         Ok(Response::new(proto::ReadIndexReply { index }))
     }
 
@@ -258,7 +310,11 @@ impl Peer for Service {
             return Err(Status::invalid_argument("a command without operation"));
         }
         let applied = group.propose_command(command).await.map_err(|e| match e {
-            ProposeError::NotLeader { .. } => Status::failed_precondition(format!("{} does not lead {}", self.desk.own.name, GroupBackend::id(&*group))),
+            ProposeError::NotLeader { .. } => Status::failed_precondition(format!(
+                "{} does not lead {}",
+                self.desk.own.name,
+                GroupBackend::id(&*group)
+            )),
             ProposeError::Timeout => Status::deadline_exceeded(e.to_string()),
             ProposeError::Unavailable(_) => Status::unavailable(e.to_string()),
         })?;
@@ -298,12 +354,18 @@ fn append_stream(
         })
         .take_while(|request| futures::future::ready(request.is_some()))
         .filter_map(futures::future::ready);
-    let answers = group.raft().stream_append(requests).map(|answer| match answer {
-        Ok(result) => Ok(proto::RaftMessage { header: None, body: codec::encode_append_result(&result) }),
-        Err(fatal) => Err(stopped(fatal)),
-    });
-    let ending =
-        futures::stream::once(refusal).filter_map(|status| futures::future::ready(status.ok().map(Err)));
+    let answers = group
+        .raft()
+        .stream_append(requests)
+        .map(|answer| match answer {
+            Ok(result) => Ok(proto::RaftMessage {
+                header: None,
+                body: codec::encode_append_result(&result),
+            }),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+    let ending = futures::stream::once(refusal)
+        .filter_map(|status| futures::future::ready(status.ok().map(Err)));
     Box::pin(answers.chain(ending))
 }
 
@@ -312,9 +374,13 @@ impl Service {
         &self,
         make: impl FnOnce(oneshot::Sender<Result<(), Status>>) -> Birth,
     ) -> Result<(), Status> {
-        let busy = || Refusal::NotServing.status(format!("node {} is not being born", self.desk.own.name));
+        let busy =
+            || Refusal::NotServing.status(format!("node {} is not being born", self.desk.own.name));
         let (answer, answered) = oneshot::channel();
-        self.desk.births().try_send(make(answer)).map_err(|_| busy())?;
+        self.desk
+            .births()
+            .try_send(make(answer))
+            .map_err(|_| busy())?;
         answered.await.map_err(|_| busy())?
     }
 }

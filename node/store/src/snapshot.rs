@@ -262,7 +262,17 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 self.shared.set_local_offer(None);
                 offer
             }
-            None => build_local(&self.shared).await?,
+            None => match build_local(&self.shared).await {
+                Ok(offer) => offer,
+                // An error here would end the node; where there is something else to offer, that is offered.
+                Err(error) => match newest_recorded(&self.shared)? {
+                    Some(offer) => {
+                        tracing::error!(group = %self.shared.group(), "build a snapshot for a follower that cannot reach the store: {error}");
+                        offer
+                    }
+                    None => return Err(error.into()),
+                },
+            },
         };
         Ok(offer.into_raft()?)
     }

@@ -140,6 +140,14 @@ pub(super) fn activate(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, id: u64) -> Result<Ou
         }
         NodeState::Joining => {}
     }
+    let all: Vec<NodeRecord> = tx.all(&[keys::NODE])?;
+    if let Some(newer) = all
+        .iter()
+        .find(|o| o.name == node.name && o.id > id && o.state() != NodeState::Retired)
+    {
+        let detail = format!("node {} has the name of node {id} now", newer.id);
+        return Ok(Outcome::refused(RefusalCode::Conflict, detail));
+    }
     node.set_state(NodeState::Active);
     tx.put(&keys::node(id), &node)?;
     audit::record(
@@ -154,8 +162,7 @@ pub(super) fn activate(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, id: u64) -> Result<Ou
     )?;
     // The one that it takes the place of, and those of the same name that never got as far: a node may lose its disk
     // again while it joins.
-    let nodes: Vec<NodeRecord> = tx.all(&[keys::NODE])?;
-    for mut old in nodes {
+    for mut old in all {
         let replaced = node.replaces == Some(old.id) || old.name == node.name;
         if old.id == id || !replaced || old.state() == NodeState::Retired {
             continue;
@@ -201,12 +208,24 @@ pub(super) fn update(
 }
 
 /// One task a group: a new one takes the place of one that is overdue.
-pub(super) fn assign(tx: &mut Tx<'_>, task: &SnapshotTask) -> Result<Outcome, StoreError> {
+pub(super) fn assign(
+    tx: &mut Tx<'_>,
+    ctx: &Ctx<'_>,
+    task: &SnapshotTask,
+) -> Result<Outcome, StoreError> {
     if task.task_id.is_empty() || task.group.is_empty() {
         return Ok(Outcome::refused(
             RefusalCode::Invalid,
             "a snapshot task has an id and a group",
         ));
+    }
+    // One at a time for a group: whoever waits for the first must not be told that it is done by the second.
+    if let Some(open) = tx.get::<SnapshotTask>(&keys::task(&task.group))?
+        && open.task_id != task.task_id
+        && open.deadline_us > ctx.now_us
+    {
+        let detail = format!("a snapshot of {} is under way", task.group);
+        return Ok(Outcome::refused(RefusalCode::Conflict, detail));
     }
     tx.put(&keys::task(&task.group), task)?;
     Ok(done())

@@ -111,7 +111,7 @@ fn dispatch(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, hashes: &Hashes) -> Result<Outco
         Op::AdmitNode(admit) => meta::admit(tx, ctx, admit),
         Op::ActivateNode(activate) => meta::activate(tx, ctx, activate.id),
         Op::UpdateNode(update) => meta::update(tx, ctx, update),
-        Op::AssignSnapshot(task) => meta::assign(tx, task),
+        Op::AssignSnapshot(task) => meta::assign(tx, ctx, task),
         Op::FinishSnapshotTask(finish) => meta::finish(tx, ctx, finish),
     }
 }
