@@ -42,10 +42,15 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("redb", &["confman-store"]),
     ("axum", &["confman-node"]),
     ("tonic", &["confman-node"]),
-    // confman-snapshot gives the object store an HTTP client that knows one TLS provider.
+    // A node forwards requests to the leader; confman-snapshot gives the object store a client with one TLS provider.
     (
         "reqwest",
-        &["confman-client", "confman-snapshot", "confman-tests"],
+        &[
+            "confman-client",
+            "confman-node",
+            "confman-snapshot",
+            "confman-tests",
+        ],
     ),
     ("object_store", &["confman-snapshot"]),
     ("flate2", &["confman-snapshot"]),
