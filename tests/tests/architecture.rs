@@ -42,7 +42,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("redb", &["confman-store"]),
     ("axum", &["confman-node"]),
     ("tonic", &["confman-node"]),
-    // A node forwards requests to the leader; confman-snapshot gives the object store a client with one TLS provider.
+    // `confman bench` measures with a client of its own; confman-snapshot gives the object store a client with one TLS provider.
     (
         "reqwest",
         &[
