@@ -85,6 +85,38 @@ async fn the_answer_to_a_large_upload_is_read_although_the_body_was_not_wanted()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_an_unread_body_is_not_used_again() {
+    let (leader, follower) = pair().await;
+    let put =
+        |server: &Server, body: &'static str| server.put("/api/v1/config/shop/k").body(body).send();
+    for _ in 0..100 {
+        // Each answer comes before the body was looked at: the next request must not follow on the same connection.
+        let refused = put(&follower, "unread").await.expect("an answer");
+        assert_eq!(refused.status(), StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(header(&refused, "connection"), "close");
+    }
+    for body in ["read", ""] {
+        let taken = put(&leader, body).await.unwrap();
+        assert_eq!(
+            header(&taken, "connection"),
+            "",
+            "it can be used again: {body:?}"
+        );
+    }
+    let read = leader.get("/api/v1/config/shop/k").send().await.unwrap();
+    assert_eq!(header(&read, "connection"), "");
+    let forwarded = follower
+        .put("/api/v1/config/shop/k")
+        .header("x-confman-forward", "true")
+        .body("read by another")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(forwarded.status(), StatusCode::OK);
+    assert_eq!(header(&forwarded, "connection"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_follower_forwards_when_asked_and_gives_the_leaders_answer() {
     let (leader, follower) = pair().await;
     let forward = |method: Method, path: &str| {
