@@ -1,13 +1,15 @@
 //! The Raft log of one group: votes and entries in checksummed chunk files, one fsync for all that is queued.
 //!
-//! The files are those of the `raft-log` crate; [`codec`] says what stands in its records, in our own encoding.
+//! The files are those of the `raft-log` crate; `codec` says what stands in its records, in our own encoding.
 //!
 //! Promises: a vote is durable when its call returns, an entry when its callback is called, in the order of the
 //! calls; reads are bounded in bytes; a torn last record, never acknowledged, is cut off at open with a warning, any
 //! other damage is refused with the file's name; nothing is purged that the state does not hold durably.
 
 mod codec;
+mod disk;
 mod store;
+mod stream;
 
 use confman_snapshot::model::Position;
 

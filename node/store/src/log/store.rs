@@ -3,26 +3,26 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use codeq::Span;
 use futures::Stream;
 use openraft::entry::RaftEntry;
 use openraft::storage::{
     IOFlushed, LeaderBoundedStreamError, LogState, RaftLogReader, RaftLogStorage,
 };
-use openraft::{LogIdOptionExt, OptionalSend, errors::LeaderChanged};
+use openraft::{LogIdOptionExt, OptionalSend};
 use parking_lot::RwLock;
+use raft_log::RaftLog;
 use raft_log::api::raft_log_writer::RaftLogWriter;
-use raft_log::chunked_wal::ChunkedWal;
-use raft_log::{RaftLog, RaftWalTypes};
 
 use super::LogStats;
 use super::codec::{DiskId, DiskPayload, DiskVote, Flushed, LogTypes};
+use super::disk::{config, damaged, open_error, wal_bytes};
+use super::stream::{Batches, bounds};
 use crate::convert;
 use crate::error::StoreError;
 use crate::state::Shared;
@@ -30,18 +30,9 @@ use crate::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
 use crate::wire;
 
 /// Most bytes of entries that one read takes into memory.
-const READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub(super) const READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// A read that begins this near to the end is served from memory: the newest chunk is always in the cache.
 const HOT_BYTES: u64 = 4 * 1024 * 1024;
-/// Size of a chunk file. Entries of the newest chunk stay in memory, and purge drops whole chunks: keep it small.
-const CHUNK_BYTES: usize = 16 * 1024 * 1024;
-/// How long the writer collects before a sync. Just long enough to take all that is queued into one sync: with zero it
-/// takes one write a sync, however many wait (tried: three times the syncs at 16 writers).
-const COLLECT: Duration = Duration::from_micros(5);
-const READ_BUFFER_BYTES: usize = 1024 * 1024;
-
-const DAMAGED_HINT: &str = "set the data directory aside and start the node with an empty one: it rejoins under a new id and loses nothing";
-
 /// The Raft log of one group, as openraft drives it.
 #[derive(Clone)]
 pub struct LogStore {
@@ -324,7 +315,7 @@ impl LogStore {
         }
     }
 
-    fn vote(&self) -> Option<Vote> {
+    pub(super) fn vote(&self) -> Option<Vote> {
         self.inner
             .log
             .read()
@@ -335,7 +326,7 @@ impl LogStore {
     }
 
     /// Entries from `start` on, before `end`, at most `limit` bytes of them.
-    async fn read(&self, start: u64, end: u64, limit: u64) -> io::Result<Vec<Entry>> {
+    pub(super) async fn read(&self, start: u64, end: u64, limit: u64) -> io::Result<Vec<Entry>> {
         {
             let log = self.inner.log.read();
             let (start, end) = (start.max(log.first()), end.min(log.end()));
@@ -391,87 +382,6 @@ impl Inner {
     fn named(&self, operation: &'static str) -> impl Fn(io::Error) -> io::Error {
         let path = self.path.clone();
         move |e| io::Error::new(e.kind(), format!("{operation} {path:?}: {e}"))
-    }
-}
-
-fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
-    let start = match range.start_bound() {
-        Bound::Included(start) => *start,
-        Bound::Excluded(start) => start.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(end) => end.saturating_add(1),
-        Bound::Excluded(end) => *end,
-        Bound::Unbounded => u64::MAX,
-    };
-    (start, end)
-}
-
-/// A stream that reads a bounded batch of entries at a time.
-struct Batches {
-    store: LogStore,
-    leader: Option<LeaderId>,
-    next: u64,
-    end: u64,
-    batch: std::vec::IntoIter<Entry>,
-    ended: bool,
-}
-
-impl Batches {
-    fn new(store: &LogStore, leader: Option<LeaderId>, range: &impl RangeBounds<u64>) -> Self {
-        let (next, end) = bounds(range);
-        Self {
-            store: store.clone(),
-            leader,
-            next,
-            end,
-            batch: Vec::new().into_iter(),
-            ended: false,
-        }
-    }
-
-    fn check_leader(&self) -> Result<(), LeaderBoundedStreamError<TypeConfig>> {
-        let Some(leader) = self.leader else {
-            return Ok(());
-        };
-        match self.store.vote() {
-            Some(vote) if vote.leader_id == leader && vote.committed => Ok(()),
-            other => Err(LeaderChanged::new(leader, other).into()),
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<Entry>, LeaderBoundedStreamError<TypeConfig>> {
-        if let Some(entry) = self.batch.next() {
-            return Ok(Some(entry));
-        }
-        if self.ended {
-            return Ok(None);
-        }
-        self.check_leader()?;
-        let batch = self.store.read(self.next, self.end, READ_BYTES_MAX).await?;
-        // The entries are this leader's only if it still was the leader when they had been read.
-        self.check_leader()?;
-        match batch.last() {
-            Some(last) => self.next = last.log_id.index + 1,
-            None => self.ended = true,
-        }
-        self.ended |= self.next >= self.end;
-        self.batch = batch.into_iter();
-        Ok(self.batch.next())
-    }
-
-    fn into_stream(
-        self,
-    ) -> impl Stream<Item = Result<Entry, LeaderBoundedStreamError<TypeConfig>>> + Send {
-        futures::stream::unfold(Some(self), |state| async move {
-            let mut batches = state?;
-            match batches.next().await {
-                Ok(Some(entry)) => Some((Ok(entry), Some(batches))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        })
     }
 }
 
@@ -653,84 +563,5 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         })
         .await
         .map_err(self.inner.named("purge the log"))
-    }
-}
-
-fn config(dir: &Path, cache_bytes: usize) -> raft_log::Config {
-    let mut config = raft_log::Config::new(dir.display());
-    config.log_cache_capacity = Some(cache_bytes);
-    config.wal.chunk_max_size = Some(CHUNK_BYTES);
-    config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
-    config.wal.flush_batch_wait = Some(COLLECT);
-    // A record that a crash cut short was never acknowledged. Anything else that is wrong is refused: see `codec`.
-    config.wal.truncate_incomplete_record = Some(true);
-    config
-}
-
-/// Bytes of all chunk files.
-fn wal_bytes(dir: &Path) -> Result<u64, StoreError> {
-    let list = || -> io::Result<u64> {
-        let mut bytes = 0;
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|e| e == "wal") {
-                bytes += entry.metadata()?.len();
-            }
-        }
-        Ok(bytes)
-    };
-    list().map_err(StoreError::io("list", dir))
-}
-
-fn damaged(path: &Path, detail: String) -> StoreError {
-    StoreError::Damaged {
-        path: path.to_owned(),
-        detail,
-        hint: DAMAGED_HINT,
-    }
-}
-
-/// Says which file is damaged, and where: the crate's own error does not.
-fn open_error(dir: &Path, config: &raft_log::Config, error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::NotFound
-        | io::ErrorKind::StorageFull
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::WouldBlock => {
-            return StoreError::Io {
-                operation: "open the log",
-                path: dir.into(),
-                source: error,
-            };
-        }
-        _ => {}
-    }
-    let mut found = None;
-    if let Ok(lock) = ChunkedWal::<RaftWalTypes<LogTypes>>::acquire_lock(&config.wal) {
-        let mut end = None;
-        let scan = ChunkedWal::<RaftWalTypes<LogTypes>>::dump_records(
-            &config.wal,
-            &lock,
-            |chunk, number, record| {
-                match record {
-                    Ok((segment, _)) => end = Some(segment.end().0),
-                    Err(e) if found.is_none() => {
-                        let after = if number == 0 { 0 } else { end.unwrap_or(0) };
-                        let detail = format!("record {number} at byte {after} cannot be read: {e}");
-                        found = Some((PathBuf::from(config.wal.chunk_path(chunk)), detail));
-                    }
-                    Err(_) => {}
-                }
-                Ok(())
-            },
-        );
-        if let Err(e) = scan {
-            tracing::debug!(error = %e, "the scan for the damage stopped");
-        }
-    }
-    match found {
-        Some((path, detail)) => damaged(&path, detail),
-        None => damaged(dir, error.to_string()),
     }
 }
