@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::support::{Behaviour, Server, document, problem};
 
 /// No refusal takes longer.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 /// Sends bytes and reads until the other side has answered and closed, or has nothing to say.
 async fn exchange(address: &str, request: &[u8]) -> String {
@@ -478,7 +478,7 @@ async fn i19_slow_clients_are_ended() {
         b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ",
     )
     .await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "{head}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{head}");
 
     let begun = Instant::now();
     let body = request(
@@ -488,7 +488,7 @@ async fn i19_slow_clients_are_ended() {
     );
     let answer = exchange(server.address(), &body).await;
     assert_eq!(status(&answer), 408, "{answer}");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(8));
 
     // Never idle, and yet too slow: a byte each 50 ms.
     let begun = Instant::now();
