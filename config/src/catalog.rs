@@ -237,7 +237,7 @@ settings! {
         "How log lines on stderr look"
     }
     LOG = "CONFMAN_LOG" (LogFilter) {
-        Text("info,openraft=error,chunked_wal=warn,raft_log=warn"), LogFilter, false,
+        Text("info,openraft=error,chunked_wal=warn,raft_log=warn,object_store=warn"), LogFilter, false,
         "What is logged"
     }
 }

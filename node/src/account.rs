@@ -17,6 +17,9 @@ use crate::api::backend::GroupBackend;
 use crate::group::Group;
 use crate::node::Node;
 
+/// How many entries behind the commit a replica may be and still count as ready.
+const READY_LAG_MAX: u64 = 500;
+
 /// What `GET /api/v1/status` answers.
 pub(crate) fn status(node: &Node) -> Status {
     let failures = match node.meta().state().snapshot_failures() {
@@ -186,12 +189,13 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
     if let Err(fatal) = &raft.running_state {
         return Some(crate::group::fatal_text(fatal));
     }
-    if raft.current_leader.is_none() {
-        return Some("no leader is known".to_owned());
+    if group.leader_peer().is_none() {
+        return Some("no leader: nothing was heard from one, or no quorum answers".to_owned());
     }
     let applied = *group.state().applied_watch().borrow();
     let committed = raft.local_committed.as_ref().map_or(0, |id| id.index);
-    if applied < committed {
+    // A busy replica is always a few entries behind; a starting one is far behind.
+    if applied + READY_LAG_MAX < committed {
         return Some(format!("{} of {committed} entries applied", applied));
     }
     if node
@@ -228,7 +232,7 @@ pub(crate) fn publish(node: &Node) {
         );
         gauge(
             "confman_raft_has_leader",
-            f64::from(u8::from(raft.current_leader.is_some())),
+            f64::from(u8::from(group.leader_peer().is_some())),
         );
         gauge(
             "confman_raft_last_index",

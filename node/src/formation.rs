@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confman_bootstrap::facts::{
-    LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage as LocalStage,
+    LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage as LocalStage,
 };
 use confman_bootstrap::report::RestoreReport;
 use confman_bootstrap::{Decision, Verdict, decide};
@@ -86,6 +86,8 @@ pub(crate) struct Formation<'a> {
     pub(crate) births: mpsc::Receiver<Birth>,
     /// Names this process's wish to join: asked again, it gets the same id.
     pub(crate) nonce: String,
+    /// The last warning and when it was given.
+    pub(crate) warned: Option<(String, Instant)>,
 }
 
 impl Formation<'_> {
@@ -95,10 +97,7 @@ impl Formation<'_> {
         loop {
             let facts = self.data.inspect()?;
             self.show_stage(&facts);
-            let local = LocalFacts {
-                name: self.settings.node_name.clone(),
-                data: local_data(&facts),
-            };
+            let local = LocalFacts::new(&self.settings.node_name, facts.clone());
             let (peers, hellos) = self.ask_peers(&facts).await;
             let store = self.store.facts().await;
             let verdict = decide(&local, &peers, &store);
@@ -115,8 +114,8 @@ impl Formation<'_> {
                         hint,
                     });
                 }
-                Decision::Rejoin { resume, .. } => {
-                    if let Some(established) = self.rejoin(&hellos, resume).await? {
+                Decision::Rejoin { via, resume, .. } => {
+                    if let Some(established) = self.rejoin(&hellos, &via, resume).await? {
                         return Ok(established);
                     }
                 }
@@ -137,8 +136,9 @@ impl Formation<'_> {
     /// Tells Hello how far the disk has come.
     fn show_stage(&self, facts: &Facts) {
         let stage = match facts {
-            Facts::Empty | Facts::Damaged(_) => Stage::Empty,
-            Facts::Good(identity) => match stage_of(identity) {
+            Facts::Empty => Stage::Empty,
+            Facts::Damaged(_) => Stage::Unknown,
+            Facts::Good(identity) => match LocalIdentity::new(identity).stage {
                 LocalStage::Forming => Stage::Forming(identity.cluster()),
                 LocalStage::Rejoining | LocalStage::Complete => Stage::Starting(identity.cluster()),
                 LocalStage::Fenced { .. } => Stage::Fenced(identity.cluster()),
@@ -213,7 +213,7 @@ impl Formation<'_> {
         match self.data.inspect().map_err(|e| internal(&e))? {
             Facts::Empty => {}
             Facts::Good(identity)
-                if stage_of(&identity) == LocalStage::Forming
+                if LocalIdentity::new(&identity).stage == LocalStage::Forming
                     && identity.cluster_uuid == ask.cluster_uuid =>
             {
                 let members: Vec<MemberAtBirth> = ask.nodes.iter().map(birth_member).collect();
@@ -290,7 +290,7 @@ impl Formation<'_> {
         if self.store.enabled()
             && let Err(error) = self.store.claimed(&identity.cluster()).await
         {
-            tracing::warn!("birth waits for the object store: {error}");
+            self.warn_once(format!("birth waits for the object store: {error}"));
             return Ok(None);
         }
         let nodes: Vec<proto::Node> = identity.members.iter().map(wire_node).collect();
@@ -313,7 +313,11 @@ impl Formation<'_> {
                 Err(e) => Err(Status::invalid_argument(e.to_string())),
             };
             if let Err(status) = prepared {
-                tracing::warn!(peer = %peer.name, "birth waits: {}", status.message());
+                self.warn_once(format!(
+                    "birth waits for {}: {}",
+                    peer.name,
+                    status.message()
+                ));
                 return Ok(None);
             }
         }
@@ -340,6 +344,18 @@ impl Formation<'_> {
             identity,
             restored: BTreeMap::new(),
         }))
+    }
+
+    /// Warns when the words are new, and again every now and then.
+    pub(crate) fn warn_once(&mut self, text: String) {
+        let fresh = self
+            .warned
+            .as_ref()
+            .is_none_or(|(last, when)| *last != text || when.elapsed() > SAY_AGAIN);
+        if fresh {
+            tracing::warn!("{text}");
+            self.warned = Some((text, Instant::now()));
+        }
     }
 
     fn new_identity(
@@ -426,12 +442,13 @@ impl Formation<'_> {
     async fn rejoin(
         &mut self,
         hellos: &BTreeMap<String, proto::HelloReply>,
+        via: &[String],
         resume: Option<u64>,
     ) -> Result<Option<Established>, StartError> {
         // A leader of this name is this node as it was: the others have not elected another yet.
-        let leader = hellos
-            .values()
-            .filter_map(|h| h.leader.clone())
+        let leader = via
+            .iter()
+            .filter_map(|name| hellos.get(name)?.leader.clone())
             .find(|leader| leader.name != self.settings.node_name);
         let Some(leader) = leader else {
             return Ok(None);
@@ -475,36 +492,6 @@ fn peer_answer(name: &str, reply: &proto::HelloReply) -> PeerAnswer {
             you_are_retired: reply.caller_retired,
         },
         proto::hello_reply::State::Fenced => PeerAnswer::Fenced { cluster },
-    }
-}
-
-fn local_data(facts: &Facts) -> LocalData {
-    match facts {
-        Facts::Empty => LocalData::Empty,
-        Facts::Damaged(finding) => LocalData::Damaged {
-            finding: finding.to_string(),
-        },
-        Facts::Good(identity) => LocalData::Good(LocalIdentity {
-            cluster: identity.cluster(),
-            node_id: identity.node_id,
-            name: identity.name.clone(),
-            stage: stage_of(identity),
-        }),
-    }
-}
-
-/// A node with an id whose groups are not all there was either born with it or admitted later: in a
-/// birth it is among the members that the identity lists.
-fn stage_of(identity: &Identity) -> LocalStage {
-    match identity.state() {
-        IdentityState::Initialized => LocalStage::Complete,
-        IdentityState::Fenced => LocalStage::Fenced {
-            reason: identity.reason.clone(),
-        },
-        IdentityState::Formed if identity.members.iter().any(|m| m.id == identity.node_id) => {
-            LocalStage::Forming
-        }
-        IdentityState::Formed => LocalStage::Rejoining,
     }
 }
 

@@ -16,9 +16,11 @@ use confman_snapshot::model::GroupId;
 use confman_store::command::{Command, Op};
 use confman_store::types::{Member, TypeConfig};
 use confman_store::{StateHandle, StateMachine, StateMachineControl};
+use openraft::Instant as _;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::api::backend::{
@@ -56,6 +58,8 @@ pub(crate) struct GroupContext {
     pub(crate) transfers: Arc<AtomicUsize>,
     /// Told when a peer says that this node's id was retired, with its words.
     pub(crate) retired: tokio::sync::watch::Sender<Option<String>>,
+    /// A leader that was silent for longer is not spoken of any more.
+    pub(crate) leader_silence_max: Duration,
     /// Bound for a write's confirmation.
     pub(crate) write_timeout: Duration,
     /// Bound for a read's guarantee.
@@ -101,6 +105,8 @@ pub(crate) struct Group {
     context: GroupContext,
     control: StateMachineControl,
     rounds: ReadRounds,
+    /// When a leader of this group was last heard of, by the peer service.
+    heard: Mutex<Option<Instant>>,
     /// Last time stamped by this node into a command of this group, in microseconds.
     last_stamp_us: AtomicI64,
 }
@@ -126,6 +132,7 @@ impl Group {
             context,
             control,
             rounds,
+            heard: Mutex::new(None),
             last_stamp_us: AtomicI64::new(0),
         })
     }
@@ -170,15 +177,35 @@ impl Group {
         self.raft.metrics().borrow_watched().state.is_leader()
     }
 
-    /// The leader, as far as this node knows.
+    /// A leader of this group has just been heard.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock() = Some(Instant::now());
+    }
+
+    /// The leader, as far as this node knows and has reason to believe.
+    ///
+    /// Raft remembers a leader for as long as nobody takes its place. Clients are told of it only while
+    /// it shows: as a follower, something was heard from it within the longest election timeout; as the
+    /// leader itself, a quorum answered within that time.
     pub(crate) fn leader_peer(&self) -> Option<LeaderPeer> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let id = metrics.current_leader?;
-        let member = metrics.membership_config.membership().get_node(&id)?;
+        let membership = metrics.membership_config.membership();
+        let silence = if id == self.context.node_id {
+            let alone = membership.voter_ids().all(|voter| voter == id);
+            let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+            if alone { Some(Duration::ZERO) } else { acked }
+        } else {
+            self.heard.lock().map(|at| at.elapsed())
+        };
+        if silence.is_none_or(|silence| silence > self.context.leader_silence_max) {
+            return None;
+        }
+        let member = membership.get_node(&id)?;
         Some(LeaderPeer {
             info: leader_info(id, member),
-            peer_addr: member.peer_addr.clone(),
+            peer_addr: self.context.address(id, member),
         })
     }
 
@@ -213,13 +240,10 @@ impl Group {
                 ClientWriteError::ForwardToLeader(to) => {
                     let itself = to.leader_id.is_none_or(|id| id == self.context.node_id);
                     if !(itself && self.is_leader()) {
-                        let leader = match (to.leader_id, to.leader_node) {
-                            (Some(id), Some(node)) => Some(leader_info(id, &node)),
-                            _ => self
-                                .leader_peer()
-                                .map(|l| l.info)
-                                .filter(|l| l.id != self.context.node_id),
-                        };
+                        let leader = self
+                            .leader_peer()
+                            .map(|l| l.info)
+                            .filter(|l| l.id != self.context.node_id);
                         return Err(ProposeError::NotLeader { leader });
                     }
                     // Elected, but its first entry is not committed yet.

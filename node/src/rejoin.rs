@@ -48,7 +48,8 @@ pub(crate) async fn rejoin(
                 return Err(StartError::Join(status.message().to_owned()));
             }
             _ => {
-                tracing::warn!("join: {}", status.message());
+                let text = format!("join: {}", status.message());
+                formation.warn_once(text);
                 return Ok(None);
             }
         },

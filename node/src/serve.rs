@@ -136,6 +136,7 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         data: &mut data,
         births,
         nonce: uuid::Uuid::new_v4().to_string(),
+        warned: None,
     };
     tokio::pin!(stop_asked);
     let established = tokio::select! {
@@ -183,6 +184,7 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
         tokio::spawn(membership::run(Arc::clone(&node), background.clone())),
         tokio::spawn(manager::run(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::restores(Arc::clone(&node), background.clone())),
+        tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
     ];
     let ended = tokio::select! {
         why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(()) }
@@ -209,8 +211,10 @@ async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Resul
 }
 
 async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| {
-        format!("listen on {addr}\nhint: another process may have that port; see {setting}")
+    TcpListener::bind(addr).await.map_err(|e| {
+        anyhow::anyhow!(
+            "listen on {addr}: {e}\nhint: another process may have that port; see {setting}"
+        )
     })
 }
 
@@ -331,6 +335,7 @@ async fn run_group(
         channels: outfit.channels.clone(),
         addresses: Arc::clone(&outfit.addresses),
         transfers: Arc::default(),
+        leader_silence_max: settings.election_max,
         retired: outfit.retired.clone(),
         write_timeout: settings.write_timeout,
         read_timeout: settings.read_timeout,
@@ -352,13 +357,15 @@ fn raft_config(settings: &Settings, group: &GroupId) -> openraft::Config {
     openraft::Config {
         cluster_name: group.to_string(),
         heartbeat_interval: millis(settings.heartbeat),
-        election_timeout_min: millis(settings.election_min),
-        election_timeout_max: millis(settings.election_max),
+        // openraft waits for the leader's lease (its maximum) and then for a random timeout: half and
+        // half make the silence after which a follower stands what the settings say, at most.
+        election_timeout_min: millis(settings.election_min / 2),
+        election_timeout_max: millis(settings.election_max / 2),
         enable_pre_vote: Some(true),
         // A restarted leader does not go on as leader on the word of its disk.
         enable_leader_restore: Some(false),
         // A leader without quorum stops calling itself one.
-        quorum_loss_probe_interval: Some(millis(settings.election_max) * 2),
+        quorum_loss_probe_interval: Some(millis(settings.election_max)),
         // The manager decides about snapshots and purging.
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,

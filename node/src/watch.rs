@@ -1,11 +1,13 @@
 //! What a running node watches in itself: a group that failed, a newer life of its cluster, and
 //! restores that have caught up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use confman_bootstrap::facts::StoreFacts;
 use confman_bootstrap::report::{self, Stage};
+use confman_snapshot::model::GroupId;
 use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +72,39 @@ pub(crate) async fn retired(
             reason.as_deref().unwrap_or("this node id was retired")
         ),
         Err(_) => std::future::pending().await,
+    }
+}
+
+/// Says who leads each group whenever that changes, and when nobody does.
+pub(crate) async fn leaders(node: Arc<Node>, stop: CancellationToken) {
+    let mut known: BTreeMap<GroupId, Option<u64>> = BTreeMap::new();
+    loop {
+        for group in node.groups() {
+            let leader = group.leader_peer().map(|l| l.info);
+            let id = leader.as_ref().map(|l| l.id);
+            if known.get(group.id()) == Some(&id) {
+                continue;
+            }
+            let term = group.metrics().current_term;
+            metrics::counter!("confman_raft_leader_changes_total", "group" => group.id().to_string()).increment(1);
+            match leader {
+                Some(leader) if leader.id == node.id() => {
+                    tracing::info!(group = %group.id(), term, "this node leads")
+                }
+                Some(leader) => {
+                    tracing::info!(group = %group.id(), term, leader = %leader.name, leader_id = leader.id, "leader known")
+                }
+                None if known.contains_key(group.id()) => {
+                    tracing::warn!(group = %group.id(), term, "no leader: nothing was heard from one, or no quorum answers");
+                }
+                None => {}
+            }
+            known.insert(group.id().clone(), id);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
     }
 }
 

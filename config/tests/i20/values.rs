@@ -32,7 +32,10 @@ fn i20_the_defaults_are_those_of_the_contract() {
     assert_eq!(settings.state_cache_bytes, 64 << 20);
     assert_eq!(settings.log_cache_bytes, 32 << 20);
     assert_eq!(settings.log_format, LogFormat::Text);
-    assert_eq!(settings.log_level, "info,openraft=error,chunked_wal=warn,raft_log=warn");
+    assert_eq!(
+        settings.log_level,
+        "info,openraft=error,chunked_wal=warn,raft_log=warn,object_store=warn"
+    );
     let snapshot = settings.snapshot;
     assert!(snapshot.enabled);
     assert_eq!(snapshot.log_threshold, 10_000);

@@ -36,7 +36,7 @@ use super::failure::Failure;
 /// For a connection to the leader.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Without a piece of the request going out or the answer coming in. Longer than a leader waits for a write.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
 /// How often silence is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 

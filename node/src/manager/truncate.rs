@@ -61,6 +61,9 @@ impl Manager {
         };
         if target > purged {
             tracing::debug!(group = %group.id(), target, recorded, "purge the log");
+            // Durable first (I4), and here, so that Raft does not wait for the sync.
+            let state = group.state().clone();
+            tokio::task::spawn_blocking(move || state.flush_durable()).await??;
             group.raft().trigger().purge_log(target).await?;
         }
         Ok(())

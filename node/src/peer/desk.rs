@@ -18,6 +18,8 @@ use crate::node::Node;
 /// How far this node has come.
 #[derive(Clone)]
 pub(crate) enum Stage {
+    /// The data directory has not been looked at yet, or is damaged: it may hold anything.
+    Unknown,
     /// No identity.
     Empty,
     /// An identity from a birth that is under way; no group has run.
@@ -63,7 +65,7 @@ impl Desk {
         let token = token.map(|t| sha256(t.expose_secret().as_bytes()));
         let desk = Self {
             own,
-            stage: ArcSwap::from_pointee(Stage::Empty),
+            stage: ArcSwap::from_pointee(Stage::Unknown),
             births,
             token,
         };

@@ -137,6 +137,12 @@ impl Peer for Service {
             reply.state = state.into();
         };
         match &*stage {
+            Stage::Unknown => {
+                return Err(Refusal::NotServing.status(format!(
+                    "node {} has not looked at its data directory, or it is damaged",
+                    self.desk.own.name
+                )));
+            }
             Stage::Empty => {}
             Stage::Forming(cluster) => held(cluster, State::Forming),
             Stage::Starting(cluster) => held(cluster, State::Member),
@@ -207,6 +213,7 @@ impl Peer for Service {
         let ask = self.admit(request)?;
         let group = self.group(ask.header.as_ref())?;
         let request = codec::decode_append(ask.body).map_err(garbled)?;
+        group.hear();
         let response = group
             .raft()
             .append_entries(request)
@@ -339,7 +346,7 @@ fn append_stream(
     let requests = incoming
         .map(move |message| {
             let checked = message.and_then(|message| {
-                check_header(&node, message.header.as_ref())?;
+                check_header(&node, message.header.as_ref())?.hear();
                 codec::decode_append(message.body).map_err(garbled)
             });
             match checked {
