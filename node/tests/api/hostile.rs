@@ -490,6 +490,19 @@ async fn i19_slow_clients_are_ended() {
     assert_eq!(status(&answer), 408, "{answer}");
     assert!(begun.elapsed() < Duration::from_secs(8));
 
+    // The idle limit alone, without the least rate.
+    let patient = Limits {
+        body_idle_timeout: Duration::from_millis(400),
+        body_grace: Duration::from_secs(600),
+        linger_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let idle = Server::with_limits(patient).await;
+    let begun = Instant::now();
+    let answer = exchange(idle.address(), &body).await;
+    assert_eq!(status(&answer), 408, "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+
     // Never idle, and yet too slow: a byte each 50 ms.
     let begun = Instant::now();
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
