@@ -32,6 +32,8 @@ use crate::group::GroupContext;
 
 /// How long a peer may take to answer an append that is in flight.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The pause after an append stream that could not be opened.
+const OPEN_AGAIN: Duration = Duration::from_millis(100);
 /// How long a peer may take to fetch and install a snapshot by reference, or to take a streamed one.
 const INSTALL_WITHIN: Duration = Duration::from_secs(3600);
 /// Bytes of a snapshot file in one message.
@@ -185,13 +187,20 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 }
             });
             let mut stub = self.stub()?;
-            let answers = tokio::time::timeout(ANSWER_WITHIN, stub.append(outgoing))
+            let opened = tokio::time::timeout(ANSWER_WITHIN, stub.append(outgoing))
                 .await
-                .map_err(|_| {
-                    self.failed(&Status::deadline_exceeded("no answer to an append stream"))
-                })?
-                .map_err(|s| self.failed(&s))?
-                .into_inner();
+                .unwrap_or_else(|_| {
+                    Err(Status::deadline_exceeded("no answer to an append stream"))
+                });
+            let answers = match opened {
+                Ok(answers) => answers.into_inner(),
+                Err(status) => {
+                    // openraft backs off between requests of a stream. One that never opened has asked
+                    // for none, and would be tried again at once, thousands of times a second.
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                    return Err(self.failed(&status));
+                }
+            };
             let network = &*self;
             let replies = futures::stream::unfold(Some(answers), move |answers| {
                 let in_flight = Arc::clone(&in_flight);

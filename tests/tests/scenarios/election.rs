@@ -148,11 +148,12 @@ async fn without_a_majority_writes_are_refused_and_the_node_is_not_ready() -> an
     })
     .await?;
     api.get("/health").send().await?.expect(&[200])?;
-    let answer = api
-        .put("/api/v1/config/app/k", &json!("w"))
-        .send()
-        .await?
-        .expect(&[503, 504])?;
+    // Each group notices for itself that its leader is silent.
+    let answer = confman_tests::wait::wait_until("writes are refused", PATIENCE, || async {
+        let answer = api.put("/api/v1/config/app/k", &json!("w")).send().await?;
+        answer.expect(&[503, 504])
+    })
+    .await?;
     assert!(
         answer.json()?["type"]
             .as_str()
