@@ -1,7 +1,7 @@
 //! `confman serve`: one node, assembled from its settings, from the first look at the data directory
 //! to the last flush.
 //!
-//! Order: settings (all errors at once, exit 2); the data directory's lock; both listeners; an
+//! Order: settings (all errors at once, exit 2) and the keys file; the data directory's lock; both listeners; an
 //! identity ([`crate::formation`]); the groups; then the API answers. Until then `/health` says alive
 //! and `/health/ready` says what is waited for.
 //!
@@ -63,6 +63,18 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         eprintln!("confman: {error}");
         return ExitCode::from(2);
     }
+    let keyring: Arc<dyn Keyring> = match settings
+        .api_keys_file
+        .as_deref()
+        .map(crate::auth::Keys::load)
+    {
+        None => Arc::new(NoKeys),
+        Some(Ok(keys)) => Arc::new(keys),
+        Some(Err(error)) => {
+            eprintln!("confman: {error}");
+            return ExitCode::from(2);
+        }
+    };
     telemetry::abort_on_panic();
     for notice in settings.notices() {
         tracing::warn!("{notice}");
@@ -79,7 +91,7 @@ pub fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(serve(Arc::clone(&settings), args.exit_with_parent));
+    let ended = runtime.block_on(serve(Arc::clone(&settings), keyring, args.exit_with_parent));
     // Blocking work that is still going on (an upload) does not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
@@ -94,13 +106,13 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(settings: Arc<Settings>, exit_with_parent: bool) -> anyhow::Result<()> {
+async fn serve(
+    settings: Arc<Settings>,
+    keyring: Arc<dyn Keyring>,
+    exit_with_parent: bool,
+) -> anyhow::Result<()> {
     let prometheus = telemetry::init_metrics();
     let stop_asked = stop::asked(exit_with_parent)?;
-    let keyring: Arc<dyn Keyring> = match &settings.api_keys_file {
-        Some(path) => Arc::new(crate::auth::Keys::load(path)?),
-        None => Arc::new(NoKeys),
-    };
     let mut data = DataDir::open(&settings.data_dir)?;
     let api = listen(settings.api_listen, "CONFMAN_API_LISTEN").await?;
     let peers = listen(settings.peer_listen, "CONFMAN_PEER_LISTEN").await?;

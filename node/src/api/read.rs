@@ -68,7 +68,11 @@ pub(crate) fn failure(error: ReadError) -> Failure {
             ProblemKind::OldIncarnation,
             format!("the version token is of incarnation {token}, the cluster is in incarnation {current}"),
         )
-        .hint("the cluster was recovered since: drop the token and read everything anew"),
+        .hint(if token > current {
+            "the token is of a later life of the cluster than this node: ask another node"
+        } else {
+            "the cluster was recovered since: drop the token and read everything anew"
+        }),
         ReadError::Unavailable(detail) => Failure::busy(detail),
     }
 }

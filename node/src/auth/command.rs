@@ -1,5 +1,6 @@
 //! `confman key`: makes, lists and revokes API keys in a file. No server is asked.
 
+use crate::cli::output::say;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -82,7 +83,7 @@ fn act(action: Action) -> Result<(), KeysError> {
             if common.json {
                 print_json(&json!({"name": name, "role": role_to_word(role), "key": key}));
             } else {
-                println!("{key}");
+                say(&key);
             }
             eprintln!(
                 "made the key `{name}` ({}) and kept its hash in {}; the key itself is not kept",
@@ -107,7 +108,7 @@ fn act(action: Action) -> Result<(), KeysError> {
                     format!("{:.6}", key.created_at),
                 ]);
             }
-            println!("{table}");
+            say(&table);
         }
         Action::Revoke { name, common } => {
             let key = revoke_key(&common.file, &name)?;
@@ -121,5 +122,5 @@ fn act(action: Action) -> Result<(), KeysError> {
 }
 
 fn print_json(document: &serde_json::Value) {
-    println!("{document:#}");
+    say(format_args!("{document:#}"));
 }

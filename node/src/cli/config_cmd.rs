@@ -2,6 +2,7 @@
 //!
 //! It judges the environment it is run in, asks no server, and shows no secret.
 
+use crate::cli::output::say;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -128,14 +129,14 @@ fn keys_finding(settings: &Settings) -> Option<Finding> {
 
 fn print_json(document: &impl Serialize) {
     match serde_json::to_string_pretty(document) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => say(text),
         Err(error) => eprintln!("error: write JSON: {error}"),
     }
 }
 
 fn print_tables(effective: &Effective) {
-    println!("{}", settings_table(&effective.node));
-    println!("\n{}", settings_table(&effective.client));
+    say(settings_table(&effective.node));
+    say(format_args!("\n{}", settings_table(&effective.client)));
     if !effective.object_store.is_empty() {
         let mut table = new_table(["OBJECT STORE", "VALUE", ""]);
         for variable in &effective.object_store {
@@ -146,7 +147,7 @@ fn print_tables(effective: &Effective) {
             };
             table.add_row([variable.name.as_str(), &variable.value, used]);
         }
-        println!("\n{table}");
+        say(format_args!("\n{table}"));
     }
     for notice in &effective.notices {
         eprintln!("notice: {notice}");

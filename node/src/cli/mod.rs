@@ -27,7 +27,7 @@ mod health;
 mod import;
 mod list;
 mod namespace;
-mod output;
+pub(crate) mod output;
 mod pages;
 mod path;
 mod put;

@@ -23,6 +23,15 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{}", escape::text(text)).map_err(|e| stdout_failed(&e))
 }
 
+/// Text for a person, or a document: a reader that closed its end early has all that it wanted.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    if let Err(error) = writeln!(io::stdout().lock(), "{text}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("error: write to standard output: {error}");
+    }
+}
+
 /// A table of cells that are escaped already.
 pub(crate) fn print_table(table: &Table) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
