@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use confman_bootstrap::report::{RestoreReport, Source, Stage};
 use confman_client::wire::{
     GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, Readiness,
-    ReplicaRole, RestoreSource, RestoreStatus, SnapshotError, SnapshotStatus, StateHashStatus,
-    Status, Time,
+    ReplicaRole, RestoreSource, RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus,
+    StateHashStatus, Status, Time,
 };
 use confman_store::records::SnapshotFailure;
 use openraft::ServerState;
@@ -155,6 +155,14 @@ fn restore_status(report: &RestoreReport) -> RestoreStatus {
         snapshot_index: report.snapshot_index,
         tail_entries: report.tail_entries,
         seconds: report.seconds(),
+        skipped: report
+            .skipped
+            .iter()
+            .map(|s| SkippedSnapshot {
+                snapshot_id: s.snapshot.clone(),
+                reason: s.why.clone(),
+            })
+            .collect(),
     }
 }
 

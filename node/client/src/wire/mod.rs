@@ -33,7 +33,7 @@ pub use readiness::{GroupReadiness, Readiness};
 pub use snapshot::SnapshotItem;
 pub use status::{
     GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, ReplicaRole, RestoreSource,
-    RestoreStatus, SnapshotError, SnapshotStatus, StateHashStatus, Status,
+    RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus, StateHashStatus, Status,
 };
 pub use time::{ParseTimeError, Time};
 pub use token::{ParseTokenError, VersionToken};

@@ -164,6 +164,19 @@ pub struct RestoreStatus {
     pub tail_entries: Option<u64>,
     /// From the decision to a replica that has caught up; until then, to the installed state.
     pub seconds: f64,
+    /// Snapshots that were tried first and not used: damaged, missing or another's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedSnapshot>,
+}
+
+/// A snapshot that a restore did not use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedSnapshot {
+    /// Its id.
+    pub snapshot_id: String,
+    /// Why it was not used.
+    pub reason: String,
 }
 
 /// A member of the group.
