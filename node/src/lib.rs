@@ -8,6 +8,9 @@
 //! Promises: every change of state is a committed log entry; what a peer says is checked before Raft
 //! hears it; background work never delays a write.
 
+// The crate's library is only for its own binary: its map names private rooms.
+#![allow(rustdoc::private_intra_doc_links)]
+
 mod account;
 pub mod api;
 pub mod auth;

@@ -187,7 +187,7 @@ async fn serve(
         backend,
         keyring,
         limits,
-        Arc::new(|| rand::random()),
+        Arc::new(rand::random),
     ));
     tracing::info!(node = %settings.node_name, node_id = node.id(), groups = node.groups().count(), "serving");
 

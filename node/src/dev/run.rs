@@ -26,10 +26,10 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
     // Before the lock makes the directory: what is not ours is left exactly as it is.
     layout.inspect()?;
     let _lock = layout.lock()?;
-    if args.fresh {
-        if let Found::Cluster(_) = layout.inspect()? {
-            layout.clear()?;
-        }
+    if args.fresh
+        && let Found::Cluster(_) = layout.inspect()?
+    {
+        layout.clear()?;
     }
     let found = layout.inspect()?;
     let birth = plan::birth(&found, args, new_secret, plan::free_port)?;
