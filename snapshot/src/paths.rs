@@ -1,10 +1,16 @@
 //! Every object name in the store, built and parsed here and nowhere else. All are relative to the prefix.
 //!
 //! ```text
-//! cluster/{incarnation:010}-{uuid}.json         who owns this prefix
+//! cluster/{incarnation:010}-{uuid}.json         who owns this prefix; a restore order
+//! cluster/{incarnation:010}-{uuid}.done.json    that restore order is spent
+//! cluster/{incarnation:010}-{uuid}.undone.json  that incarnation never was: its recovery was undone
 //! snapshots/{topic}/{partition}/{id}.snap       one snapshot
+//! reports/{kind}/{time}-{id}.json               how a drill, a recovery or a restore went
 //! probe/{name}                                  written and deleted at a start, to learn what the store honours
 //! ```
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::id::SnapshotId;
 use crate::model::{ClusterId, GroupId};
@@ -15,6 +21,12 @@ pub const CLUSTERS: &str = "cluster";
 pub const SNAPSHOTS: &str = "snapshots";
 /// Where probe objects lie for a moment.
 pub const PROBES: &str = "probe";
+/// Where reports lie.
+pub const REPORTS: &str = "reports";
+/// Longest id of a report, in bytes.
+const REPORT_ID_BYTES_MAX: usize = 64;
+const DONE_SUFFIX: &str = ".done.json";
+const REPORT_TIME: &str = "%Y%m%dT%H%M%S.%6fZ";
 const SNAPSHOT_SUFFIX: &str = ".snap";
 const CLUSTER_SUFFIX: &str = ".json";
 
@@ -44,6 +56,21 @@ pub fn cluster(cluster: &ClusterId) -> String {
     )
 }
 
+/// The object that says that a recovery which claimed this incarnation was undone: the number is spent, and nobody
+/// owns the prefix by it.
+pub fn cluster_undone(cluster: &ClusterId) -> String {
+    format!(
+        "{CLUSTERS}/{:010}-{}.undone.json",
+        cluster.incarnation, cluster.uuid
+    )
+}
+
+/// The cluster of an object that [`cluster_undone`] names.
+pub fn parse_cluster_undone(object: &str) -> Option<ClusterId> {
+    let name = object.strip_suffix(".undone.json")?;
+    parse_cluster(&format!("{name}.json"))
+}
+
 /// The cluster that an object name stands for; none if it is not the name of a cluster object.
 pub fn parse_cluster(object: &str) -> Option<ClusterId> {
     let name = object
@@ -54,6 +81,86 @@ pub fn parse_cluster(object: &str) -> Option<ClusterId> {
     let id = ClusterId::new(uuid, incarnation.parse().ok()?);
     id.check().ok()?;
     (cluster(&id) == object).then_some(id)
+}
+
+/// The object that says that the restore order of this incarnation is spent.
+pub fn cluster_done(cluster: &ClusterId) -> String {
+    format!(
+        "{CLUSTERS}/{:010}-{}{DONE_SUFFIX}",
+        cluster.incarnation, cluster.uuid
+    )
+}
+
+/// The cluster whose restore order is spent when an object of this name exists; none if it is not such a name.
+pub fn parse_cluster_done(object: &str) -> Option<ClusterId> {
+    let stem = object.strip_suffix(DONE_SUFFIX)?;
+    parse_cluster(&format!("{stem}{CLUSTER_SUFFIX}"))
+}
+
+/// What a report is about.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportKind {
+    /// A rehearsal of a restore.
+    Drill,
+    /// A recovery from the loss of a quorum.
+    Recovery,
+    /// A restore of a cluster from the store.
+    Restore,
+}
+
+impl ReportKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Drill, Self::Recovery, Self::Restore];
+
+    /// The kind in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drill => "drill",
+            Self::Recovery => "recovery",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// The folder of the reports of one kind.
+pub fn reports(kind: ReportKind) -> String {
+    format!("{REPORTS}/{}", kind.name())
+}
+
+/// The object of one report. `time_us` is when it was made, microseconds since 1970 UTC; names sort by it. None when the time
+/// is not of the years 0 to 9999, or the id is not made of lower case letters, digits and `-`, 1 to 64 of them.
+pub fn report(kind: ReportKind, time_us: i64, id: &str) -> Option<String> {
+    let time = Timestamp::from_microsecond(time_us).ok()?;
+    let year = time.to_zoned(TimeZone::UTC).year();
+    let fits = (0..=9999).contains(&year) && is_report_id(id);
+    let time = time.strftime(REPORT_TIME);
+    fits.then(|| format!("{}/{time}-{id}{CLUSTER_SUFFIX}", reports(kind)))
+}
+
+/// The kind, time and id that an object name stands for; none if it is not the name of a report.
+pub fn parse_report(object: &str) -> Option<(ReportKind, i64, String)> {
+    let rest = object.strip_prefix(REPORTS)?.strip_prefix('/')?;
+    let (folder, file) = rest.split_once('/')?;
+    let kind = ReportKind::ALL.into_iter().find(|k| k.name() == folder)?;
+    let (time, id) = file.strip_suffix(CLUSTER_SUFFIX)?.split_once('-')?;
+    let time = jiff::civil::DateTime::strptime(REPORT_TIME, time).ok()?;
+    let time_us = time
+        .to_zoned(TimeZone::UTC)
+        .ok()?
+        .timestamp()
+        .as_microsecond();
+    // One text a name.
+    (report(kind, time_us, id)? == object).then(|| (kind, time_us, id.to_owned()))
+}
+
+fn is_report_id(id: &str) -> bool {
+    (1..=REPORT_ID_BYTES_MAX).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// The object that a probe with this nonce writes and deletes.
@@ -97,13 +204,45 @@ mod tests {
         fn a_cluster_name_is_read_as_it_was_built(incarnation in any::<u64>(), hex in "[0-9a-f]{32}") {
             let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
             let id = ClusterId::new(uuid, incarnation);
-            prop_assert_eq!(parse_cluster(&cluster(&id)), Some(id));
+            prop_assert_eq!(parse_cluster(&cluster(&id)), Some(id.clone()));
+            // An order and the word that it is spent are never taken for each other.
+            prop_assert_eq!(parse_cluster_done(&cluster(&id)), None);
+            prop_assert_eq!(parse_cluster(&cluster_done(&id)), None);
+            prop_assert_eq!(parse_cluster_done(&cluster_done(&id)), Some(id));
+        }
+
+        #[test]
+        fn a_report_name_is_read_as_it_was_built(
+            kind in proptest::sample::select(ReportKind::ALL.to_vec()),
+            // The years 0001 to 9998.
+            time_us in -62_135_596_800_000_000_i64..253_370_764_800_000_000,
+            id in "[a-z0-9-]{1,64}",
+        ) {
+            let name = report(kind, time_us, &id).unwrap();
+            prop_assert_eq!(parse_report(&name), Some((kind, time_us, id)));
+            let folder = reports(kind) + "/";
+            prop_assert!(name.starts_with(&folder));
+        }
+
+        #[test]
+        fn x03_no_report_leads_out_of_its_folder(id in ".{0,80}", time_us in any::<i64>()) {
+            if let Some(name) = report(ReportKind::Drill, time_us, &id) {
+                prop_assert!(is_report_id(&id), "{name}");
+            }
+            prop_assert_eq!(parse_report(&id), None);
+        }
+
+        #[test]
+        fn reports_sort_by_time(a in 0..10_i64.pow(16), b in 0..10_i64.pow(16)) {
+            let name = |time_us| report(ReportKind::Drill, time_us, "x");
+            prop_assert_eq!(a.cmp(&b), name(a).cmp(&name(b)));
         }
 
         #[test]
         fn o22_names_of_others_are_not_ours(name in ".{0,80}") {
             prop_assert_eq!(parse_snapshot(&name), None);
             prop_assert_eq!(parse_cluster(&name), None);
+            prop_assert_eq!(parse_cluster_done(&name), None);
         }
 
         #[test]

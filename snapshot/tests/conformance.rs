@@ -331,6 +331,8 @@ async fn owners(repository: &Repository) {
         created_us: 1_790_000_000_123_456,
         created_by: "node1".to_owned(),
         nonce: "n".to_owned(),
+        order: None,
+        recovery: None,
     };
     let (red, blue) = (
         "11111111-1111-4111-8111-111111111111",
@@ -423,6 +425,8 @@ async fn the_cluster_object_is_readable_by_people() {
         created_us: 1_790_000_000_123_456,
         created_by: "node1".to_owned(),
         nonce: "n".to_owned(),
+        order: None,
+        recovery: None,
     };
     repository.claim_cluster(&object).await.unwrap();
     let path = dir.path().join("objects").join(paths::cluster(&cluster));
@@ -474,6 +478,8 @@ async fn o23_of_clusters_that_claim_at_once_at_most_one_owns_the_prefix() {
                     created_us: 0,
                     created_by: "n".to_owned(),
                     nonce: "n".to_owned(),
+                    order: None,
+                    recovery: None,
                 };
                 repository.claim_cluster(&object).await.unwrap()
             }

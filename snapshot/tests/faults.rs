@@ -523,6 +523,8 @@ async fn o03_a_claim_whose_answer_is_lost_is_ours() {
             created_us: 0,
             created_by: "node1".to_owned(),
             nonce: "n".to_owned(),
+            order: None,
+            recovery: None,
         };
         bench.store.add(Rule::on(Op::Put, fault.clone()));
         assert_eq!(

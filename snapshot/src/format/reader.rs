@@ -5,11 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::layout::{FOOTER_BYTES, Footer, HEADER_BYTES_MAX, decode_footer, decode_header};
+use super::stream::read_chunk;
 use super::{Manifest, RecordStream};
 use crate::error::SnapshotError;
+use crate::id::SnapshotId;
 use crate::lthash::Digest;
+use crate::model::GroupId;
 use crate::record::SnapshotRecord;
 use crate::source::ChunkSource;
+use crate::view::Record;
 
 /// How much of an object's end is read at first: footer and most manifests.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -81,6 +85,33 @@ impl SnapshotReader {
     /// The object that was opened.
     pub fn object(&self) -> &str {
         &self.object
+    }
+
+    /// Refuses a snapshot that is whole but calls itself otherwise.
+    pub fn expect_name(&self, group: &GroupId, id: &SnapshotId) -> Result<(), SnapshotError> {
+        let found = &*self.manifest;
+        if found.group == *group && found.id == *id {
+            return Ok(());
+        }
+        Err(SnapshotError::Mismatch {
+            object: self.object.to_string(),
+            what: "name",
+            found: format!("{} {}", found.group, found.id),
+            expected: format!("{group} {id}"),
+        })
+    }
+
+    /// The records of one chunk, its sums proven before it was decoded. Proves this chunk and no more: the state hash of
+    /// the whole is only proven by [`SnapshotReader::records`].
+    pub async fn chunk(&self, index: usize) -> Result<Vec<Record>, SnapshotError> {
+        read_chunk(
+            self.source.clone(),
+            self.object.clone(),
+            self.manifest.clone(),
+            index,
+            TRIES,
+        )
+        .await
     }
 
     /// Refuses a snapshot that is whole but not the recorded one: an older version, another group's, another cluster's.

@@ -108,6 +108,18 @@ impl RecordStream {
     }
 }
 
+/// The records of one chunk, proven by its own sums.
+pub(super) async fn read_chunk(
+    source: Arc<dyn ChunkSource>,
+    own: Arc<str>,
+    manifest: Arc<Manifest>,
+    index: usize,
+    tries: usize,
+) -> Result<Vec<Record>, SnapshotError> {
+    let chunk = fetch_chunk(source, own, manifest, index, tries).await?;
+    Ok(chunk.records)
+}
+
 async fn fetch_chunk(
     source: Arc<dyn ChunkSource>,
     own: Arc<str>,

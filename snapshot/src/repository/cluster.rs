@@ -1,18 +1,20 @@
-//! Who owns the prefix.
+//! Who owns the prefix, and how its lives began.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Repository;
 use super::create::Fingerprint;
+use super::order::{OrderDone, OrderError, RestoreOrder};
 use crate::error::{Kind, StoreError};
 use crate::model::ClusterId;
 use crate::paths;
 
-/// Newest version of the cluster object.
+/// Newest version of the cluster object. Members that were added later carry versions of their own: an older program must
+/// still be able to read whose the prefix is, because that is what fences it.
 const VERSION: u32 = 1;
-/// Largest cluster object, in bytes.
-const OBJECT_BYTES_MAX: u64 = 64 << 10;
+/// Largest cluster object, in bytes: an order names a snapshot of every group.
+const OBJECT_BYTES_MAX: u64 = 4 << 20;
 /// More lives than any cluster has had.
 const CLUSTERS_MAX: usize = 10_000;
 
@@ -32,6 +34,74 @@ pub struct ClusterObject {
     pub created_by: String,
     /// Random, so that whoever reads two of them can tell who made which.
     pub nonce: String,
+    /// What empty nodes do to bring this life about, as it stands there; none in a life that began otherwise. Read it with
+    /// [`ClusterObject::order`]: one that this program does not understand must not hide that the life is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<serde_json::Value>,
+    /// The recovery from a lost quorum that began this life, as it wrote it; none in a life that began otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<serde_json::Value>,
+}
+
+impl ClusterObject {
+    /// The object of a life that is neither ordered nor recovered. `nonce` is random.
+    pub fn new(
+        cluster: ClusterId,
+        created_us: i64,
+        created_by: impl Into<String>,
+        nonce: impl Into<String>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            cluster,
+            created_us,
+            created_by: created_by.into(),
+            nonce: nonce.into(),
+            order: None,
+            recovery: None,
+        }
+    }
+
+    /// The same, with the order that empty nodes carry out.
+    #[must_use]
+    pub fn with_order(mut self, order: &RestoreOrder) -> Self {
+        self.order = serde_json::to_value(order).ok();
+        self
+    }
+
+    /// The order that began this life, if one did and this program can carry it out.
+    pub fn order(&self) -> Result<Option<RestoreOrder>, OrderError> {
+        let Some(order) = &self.order else {
+            return Ok(None);
+        };
+        RestoreOrder::read(order, &self.cluster).map(Some)
+    }
+
+    /// The same, with the recovery that began this life.
+    #[must_use]
+    pub fn with_recovery(mut self, recovery: serde_json::Value) -> Self {
+        self.recovery = Some(recovery);
+        self
+    }
+}
+
+impl ClusterObject {
+    /// Which of several lives of that number: empty in the first, else the plan or order that began it.
+    pub fn lineage(&self) -> &str {
+        let begun_by = self.recovery.as_ref().or(self.order.as_ref());
+        begun_by
+            .and_then(|by| by.get("planId")?.as_str())
+            .unwrap_or_default()
+    }
+}
+
+/// Who began a life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// We did, now or in an earlier try.
+    Ours,
+    /// Somebody else did; this is what they wrote.
+    Other(Box<ClusterObject>),
 }
 
 /// How a claim of the prefix ended.
@@ -41,6 +111,8 @@ pub enum Claim {
     Ours,
     /// Another cluster owns the prefix: upload nothing.
     Foreign(Vec<ClusterId>),
+    /// The life of this number was claimed by another plan, which is named: fence.
+    Rival(String),
     /// A newer life of this cluster owns the prefix: fence.
     Newer(ClusterId),
 }
@@ -60,9 +132,11 @@ impl Repository {
         let fresh = !there.contains(&id);
         if fresh {
             self.put_cluster(&object, ours).await?;
-        } else {
-            // Ours from before: make sure that it still says so.
-            self.read_cluster(&object).await?;
+        }
+        // Read again, because a store may accept a conditional write and ignore the condition.
+        let there = self.read_cluster(&object).await?;
+        if there.lineage() != ours.lineage() {
+            return Ok(Claim::Rival(there.lineage().to_owned()));
         }
         match judge(&id, &self.cluster_ids().await?) {
             None => Ok(Claim::Ours),
@@ -92,9 +166,102 @@ impl Repository {
         Ok(clusters)
     }
 
+    /// The object of one life; none if there is none.
+    pub async fn read_life(&self, life: &ClusterId) -> Result<Option<ClusterObject>, StoreError> {
+        match self.read_cluster(&paths::cluster(life)).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a life: writes its object where none is, and says whose it is then. Of two at once one wins; on a store that
+    /// ignores conditions the later write may replace the earlier, so whoever acts on it reads it again with
+    /// [`Repository::read_life`] and compares the nonce.
+    pub async fn begin_life(&self, ours: &ClusterObject) -> Result<Begun, StoreError> {
+        let object = paths::cluster(&ours.cluster);
+        ours.order()
+            .map_err(|e| self.error(Kind::Bug, "begin", &object, e.to_string(), ""))?;
+        self.put_cluster(&object, ours).await?;
+        let there = self.read_cluster(&object).await?;
+        Ok(if there.nonce == ours.nonce {
+            Begun::Ours
+        } else {
+            Begun::Other(Box::new(there))
+        })
+    }
+
+    /// Whether the order of this life is spent; who spent it, if so.
+    pub async fn read_done(&self, life: &ClusterId) -> Result<Option<OrderDone>, StoreError> {
+        let object = paths::cluster_done(life);
+        let bytes = match self.read_small(&object, OBJECT_BYTES_MAX).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let damaged = |detail: String| {
+            let hint = "an order whose end cannot be read counts as spent";
+            self.error(Kind::Damaged, "get", &object, detail, hint)
+        };
+        let done: OrderDone = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if done.cluster != *life {
+            return Err(damaged(format!(
+                "it says {}, which is not its name",
+                done.cluster
+            )));
+        }
+        Ok(Some(done))
+    }
+
+    /// Says that an order is spent, for ever. Said twice, the first stays.
+    pub async fn put_done(&self, done: &OrderDone) -> Result<(), StoreError> {
+        let object = paths::cluster_done(&done.cluster);
+        let bug = |e: serde_json::Error| self.error(Kind::Bug, "put", &object, e.to_string(), "");
+        let content = Bytes::from(serde_json::to_vec_pretty(done).map_err(bug)?);
+        let fingerprint = Fingerprint {
+            size: content.len() as u64,
+            tail: content.clone(),
+        };
+        let limits = self.small_limits();
+        match self.create(&object, content, &fingerprint, limits).await {
+            // The former leader of the new life was quicker.
+            Err(error) if error.kind == Kind::Conflict => {
+                self.read_done(&done.cluster).await.map(|_| ())
+            }
+            other => other,
+        }
+    }
+
+    /// Says that the incarnation that `claim` made never was, because its recovery was undone. The number stays spent.
+    pub async fn withdraw_cluster(&self, claim: &ClusterObject) -> Result<(), StoreError> {
+        self.put_cluster_as(&paths::cluster_undone(&claim.cluster), claim)
+            .await
+    }
+
+    /// The highest incarnation of the cluster that was ever claimed here, also by a recovery that was undone; 0 when
+    /// there was none.
+    pub async fn highest_incarnation(&self, uuid: &str) -> Result<u64, StoreError> {
+        let mut highest = 0;
+        self.list(paths::CLUSTERS, |object, _| {
+            let id = paths::parse_cluster(object).or_else(|| paths::parse_cluster_undone(object));
+            if let Some(id) = id.filter(|id| id.uuid == uuid) {
+                highest = highest.max(id.incarnation);
+            }
+        })
+        .await?;
+        Ok(highest)
+    }
+
+    /// The clusters that own the prefix; those whose recovery was undone are not among them.
     async fn cluster_ids(&self) -> Result<Vec<ClusterId>, StoreError> {
         let mut ids = Vec::new();
+        let mut undone = Vec::new();
         self.list(paths::CLUSTERS, |object, _| {
+            if let Some(id) = paths::parse_cluster_undone(object)
+                && undone.len() < CLUSTERS_MAX
+            {
+                undone.push(id);
+            }
             if let Some(id) = paths::parse_cluster(object)
                 .filter(|id| !ids.contains(id) && ids.len() < CLUSTERS_MAX)
             {
@@ -102,20 +269,12 @@ impl Repository {
             }
         })
         .await?;
+        ids.retain(|id| !undone.contains(id));
         Ok(ids)
     }
 
     async fn put_cluster(&self, object: &str, ours: &ClusterObject) -> Result<(), StoreError> {
-        let bug = |e: serde_json::Error| self.error(Kind::Bug, "put", object, e.to_string(), "");
-        let content = Bytes::from(serde_json::to_vec_pretty(ours).map_err(bug)?);
-        let fingerprint = Fingerprint {
-            size: content.len() as u64,
-            tail: content.clone(),
-        };
-        match self
-            .create(object, content, &fingerprint, self.small_limits())
-            .await
-        {
+        match self.create_cluster(object, ours).await {
             Ok(()) => Ok(()),
             // Another node of the same cluster and life was quicker; the name says the same.
             Err(error) if error.kind == Kind::Conflict => {
@@ -123,6 +282,25 @@ impl Repository {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`Self::create_cluster`]; one that is there says the same.
+    async fn put_cluster_as(&self, object: &str, ours: &ClusterObject) -> Result<(), StoreError> {
+        match self.create_cluster(object, ours).await {
+            Err(error) if error.kind == Kind::Conflict => Ok(()),
+            ended => ended,
+        }
+    }
+
+    async fn create_cluster(&self, object: &str, ours: &ClusterObject) -> Result<(), StoreError> {
+        let bug = |e: serde_json::Error| self.error(Kind::Bug, "put", object, e.to_string(), "");
+        let content = Bytes::from(serde_json::to_vec_pretty(ours).map_err(bug)?);
+        let fingerprint = Fingerprint {
+            size: content.len() as u64,
+            tail: content.clone(),
+        };
+        self.create(object, content, &fingerprint, self.small_limits())
+            .await
     }
 
     async fn read_cluster(&self, object: &str) -> Result<ClusterObject, StoreError> {
@@ -175,16 +353,16 @@ fn judge(ours: &ClusterId, there: &[ClusterId]) -> Option<Claim> {
     (newest.incarnation > ours.incarnation).then(|| Claim::Newer(newest.clone()))
 }
 
-mod rfc3339 {
+pub(super) mod rfc3339 {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         let time = Timestamp::from_microsecond(*us).map_err(serde::ser::Error::custom)?;
         serializer.collect_str(&format_args!("{time:.6}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse::<Timestamp>()
             .map(|time| time.as_microsecond())

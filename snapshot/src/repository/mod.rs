@@ -13,14 +13,16 @@
 //!
 //! Rooms: `open` (URL to store), `settings` (which variables are in force), `call` (time limits, retries),
 //! `classify` (their errors to ours), `create` (objects that must not exist yet), `upload` (large objects),
-//! `snapshots`, `cluster`, `probe`.
+//! `snapshots`, `cluster` (who owns the prefix), `order` (what empty nodes restore), `reports`, `probe`.
 
 mod call;
 mod classify;
 mod cluster;
 mod create;
 mod open;
+mod order;
 mod probe;
+mod reports;
 mod settings;
 mod snapshots;
 mod upload;
@@ -39,8 +41,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::error::{Kind, StoreError};
 use crate::source::ChunkSource;
 
-pub use cluster::{Claim, ClusterObject};
+pub use cluster::{Begun, Claim, ClusterObject};
+pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
 pub use probe::Probe;
+pub use reports::{ListedReport, Report};
 pub use settings::{SettingInForce, StoreSettings};
 pub use snapshots::{Listed, Listing, Uploaded, Verified};
 
@@ -137,7 +141,19 @@ impl Repository {
         env: impl IntoIterator<Item = (String, String)>,
         options: RepositoryOptions,
     ) -> Result<Self, StoreError> {
-        open::open(url, data_dir, env.into_iter().collect(), options).await
+        let env = env.into_iter().collect();
+        open::open(url, data_dir, env, options, open::Folder::Make).await
+    }
+
+    /// [`Repository::open`] for who looks at a store that is there: the folder of a `file://` store is neither made nor
+    /// swept, and one that is not there is [`Kind::NotFound`].
+    pub async fn open_existing(
+        url: &str,
+        data_dir: &Path,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, StoreError> {
+        let (env, options) = (env.into_iter().collect(), RepositoryOptions::default());
+        open::open(url, data_dir, env, options, open::Folder::MustExist).await
     }
 
     /// A repository over a store that somebody else made, such as one that fails on purpose.

@@ -38,17 +38,27 @@ struct Built {
     chosen: Chosen,
 }
 
+/// What opening does to the folder of a `file://` store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folder {
+    /// Makes it, and removes what killed uploads left.
+    Make,
+    /// Leaves it as it is.
+    MustExist,
+}
+
 pub(super) async fn open(
     url: &str,
     data_dir: &Path,
     env: Env,
     options: RepositoryOptions,
+    folder: Folder,
 ) -> Result<Repository, StoreError> {
     let (scheme, _) = url
         .split_once("://")
         .ok_or_else(|| wrong("", format!("not a URL: {EXPECTED}")))?;
     match scheme {
-        "file" => file(url, data_dir, options).await,
+        "file" => file(url, data_dir, options, folder).await,
         "memory" => memory(url, options),
         "s3" | "s3a" => remote(url, env, options, s3),
         "gs" => remote(url, env, options, gcs),
@@ -73,14 +83,23 @@ async fn file(
     url: &str,
     data_dir: &Path,
     options: RepositoryOptions,
+    folder: Folder,
 ) -> Result<Repository, StoreError> {
     let dir = file_path(url, data_dir)?;
     let shown = Url::from_file_path(&dir).map_or_else(|()| url.to_owned(), String::from);
+    if folder == Folder::MustExist && !tokio::fs::metadata(&dir).await.is_ok_and(|m| m.is_dir()) {
+        return Err(StoreError {
+            kind: Kind::NotFound,
+            ..wrong(&shown, "there is no such folder")
+        });
+    }
     let made = {
         let dir = dir.clone();
         tokio::task::spawn_blocking(move || -> Result<LocalFileSystem, String> {
-            make_dir(&dir).map_err(|e| e.to_string())?;
-            sweep_staged(&dir);
+            if folder == Folder::Make {
+                make_dir(&dir).map_err(|e| e.to_string())?;
+                sweep_staged(&dir);
+            }
             Ok(LocalFileSystem::new_with_prefix(&dir)
                 .map_err(|e| e.to_string())?
                 .with_fsync(true))
@@ -451,6 +470,7 @@ mod tests {
             Path::new("/nowhere"),
             env(pairs),
             RepositoryOptions::default(),
+            Folder::Make,
         )
         .await
     }
@@ -515,6 +535,24 @@ mod tests {
         )
         .await
         .unwrap();
+    }
+
+    #[tokio::test]
+    async fn i16_who_only_looks_makes_no_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("objects");
+        let url = format!("file://{}", missing.display());
+        let error = Repository::open_existing(&url, dir.path(), [])
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound, "{error}");
+        assert!(!missing.exists());
+        std::fs::create_dir(&missing).unwrap();
+        let found = Repository::open_existing(&url, dir.path(), [])
+            .await
+            .unwrap();
+        assert!(found.list_clusters().await.unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(&missing).unwrap().count(), 0);
     }
 
     #[test]

@@ -91,15 +91,7 @@ impl Repository {
         let object = paths::snapshot(group, id);
         let source: Arc<dyn ChunkSource> = Arc::new(self.clone());
         let reader = SnapshotReader::open(source, &object).await?;
-        let (found, expected) = (reader.manifest(), (group, id));
-        if (&found.group, &found.id) != expected {
-            return Err(SnapshotError::Mismatch {
-                object,
-                what: "name",
-                found: format!("{} {}", found.group, found.id),
-                expected: format!("{group} {id}"),
-            });
-        }
+        reader.expect_name(group, id)?;
         Ok(reader)
     }
 
