@@ -20,7 +20,8 @@ use crate::facts::{
 };
 use crate::verdict::{Decision, Verdict};
 
-const HINT_REJOIN: &str = "to bring this node back, move its data directory aside and start it again with \
+/// How a node whose time is over comes back.
+pub const HINT_REJOIN: &str = "to bring this node back, move its data directory aside and start it again with \
     the same settings: it joins under a new node id and restores from the store";
 const HINT_OTHER_DIRECTORY: &str = "check CONFMAN_DATA_DIR, CONFMAN_NODE_NAME and CONFMAN_PEERS; \
     nothing has been changed";

@@ -25,7 +25,7 @@ mod space;
 pub mod verdict;
 mod watched;
 
-pub use decide::decide;
+pub use decide::{HINT_REJOIN, decide};
 pub use error::RestoreError;
 pub use report::RestoreReport;
 pub use restore::{GroupTask, Limits, RestoreOutcome, Restorer};

@@ -25,6 +25,8 @@ fn identity(node_id: u64, members: &[u64], state: IdentityState) -> Identity {
         state: state.into(),
         reason: "the store has incarnation 2".to_owned(),
         created_us: 1,
+        lineage: String::new(),
+        incarnation_floor: 0,
     }
 }
 

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use confman_snapshot::SnapshotRecord;
 use confman_snapshot::model::MembershipMessage;
 
-use crate::records::{EntryHead, NamespaceRecord, NodeRecord, SnapshotTask, ValueType};
+use crate::membership::{BeginChange, EndChange, ExpectNode, ExpectedRecord, ForgetNode};
+use crate::records::{
+    EntryHead, IncarnationKind, NamespaceRecord, NodeRecord, SnapshotTask, ValueType,
+};
 
 /// Largest value that stands inline in a command and in its record; a larger one is staged in parts.
 pub const INLINE_MAX: usize = 256 * 1024;
@@ -46,7 +49,7 @@ pub struct Command {
     /// What to do. `None` only when it was written by a newer version: apply stops at it.
     #[prost(
         oneof = "Op",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 32, 33, 34, 35, 36, 37"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42"
     )]
     pub op: Option<Op>,
 }
@@ -96,6 +99,21 @@ pub enum Op {
     /// Group `__meta/0` only: a snapshot task has ended.
     #[prost(message, tag = "37")]
     FinishSnapshotTask(FinishSnapshotTask),
+    /// In every group: a new life of the cluster begins here.
+    #[prost(message, tag = "38")]
+    BeginIncarnation(BeginIncarnation),
+    /// Group `__meta/0` only: an empty node may join under a name that no member has.
+    #[prost(message, tag = "39")]
+    ExpectNode(ExpectNode),
+    /// Group `__meta/0` only: it may not any more.
+    #[prost(message, tag = "40")]
+    ForgetNode(ForgetNode),
+    /// Group `__meta/0` only: begins a change of the membership.
+    #[prost(message, tag = "41")]
+    BeginChange(BeginChange),
+    /// Group `__meta/0` only: the change is done, or given up.
+    #[prost(message, tag = "42")]
+    EndChange(EndChange),
 }
 
 impl Op {
@@ -116,6 +134,11 @@ impl Op {
             Self::UpdateNode(_) => "node.updated",
             Self::AssignSnapshot(_) => "snapshot.assigned",
             Self::FinishSnapshotTask(_) => "snapshot.finished",
+            Self::BeginIncarnation(_) => "cluster.incarnation",
+            Self::ExpectNode(_) => "node.expected",
+            Self::ForgetNode(_) => "node.forgotten",
+            Self::BeginChange(_) => "member.begun",
+            Self::EndChange(_) => "member.ended",
         }
     }
 }
@@ -356,6 +379,39 @@ pub struct FinishSnapshotTask {
     /// Why it failed; none when it did its work.
     #[prost(string, optional, tag = "2")]
     pub error: Option<String>,
+}
+
+/// See [`Op::BeginIncarnation`]. Written beforehand into the data directory of whoever leads first, and proposed by it
+/// in every group; the same in all of them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BeginIncarnation {
+    /// The cluster's UUID.
+    #[prost(string, tag = "1")]
+    pub cluster_uuid: String,
+    /// The number of the life that begins.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// How it came to it.
+    #[prost(enumeration = "IncarnationKind", tag = "3")]
+    pub kind: i32,
+    /// The plan or order.
+    #[prost(string, tag = "4")]
+    pub plan_id: String,
+    /// Which of several lives of that number.
+    #[prost(string, tag = "5")]
+    pub lineage: String,
+    /// Who applied the plan.
+    #[prost(string, tag = "6")]
+    pub operator: String,
+    /// What was lost: JSON, at most [`crate::records::AUDIT_VALUE_MAX`] bytes.
+    #[prost(string, tag = "7")]
+    pub summary: String,
+    /// The members that the life begins with; every other registered node is retired.
+    #[prost(message, repeated, tag = "8")]
+    pub nodes: Vec<NodeRecord>,
+    /// Names under which empty nodes may join.
+    #[prost(message, repeated, tag = "9")]
+    pub expected: Vec<ExpectedRecord>,
 }
 
 /// What applying a command answered: the same on every replica.

@@ -12,6 +12,7 @@ use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 use prost::Message;
 use rustix::fs::FlockOperation;
 
+use crate::command::BeginIncarnation;
 use crate::error::StoreError;
 use crate::files::{Format, read_sealed, seal, sync_dir, write_atomically};
 use crate::paths::DataPaths;
@@ -69,6 +70,14 @@ pub struct Identity {
     /// When this was written first, microseconds since the epoch, UTC.
     #[prost(int64, tag = "9")]
     pub created_us: i64,
+    /// Which of several lives of that number: empty at birth, after a recovery the id of its plan. Two operators who
+    /// recover two survivors make two lives with one number, which must never meet.
+    #[prost(string, tag = "10")]
+    pub lineage: String,
+    /// The highest incarnation that was ever begun from this directory, also by a recovery that was undone: the next
+    /// one is higher.
+    #[prost(uint64, tag = "11")]
+    pub incarnation_floor: u64,
 }
 
 impl Identity {
@@ -89,11 +98,40 @@ pub enum Facts {
     Damaged(String),
 }
 
-const IDENTITY: Format = Format {
+pub(crate) const IDENTITY: Format = Format {
     magic: *b"CFMIDENT",
     version: 1,
     hint: "restore the file, or set the data directory aside and start the node with an empty one: it rejoins under a new id",
 };
+
+const INCARNATION: Format = Format {
+    magic: *b"CFMINCRN",
+    version: 1,
+    hint: "run `drtool recover apply` with the same plan again; it writes the file anew",
+};
+
+const SURGERY: Format = Format {
+    magic: *b"CFMSURGE",
+    version: 1,
+    hint: "run `drtool recover apply` or `drtool recover undo` with the plan that was being applied",
+};
+
+/// What lies in a directory while a recovery is being applied to it or undone: the node does not start on it.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Surgery {
+    /// The plan that is being carried out.
+    #[prost(string, tag = "1")]
+    pub plan_id: String,
+    /// The command that goes on with it, for people.
+    #[prost(string, tag = "2")]
+    pub command: String,
+    /// Whether the plan is being undone.
+    #[prost(bool, tag = "3")]
+    pub undo: bool,
+    /// The node whose directory it is.
+    #[prost(string, tag = "4")]
+    pub node_name: String,
+}
 
 /// A data directory that this process holds the lock of.
 #[derive(Debug)]
@@ -151,6 +189,18 @@ impl DataDir {
     /// # Errors
     /// When the directory cannot be read; damage is a finding, not an error.
     pub fn inspect(&self) -> Result<Facts, StoreError> {
+        match self.read_surgery() {
+            Ok(None) => {}
+            Ok(Some(surgery)) => {
+                return Ok(Facts::Damaged(format!(
+                    "{:?}: recovery {} was begun here and has not ended\nhint: {}",
+                    self.paths.surgery(),
+                    surgery.plan_id,
+                    surgery.command
+                )));
+            }
+            Err(error) => return Ok(Facts::Damaged(error.to_string())),
+        }
         let groups = self.groups_with_data()?;
         match self.read_identity() {
             Ok(None) if groups.is_empty() => Ok(Facts::Empty),
@@ -239,6 +289,58 @@ impl DataDir {
         )
     }
 
+    /// What the first leader of a new life proposes; none where the cluster is in its first life, or this node came
+    /// to it later.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file is there and is not whole, or is of a newer version.
+    pub fn read_incarnation(&self) -> Result<Option<BeginIncarnation>, StoreError> {
+        read_message(&self.paths.incarnation(), INCARNATION)
+    }
+
+    /// Writes down what the first leader of a new life proposes: atomically, and durably when this returns.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn write_incarnation(&self, begin: &BeginIncarnation) -> Result<(), StoreError> {
+        let bytes = seal(INCARNATION, &begin.encode_to_vec());
+        write_atomically(&self.paths.incarnation(), &bytes)
+    }
+
+    /// The recovery that is being carried out here, if any.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file is there and is not whole, or is of a newer version.
+    pub fn read_surgery(&self) -> Result<Option<Surgery>, StoreError> {
+        read_message(&self.paths.surgery(), SURGERY)
+    }
+
+    /// Says that a recovery is being carried out here: from now on no node starts on it. Durable when this returns.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn begin_surgery(&self, surgery: &Surgery) -> Result<(), StoreError> {
+        write_atomically(
+            &self.paths.surgery(),
+            &seal(SURGERY, &surgery.encode_to_vec()),
+        )
+    }
+
+    /// Says that the directory is as it should be: the one step by which a recovery takes effect. Durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn end_surgery(&self) -> Result<(), StoreError> {
+        let path = self.paths.surgery();
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path)(e))
+            }
+            _ => sync_dir(self.paths.root()),
+        }
+    }
+
     /// Moves identity and groups to `aside/`, so that the directory is as good as empty; nothing is deleted. Returns
     /// where they are.
     ///
@@ -268,7 +370,11 @@ impl DataDir {
         write_atomically(&to.join("REASON"), format!("{reason}\n").as_bytes())?;
         // The identity first: after a crash in between there is data without an identity, which is refused, and never
         // an identity without its data, which could vote twice.
-        for from in [self.paths.identity(), self.paths.groups()] {
+        for from in [
+            self.paths.identity(),
+            self.paths.incarnation(),
+            self.paths.groups(),
+        ] {
             let Some(name) = from.file_name() else {
                 continue;
             };
@@ -291,7 +397,41 @@ impl DataDir {
     }
 }
 
-fn decode_identity(path: &Path, body: &[u8]) -> Result<Identity, StoreError> {
+/// The identity in a file that was set aside; nothing is opened for writing.
+///
+/// # Errors
+/// As [`DataDir::read_identity`].
+pub fn read_identity_at(path: &Path) -> Result<Option<Identity>, StoreError> {
+    let Some(body) = read_sealed(path, IDENTITY)? else {
+        return Ok(None);
+    };
+    decode_identity(path, &body).map(Some)
+}
+
+/// The recovery that a file of [`DataPaths::surgery`] speaks of; nothing is opened for writing.
+///
+/// # Errors
+/// As [`DataDir::read_surgery`].
+pub fn read_surgery_at(path: &Path) -> Result<Option<Surgery>, StoreError> {
+    read_message(path, SURGERY)
+}
+
+fn read_message<M: Message + Default>(
+    path: &Path,
+    format: Format,
+) -> Result<Option<M>, StoreError> {
+    let Some(body) = read_sealed(path, format)? else {
+        return Ok(None);
+    };
+    let decoded = M::decode(body.as_slice()).map_err(|e| StoreError::Damaged {
+        path: path.to_owned(),
+        detail: e.to_string(),
+        hint: format.hint,
+    })?;
+    Ok(Some(decoded))
+}
+
+pub(crate) fn decode_identity(path: &Path, body: &[u8]) -> Result<Identity, StoreError> {
     let damaged = |detail: String| StoreError::Damaged {
         path: path.to_owned(),
         detail,

@@ -91,6 +91,9 @@ pub enum StoreError {
     /// This replica's state is not the one that was recorded.
     #[error(transparent)]
     StateMismatch(Box<StateMismatch>),
+    /// This replica's state was found to differ before, and it was not set aside since.
+    #[error(transparent)]
+    Diverged(Box<Diverged>),
     /// The log may not be purged that far.
     #[error("purge {group} up to {upto}: its state is durable only up to {durable:?}")]
     PurgeBeyondState {
@@ -126,6 +129,29 @@ pub struct StateMismatch {
     pub recorded: Digest,
     /// The snapshot that recorded it.
     pub snapshot: String,
+}
+
+/// The finding that an earlier run wrote down: this replica's state was not the recorded one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path:?} holds a state that differs: on {time} the state hash of {group} at index {index} was {found} here, snapshot {snapshot} recorded {recorded}\n\
+     hint: set the data directory aside and start the node with an empty one: it rejoins under a new id; when most nodes say this of the same snapshot, its builder is the one that differs, not they"
+)]
+pub struct Diverged {
+    /// The directory of the group.
+    pub path: PathBuf,
+    /// The group.
+    pub group: String,
+    /// The index of the two states.
+    pub index: u64,
+    /// The hash here.
+    pub found: String,
+    /// The recorded hash.
+    pub recorded: String,
+    /// The snapshot that recorded it.
+    pub snapshot: String,
+    /// When it was found.
+    pub time: String,
 }
 
 impl StoreError {

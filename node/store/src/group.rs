@@ -2,6 +2,7 @@
 
 use confman_snapshot::model::ClusterId;
 
+use crate::diverged;
 use crate::error::StoreError;
 use crate::files::sync_dir;
 use crate::install;
@@ -45,13 +46,14 @@ impl GroupStore {
     /// Opens, or makes, the data of one replica. Blocks; call it off the runtime's threads when the log is long.
     ///
     /// # Errors
-    /// [`StoreError`] with the file and a remedy: a damaged log or state, one of another group, or a log and a state
-    /// that do not belong together.
+    /// [`StoreError`] with the file and a remedy: a damaged log or state, one of another group, a log and a state
+    /// that do not belong together, or a state that was found to differ from the recorded one.
     pub fn open(
         paths: GroupPaths,
         options: OpenOptions,
     ) -> Result<(LogStore, StateMachine, StateHandle), StoreError> {
         std::fs::create_dir_all(paths.dir()).map_err(StoreError::io("create", paths.dir()))?;
+        diverged::refuse(&paths)?;
         install::remove_unfinished(&paths)?;
         let shared = Shared::open(paths.clone(), options.cluster, options.state_cache_bytes)?;
         let label = paths.group().to_string();

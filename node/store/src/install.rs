@@ -19,7 +19,7 @@ use crate::error::StoreError;
 use crate::files::sync_dir;
 use crate::keys;
 use crate::log::LogStore;
-use crate::paths::GroupPaths;
+use crate::paths::{self, GroupPaths};
 use crate::records::FactsRecord;
 use crate::snapshot::LocalSnapshot;
 use crate::state::{Head, InstalledRecord, RECORDS, Shared, StateDb, database_error};
@@ -135,6 +135,9 @@ pub(crate) async fn open_local(local: &LocalSnapshot) -> Result<RecordStream, St
 
 /// Removes what a crash left of an installation.
 pub(crate) fn remove_unfinished(paths: &GroupPaths) -> Result<(), StoreError> {
+    for path in [paths.state_new(), paths.state()] {
+        remove_if_there(&paths::fresh(&path))?;
+    }
     remove_if_there(&paths.state_new())?;
     match std::fs::remove_dir_all(paths.log_new()) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -11,6 +11,9 @@
 //! | `03` | group | [`SnapshotTask`](crate::records::SnapshotTask) |
 //! | `04` | group | [`SnapshotFailure`](crate::records::SnapshotFailure) |
 //! | `05` | snapshot id | [`SnapshotFactRecord`](crate::records::SnapshotFactRecord) |
+//! | `06` | node name | [`ExpectedRecord`](crate::membership::ExpectedRecord) |
+//! | `07` | | [`ChangeRecord`](crate::membership::ChangeRecord) |
+//! | `08` | | [`IncarnationRecord`](crate::records::IncarnationRecord) |
 //! | `10` | namespace | [`NamespaceRecord`](crate::records::NamespaceRecord) |
 //! | `11` | namespace 0 key | [`EntryRecord`](crate::records::EntryRecord) |
 //! | `12` | namespace 0 key | [`TombstoneRecord`](crate::records::TombstoneRecord) |
@@ -33,6 +36,9 @@ pub(crate) const NODE: u8 = 0x02;
 pub(crate) const TASK: u8 = 0x03;
 pub(crate) const FAILURE: u8 = 0x04;
 pub(crate) const SNAPSHOT: u8 = 0x05;
+pub(crate) const EXPECTED: u8 = 0x06;
+pub(crate) const CHANGE: u8 = 0x07;
+pub(crate) const INCARNATION: u8 = 0x08;
 pub(crate) const NAMESPACE: u8 = 0x10;
 pub(crate) const ENTRY: u8 = 0x11;
 pub(crate) const TOMBSTONE: u8 = 0x12;
@@ -79,6 +85,21 @@ pub fn failure(group: &str) -> Vec<u8> {
 /// A snapshot.
 pub fn snapshot(id: &str) -> Vec<u8> {
     build(SNAPSHOT, &[id.as_bytes()])
+}
+
+/// A name that may join.
+pub fn expected(name: &str) -> Vec<u8> {
+    build(EXPECTED, &[name.as_bytes()])
+}
+
+/// The one record of the membership's change.
+pub fn change() -> Vec<u8> {
+    vec![CHANGE]
+}
+
+/// The life of the cluster that the group is in.
+pub fn incarnation() -> Vec<u8> {
+    vec![INCARNATION]
 }
 
 /// A namespace.

@@ -6,7 +6,9 @@
 //! - [`GroupStore::open`] gives the three parts of a replica: the [`LogStore`] and the [`StateMachine`] that
 //!   openraft drives, and the [`StateHandle`] that everybody reads from.
 //! - [`install`]: a whole state from a snapshot, proven before the old one is touched.
-//! - [`datadir`] and [`paths`]: the directory, its lock, who the node is.
+//! - [`offline`]: a directory looked at without touching it.
+//! - [`datadir`] and [`paths`]: the directory, its lock, who the node is; [`diverged`]: a finding that a restart does
+//!   not forget.
 //! - [`wire`] and [`convert`]: our own structs for what openraft has types for.
 //!
 //! What it promises:
@@ -25,6 +27,7 @@ mod apply;
 pub mod command;
 pub mod convert;
 pub mod datadir;
+pub mod diverged;
 mod error;
 mod files;
 mod group;
@@ -32,16 +35,19 @@ pub mod install;
 pub mod keys;
 mod log;
 mod machine;
+pub mod membership;
 pub mod names;
+pub mod offline;
 pub mod paths;
 pub mod records;
 mod snapshot;
 mod state;
+pub mod surgery;
 pub mod types;
 pub mod wire;
 
 pub use datadir::{DataDir, Identity};
-pub use error::{StateMismatch, StoreError};
+pub use error::{Diverged, StateMismatch, StoreError};
 pub use group::{GroupStore, OpenOptions};
 pub use install::{InstallReport, install_state};
 pub use log::{LogStats, LogStore};

@@ -17,9 +17,10 @@ use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use redb::Durability;
 
-use crate::apply::{Hashes, Tx, apply_command};
+use crate::apply::{Tx, apply_command};
 use crate::command::Outcome;
 use crate::convert;
+use crate::diverged;
 use crate::error::StoreError;
 use crate::install;
 use crate::snapshot::{SnapshotBuilder, SnapshotHandle, current};
@@ -36,7 +37,6 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The state machine of one group, as openraft drives it.
 pub struct StateMachine {
     shared: Arc<Shared>,
-    hashes: Arc<Mutex<Hashes>>,
     metrics: Metrics,
     /// Last: dropping it makes the state durable.
     _flusher: Flusher,
@@ -66,7 +66,6 @@ impl StateMachine {
         let flusher = Flusher::start(shared.clone(), flush_interval)?;
         Ok(Self {
             shared,
-            hashes: Arc::default(),
             metrics,
             _flusher: flusher,
         })
@@ -75,7 +74,7 @@ impl StateMachine {
     /// Applies entries in one transaction and gives back the answers that their proposers would get.
     #[cfg(test)]
     pub(crate) fn apply_now(&self, entries: Vec<Entry>) -> Result<Vec<Outcome>, StoreError> {
-        apply_batch(&self.shared, &self.hashes, entries)
+        apply_batch(&self.shared, entries)
     }
 
     #[cfg(test)]
@@ -113,19 +112,26 @@ impl std::fmt::Debug for StateMachineControl {
     }
 }
 
-/// Applies entries in one transaction; the answers are for after it.
-fn apply_batch(
-    shared: &Shared,
-    hashes: &Mutex<Hashes>,
-    entries: Vec<Entry>,
-) -> Result<Vec<Outcome>, StoreError> {
+/// Applies entries in one transaction; the answers are for after it. A state that turns out to differ is written down
+/// before anybody hears of it: a restart must not forget it.
+fn apply_batch(shared: &Shared, entries: Vec<Entry>) -> Result<Vec<Outcome>, StoreError> {
+    let applied = apply_entries(shared, entries);
+    if let Err(StoreError::StateMismatch(mismatch)) = &applied {
+        metrics::counter!("confman_state_hash_mismatches_total", "group" => mismatch.group.to_string())
+            .increment(1);
+        diverged::write(&shared.paths, mismatch)?;
+    }
+    applied
+}
+
+fn apply_entries(shared: &Shared, entries: Vec<Entry>) -> Result<Vec<Outcome>, StoreError> {
     shared.check_alive()?;
     let group = shared.group();
     let database = shared.database();
     let before = shared.current();
     let mut head = before.head.clone();
     let mut digest = before.digest;
-    let mut hashes = hashes.lock();
+    let mut hashes = shared.hashes.lock();
     let mut tx = database.begin(Durability::None)?;
     let mut outcomes = Vec::with_capacity(entries.len());
     let snapshots_changed;
@@ -229,14 +235,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             let began = Instant::now();
             let count = batch.len() as u64;
-            let (shared, hashes) = (self.shared.clone(), self.hashes.clone());
+            let shared = self.shared.clone();
             // Off the runtime's threads: a durable commit in the background can hold the database for a while.
-            let outcomes =
-                tokio::task::spawn_blocking(move || apply_batch(&shared, &hashes, batch))
-                    .await
-                    .map_err(|e| {
-                        io::Error::other(format!("apply of {} panicked: {e}", self.shared.group()))
-                    })??;
+            let outcomes = tokio::task::spawn_blocking(move || apply_batch(&shared, batch))
+                .await
+                .map_err(|e| {
+                    io::Error::other(format!("apply of {} panicked: {e}", self.shared.group()))
+                })??;
             self.metrics.seconds.record(began.elapsed());
             self.metrics.entries.increment(count);
             for (responder, outcome) in responders.into_iter().zip(outcomes) {
@@ -281,7 +286,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let membership = convert::membership(&meta.last_membership);
         let installed =
             install::replace_state(&self.shared, stream, position, membership, record).await?;
-        let mut hashes = self.hashes.lock();
+        let mut hashes = self.shared.hashes.lock();
         hashes.clear();
         hashes.remember(position.index, installed.state_hash);
         Ok(())

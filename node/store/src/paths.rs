@@ -3,9 +3,12 @@
 //! ```text
 //! {data}/LOCK                                  held by the running process
 //! {data}/identity                              who this node is
+//! {data}/incarnation                           what the first leader of a new life proposes
+//! {data}/surgery                               a recovery is being applied: no node starts here
 //! {data}/groups/{topic}-{partition}/log/       the Raft log
 //! {data}/groups/{topic}-{partition}/state.redb the state
 //! {data}/groups/{topic}-{partition}/restored   how the state came here from a snapshot
+//! {data}/groups/{topic}-{partition}/diverged   that this replica's state differed from the recorded one
 //! {data}/tmp/                                  emptied at every start
 //! {data}/objects/                              the default object store
 //! {data}/aside/                                what was set aside, never deleted by us
@@ -40,6 +43,21 @@ impl DataPaths {
     /// The file that says who the node is.
     pub fn identity(&self) -> PathBuf {
         self.root.join("identity")
+    }
+
+    /// What the first leader of a new life of the cluster proposes.
+    pub fn incarnation(&self) -> PathBuf {
+        self.root.join("incarnation")
+    }
+
+    /// The file that says that a recovery is being applied, or undone.
+    pub fn surgery(&self) -> PathBuf {
+        self.root.join("surgery")
+    }
+
+    /// What a recovery builds before it puts it in place.
+    pub fn repaired(&self) -> PathBuf {
+        self.root.join("repaired")
     }
 
     /// The directory of all groups.
@@ -79,6 +97,13 @@ impl DataPaths {
         let group: GroupId = format!("{topic}/{partition}").parse().ok()?;
         Some(group)
     }
+}
+
+/// A database while its first commit is made; it becomes `state` by a rename.
+pub(crate) fn fresh(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(".fresh");
+    PathBuf::from(name)
 }
 
 /// The files of one group on one node.
@@ -124,6 +149,11 @@ impl GroupPaths {
     /// How the state came here from a snapshot.
     pub fn restored(&self) -> PathBuf {
         self.dir.join("restored")
+    }
+
+    /// That the state here differed from the recorded one; see [`crate::diverged`].
+    pub fn diverged(&self) -> PathBuf {
+        self.dir.join("diverged")
     }
 
     /// A temporary file of this group, `what` of [`DataPaths::tmp`].

@@ -9,6 +9,7 @@ use confman_snapshot::SnapshotRecord;
 use confman_snapshot::model::{MembershipMessage, Position};
 
 use crate::command::Outcome;
+use crate::membership::NodeWish;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
@@ -328,6 +329,57 @@ pub struct ClusterRecord {
     pub next_node_id: u64,
 }
 
+/// How a life of the cluster began that Raft alone could not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum IncarnationKind {
+    /// Of a newer version than this program.
+    Unknown = 0,
+    /// From the directory of a survivor, after a quorum was lost.
+    QuorumLoss = 1,
+    /// From a snapshot, after every node was lost.
+    Restore = 2,
+}
+
+impl IncarnationKind {
+    /// The action of its audit event.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Restore => "cluster.restored",
+            Self::QuorumLoss | Self::Unknown => "cluster.recovered",
+        }
+    }
+}
+
+/// In every group: the life of the cluster that this state is in; absent in the first.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct IncarnationRecord {
+    /// The life's number.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// How it began.
+    #[prost(enumeration = "IncarnationKind", tag = "2")]
+    pub kind: i32,
+    /// The plan or order that it began by.
+    #[prost(string, tag = "3")]
+    pub plan_id: String,
+    /// Which of several lives of that number: the plan's or order's id.
+    #[prost(string, tag = "4")]
+    pub lineage: String,
+    /// When this group began it, in the group's time.
+    #[prost(int64, tag = "5")]
+    pub time_us: i64,
+    /// Where in the log it stands: everything before is of older lives.
+    #[prost(message, optional, tag = "6")]
+    pub position: Option<Position>,
+    /// Who applied the plan.
+    #[prost(string, tag = "7")]
+    pub operator: String,
+    /// What was lost, as the plan said it: JSON.
+    #[prost(string, tag = "8")]
+    pub summary: String,
+}
+
 /// What a node is to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
@@ -367,6 +419,12 @@ pub struct NodeRecord {
     /// When it got its id.
     #[prost(int64, tag = "8")]
     pub admitted_us: i64,
+    /// What it shall be in every group.
+    #[prost(enumeration = "NodeWish", tag = "9")]
+    pub wish: i32,
+    /// Where in the log of `__meta/0` it was taken out by an operator; 0 when it was not.
+    #[prost(uint64, tag = "10")]
+    pub retired_index: u64,
 }
 
 /// Group `__meta/0`: the snapshot of one group, given to one node. At most one a group.

@@ -12,11 +12,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{One, put};
-use confman_store::AuditFilter;
+use confman_store::{AuditFilter, DataPaths, GroupStore};
 
 const CHILD_DIR: &str = "CONFMAN_STORE_CRASH_DIR";
 #[cfg(feature = "failpoints")]
 const CHILD_DIES_AT: &str = "CONFMAN_STORE_CRASH_AT";
+const OPENING_DIR: &str = "CONFMAN_STORE_CRASH_OPENING_DIR";
 const CHILD_ACKED: &str = "CONFMAN_STORE_CRASH_ACKED";
 
 /// Proves that all acknowledged writes are there, each once.
@@ -102,6 +103,48 @@ fn child_process() {
             }
         }
     });
+}
+
+/// Opens fresh groups, one after the other, until it is killed.
+#[test]
+fn opening_child_process() {
+    let Ok(dir) = std::env::var(OPENING_DIR) else {
+        return;
+    };
+    for n in 0u64.. {
+        let paths = DataPaths::new(Path::new(&dir).join(n.to_string())).group(&common::group());
+        drop(GroupStore::open(paths, common::options()).unwrap());
+        println!("opened {n}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[test]
+fn a_kill_9_while_a_fresh_group_is_opened_leaves_one_that_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..16u64 {
+        let data = dir.path().join(round.to_string());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "opening_child_process", "--nocapture"])
+            .env(OPENING_DIR, &data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines
+            .find(|line| line.as_ref().unwrap().contains("opened 1"))
+            .unwrap()
+            .unwrap();
+        // Another moment in each round; which one does not matter for what must hold.
+        std::thread::sleep(Duration::from_micros(round * 1733 % 9_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for group in std::fs::read_dir(&data).unwrap() {
+            let paths = DataPaths::new(group.unwrap().path()).group(&common::group());
+            let opened = GroupStore::open(paths, common::options());
+            opened.unwrap_or_else(|e| panic!("round {round}: {e}"));
+        }
+    }
 }
 
 /// With the failpoints built in, the child ends itself where it is told to.

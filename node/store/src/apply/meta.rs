@@ -1,12 +1,13 @@
 //! Group `__meta/0`: the cluster, its nodes, who builds which snapshot.
 
 use super::audit::{self, Change};
-use super::{Ctx, Tx};
+use super::{Ctx, Tx, members};
 use crate::command::{
     AdmitNode, Answer, FinishSnapshotTask, Genesis, NodeAdmitted, Outcome, RefusalCode, UpdateNode,
 };
 use crate::error::StoreError;
 use crate::keys;
+use crate::membership::NodeWish;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, SnapshotFailure, SnapshotTask};
 
 fn done() -> Outcome {
@@ -97,8 +98,15 @@ pub(super) fn admit(
             format!("there is no node {old} to replace"),
         ));
     }
+    if let Some(old) = nodes.iter().find(|n| Some(n.id) == admit.replaces)
+        && old.wish() == NodeWish::Gone
+    {
+        let detail = format!("{} is being removed", old.name);
+        return Ok(Outcome::refused(RefusalCode::Conflict, detail));
+    }
     let id = cluster.next_node_id;
     cluster.next_node_id += 1;
+    let (wish, replaces) = members::admitted(tx, &admit.name, admit.replaces, id)?;
     tx.put(&keys::cluster(), &cluster)?;
     let record = NodeRecord {
         id,
@@ -106,9 +114,11 @@ pub(super) fn admit(
         api_url: admit.api_url.clone(),
         peer_addr: admit.peer_addr.clone(),
         state: NodeState::Joining.into(),
-        replaces: admit.replaces,
+        replaces,
         nonce: admit.nonce.clone(),
         admitted_us: ctx.now_us,
+        wish: wish.into(),
+        retired_index: 0,
     };
     tx.put(&keys::node(id), &record)?;
     audit::record(
@@ -140,6 +150,10 @@ pub(super) fn activate(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, id: u64) -> Result<Ou
         }
         NodeState::Joining => {}
     }
+    if node.wish() == NodeWish::Gone {
+        let detail = format!("node {id} is being removed");
+        return Ok(Outcome::refused(RefusalCode::Conflict, detail));
+    }
     let all: Vec<NodeRecord> = tx.all(&[keys::NODE])?;
     if let Some(newer) = all
         .iter()
@@ -150,6 +164,7 @@ pub(super) fn activate(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, id: u64) -> Result<Ou
     }
     node.set_state(NodeState::Active);
     tx.put(&keys::node(id), &node)?;
+    members::fulfilled(tx, &node.name)?;
     audit::record(
         tx,
         ctx,

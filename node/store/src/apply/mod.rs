@@ -12,6 +12,8 @@ mod audit;
 mod blobs;
 mod entries;
 mod idempotency;
+mod incarnation;
+mod members;
 mod meta;
 mod namespaces;
 mod snapshots;
@@ -103,6 +105,7 @@ fn dispatch(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, hashes: &Hashes) -> Result<Outco
         Op::SnapshotVerified(verified) => snapshots::verified(tx, ctx, verified, hashes),
         Op::SnapshotsMarked(ids) => snapshots::marked(tx, ctx, &ids.ids),
         Op::SnapshotsDeleted(ids) => snapshots::deleted(tx, ctx, &ids.ids),
+        Op::BeginIncarnation(begin) => incarnation::begin(tx, ctx, begin),
         _ if !ctx.group.is_meta() => Ok(Outcome::refused(
             RefusalCode::Invalid,
             format!("{} belongs to the group __meta/0", op.name()),
@@ -113,6 +116,10 @@ fn dispatch(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, hashes: &Hashes) -> Result<Outco
         Op::UpdateNode(update) => meta::update(tx, ctx, update),
         Op::AssignSnapshot(task) => meta::assign(tx, ctx, task),
         Op::FinishSnapshotTask(finish) => meta::finish(tx, ctx, finish),
+        Op::ExpectNode(expect) => members::expect(tx, ctx, expect),
+        Op::ForgetNode(forget) => members::forget(tx, ctx, forget),
+        Op::BeginChange(begin) => members::begin(tx, ctx, begin),
+        Op::EndChange(end) => members::end(tx, ctx, end),
     }
 }
 

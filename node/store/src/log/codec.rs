@@ -24,7 +24,7 @@ const PAYLOAD_VERSION: u8 = 1;
 
 /// The types of the log files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct LogTypes;
+pub(crate) struct LogTypes;
 
 impl raft_log::Types for LogTypes {
     type LogId = DiskId;
@@ -44,11 +44,11 @@ impl raft_log::Types for LogTypes {
 
 /// The id of an entry; ordered as Raft orders logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DiskId(pub(super) Position);
+pub(crate) struct DiskId(pub(crate) Position);
 
 /// A vote; a higher one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DiskVote(pub(super) WireVote);
+pub(crate) struct DiskVote(pub(crate) WireVote);
 
 impl PartialOrd for DiskVote {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
@@ -59,14 +59,14 @@ impl PartialOrd for DiskVote {
 
 /// The encoded payload of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DiskPayload(pub(super) Bytes);
+pub(crate) struct DiskPayload(pub(crate) Bytes);
 
 /// The log files could hold something of ours beside the log; they do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nothing;
+pub(crate) struct Nothing;
 
 /// Who hears that what was written is durable.
-pub(super) enum Flushed {
+pub(crate) enum Flushed {
     /// openraft, of an append that began then.
     Append(IOFlushed<TypeConfig>, Instant, metrics::Histogram),
     /// A caller that waits.

@@ -6,7 +6,7 @@
 //! calls; reads are bounded in bytes; a torn last record, never acknowledged, is cut off at open with a warning, any
 //! other damage is refused with the file's name; nothing is purged that the state does not hold durably.
 
-mod codec;
+pub(crate) mod codec;
 mod disk;
 mod store;
 mod stream;

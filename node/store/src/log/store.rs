@@ -295,6 +295,47 @@ impl LogStore {
             .map_err(StoreError::io("write the log", &self.inner.path))
     }
 
+    /// Writes a vote and, after the last entry, one more; blocks until both are durable. For a copy of a log that no
+    /// Raft runs on.
+    pub(crate) fn extend_offline(
+        &self,
+        vote: wire::WireVote,
+        position: &confman_snapshot::model::Position,
+        payload: bytes::Bytes,
+    ) -> Result<(), StoreError> {
+        let (tx, rx) = sync_channel(1);
+        let write = || -> io::Result<()> {
+            let mut log = self.inner.log.write();
+            log.raft.save_vote(DiskVote(vote))?;
+            let size = payload.len();
+            log.raft
+                .append([(DiskId(*position), DiskPayload(payload))])?;
+            log.push(position.index, size);
+            log.raft.flush(true, Some(Flushed::Thread(tx)))
+        };
+        write()
+            .and_then(|()| {
+                rx.recv()
+                    .unwrap_or_else(|_| Err(io::Error::other("the log's writer has stopped")))
+            })
+            .map_err(StoreError::io("write the log", &self.inner.path))
+    }
+
+    /// The vote as it stands in the log.
+    pub(crate) fn wire_vote(&self) -> Option<wire::WireVote> {
+        self.inner.log.read().raft.log_state().vote().map(|v| v.0)
+    }
+
+    /// The payload of one entry that is not purged.
+    pub(crate) fn payload_at(&self, index: u64) -> io::Result<Option<wire::WirePayload>> {
+        let log = self.inner.log.read();
+        if index < log.first() || index >= log.end() {
+            return Ok(None);
+        }
+        let entry = log.read(index, index + 1)?.pop();
+        Ok(entry.map(|entry| entry.payload.into()))
+    }
+
     /// Gives the log a vote, as if it had taken part in an election.
     #[cfg(test)]
     pub(crate) fn begin_if_empty(&self) {

@@ -12,8 +12,9 @@ use redb::{
 };
 
 use crate::error::StoreError;
-use crate::files::crc32_of;
+use crate::files::{crc32_of, sync_dir};
 use crate::keys;
+use crate::paths;
 use crate::records::FactsRecord;
 
 /// All records of the state.
@@ -79,6 +80,12 @@ pub(crate) fn database_error<E: std::fmt::Display>(
     }
 }
 
+fn builder(cache_bytes: usize) -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes);
+    builder
+}
+
 /// One open database file.
 #[derive(Debug)]
 pub(crate) struct StateDb {
@@ -93,26 +100,45 @@ impl StateDb {
         group: &GroupId,
         cache_bytes: usize,
     ) -> Result<(Arc<Self>, Head), StoreError> {
-        let fresh = !path.exists();
-        let mut builder = Database::builder();
-        builder.set_cache_size(cache_bytes);
-        let opened = if fresh {
-            builder.create(path)
-        } else {
-            builder.open(path)
-        };
-        let database = opened.map_err(|e| open_error(path, &e))?;
+        if !path.exists() {
+            let this = Self::make(path, group, cache_bytes)?;
+            return Ok((Arc::new(this), Head::default()));
+        }
+        let database = builder(cache_bytes)
+            .open(path)
+            .map_err(|e| open_error(path, &e))?;
         let this = Arc::new(Self {
             path: path.to_owned(),
             database,
         });
-        if fresh {
-            let mut tx = this.begin(Durability::Immediate)?;
-            this.write_head(&mut tx, &Head::default(), group)?;
-            this.commit(tx)?;
-        }
         let head = this.read_head(group)?;
         Ok((this, head))
+    }
+
+    /// Makes an empty database under another name and renames it: a crash leaves none, or a whole one. (A kill during
+    /// redb's own first commits leaves a file that is no database.)
+    fn make(path: &Path, group: &GroupId, cache_bytes: usize) -> Result<Self, StoreError> {
+        let unfinished = paths::fresh(path);
+        match std::fs::remove_file(&unfinished) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &unfinished)(e));
+            }
+            _ => {}
+        }
+        let database = builder(cache_bytes)
+            .create(&unfinished)
+            .map_err(|e| open_error(&unfinished, &e))?;
+        let this = Self {
+            path: path.to_owned(),
+            database,
+        };
+        // Durable when it is committed, and before it has its name.
+        let mut tx = this.begin(Durability::Immediate)?;
+        this.write_head(&mut tx, &Head::default(), group)?;
+        this.commit(tx)?;
+        std::fs::rename(&unfinished, path).map_err(StoreError::io("rename", &unfinished))?;
+        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(this)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -199,21 +225,7 @@ impl StateDb {
 
     /// Which snapshot the state came from; none when it grew here.
     pub(crate) fn read_installed(&self) -> Result<Option<InstalledRecord>, StoreError> {
-        let tx = self.read()?;
-        let system = tx
-            .open_table(SYSTEM)
-            .map_err(database_error("read", &self.path))?;
-        let bytes = system
-            .get(INSTALLED_KEY)
-            .map_err(database_error("read", &self.path))?;
-        bytes
-            .map(|bytes| InstalledRecord::decode(bytes.value()))
-            .transpose()
-            .map_err(|e| StoreError::Damaged {
-                path: self.path.clone(),
-                detail: e.to_string(),
-                hint: REJOIN,
-            })
+        read_installed_in(&self.read()?, &self.path)
     }
 
     /// Reads all that is not a record, and refuses what this program did not write.
@@ -285,6 +297,27 @@ pub(crate) fn read_head_in(
     })
 }
 
+/// Which snapshot a state came from, out of one read transaction.
+pub(crate) fn read_installed_in(
+    tx: &ReadTransaction,
+    path: &Path,
+) -> Result<Option<InstalledRecord>, StoreError> {
+    let system = tx
+        .open_table(SYSTEM)
+        .map_err(database_error("read", path))?;
+    let bytes = system
+        .get(INSTALLED_KEY)
+        .map_err(database_error("read", path))?;
+    bytes
+        .map(|bytes| InstalledRecord::decode(bytes.value()))
+        .transpose()
+        .map_err(|e| StoreError::Damaged {
+            path: path.to_owned(),
+            detail: e.to_string(),
+            hint: REJOIN,
+        })
+}
+
 /// Position and membership with a CRC32 of them and of the hash: redb checks no page that it reads, and the hash does
 /// not cover these.
 fn seal_applied(head: &Head, lattice: &[u8]) -> Vec<u8> {
@@ -307,7 +340,8 @@ fn unseal_applied(bytes: &[u8], lattice: &[u8]) -> Result<AppliedRecord, String>
     AppliedRecord::decode(body).map_err(|e| format!("the applied position cannot be read: {e}"))
 }
 
-fn open_error(path: &Path, error: &redb::DatabaseError) -> StoreError {
+/// What redb says of a file that it cannot open.
+pub(crate) fn open_error(path: &Path, error: &redb::DatabaseError) -> StoreError {
     use redb::{DatabaseError, StorageError};
     let io_kind = match error {
         DatabaseError::Storage(StorageError::Io(e)) => Some(e.kind()),

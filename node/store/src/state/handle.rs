@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::db::{Head, RECORDS, StateDb, database_error};
 use super::read::Reader;
+use crate::apply::Hashes;
 use crate::error::StoreError;
 use crate::log::LogStats;
 use crate::paths::GroupPaths;
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     gaps_allowed: AtomicBool,
     local: Mutex<Option<Offer>>,
     failed: Mutex<Option<String>>,
+    /// Held while a batch is applied.
+    pub(crate) hashes: Mutex<Hashes>,
 }
 
 /// What was committed last.
@@ -92,6 +95,7 @@ impl Shared {
             gaps_allowed: AtomicBool::new(false),
             local: Mutex::new(None),
             failed: Mutex::new(None),
+            hashes: Mutex::default(),
             paths,
         }))
     }
@@ -244,6 +248,12 @@ impl StateHandle {
     /// The last entry applied.
     pub fn applied(&self) -> Option<Position> {
         self.shared.current().head.position
+    }
+
+    /// This replica's own state hash at one of its recent positions; none when it does not remember. Waits while a
+    /// batch is applied.
+    pub fn hash_at(&self, index: u64) -> Option<Digest> {
+        self.shared.hashes.lock().at(index)
     }
 
     /// Changes whenever entries have been applied; the value is the index of the last.

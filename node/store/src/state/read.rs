@@ -10,9 +10,11 @@ use super::db::{RECORDS, StateDb, database_error};
 use crate::command::Outcome;
 use crate::error::StoreError;
 use crate::keys;
+use crate::membership::Registry;
 use crate::records::{
-    BlobRef, ClusterRecord, EntryHead, EntryRecord, IdempotencyRecord, NamespaceRecord, NodeRecord,
-    SnapshotFactRecord, SnapshotFailure, SnapshotTask, TombstoneRecord,
+    BlobRef, ClusterRecord, EntryHead, EntryRecord, IdempotencyRecord, IncarnationRecord,
+    NamespaceRecord, NodeRecord, SnapshotFactRecord, SnapshotFailure, SnapshotTask,
+    TombstoneRecord,
 };
 
 /// An entry with its name.
@@ -334,6 +336,16 @@ impl StateHandle {
         self.reader()?.all(&[keys::NODE])
     }
 
+    /// Group `__meta/0`: all that is said about members, at one position.
+    pub fn registry(&self) -> Result<Registry, StoreError> {
+        let reader = self.reader()?;
+        Ok(Registry {
+            nodes: reader.all(&[keys::NODE])?,
+            expected: reader.all(&[keys::EXPECTED])?,
+            change: reader.record(&keys::change())?,
+        })
+    }
+
     /// Group `__meta/0`: one node.
     pub fn node(&self, id: u64) -> Result<Option<NodeRecord>, StoreError> {
         self.reader()?.record(&keys::node(id))
@@ -342,6 +354,11 @@ impl StateHandle {
     /// Group `__meta/0`: the cluster, once it is born.
     pub fn cluster(&self) -> Result<Option<ClusterRecord>, StoreError> {
         self.reader()?.record(&keys::cluster())
+    }
+
+    /// The life of the cluster that this group is in; none in the first.
+    pub fn incarnation(&self) -> Result<Option<IncarnationRecord>, StoreError> {
+        self.reader()?.record(&keys::incarnation())
     }
 
     /// Group `__meta/0`: the snapshot tasks that are not finished.

@@ -28,6 +28,8 @@ fn identity() -> Identity {
         state: IdentityState::Formed.into(),
         reason: String::new(),
         created_us: 17,
+        lineage: String::new(),
+        incarnation_floor: 0,
     }
 }
 

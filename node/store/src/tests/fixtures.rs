@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use confman_snapshot::lthash::Digest;
 use confman_snapshot::model::{GroupId, NodeInfo, Position};
 use confman_snapshot::{SnapshotId, SnapshotRecord};
 use openraft::storage::{RaftLogReader, RaftLogStorage};
@@ -17,6 +18,7 @@ use super::snapshots::membership;
 use crate::command::*;
 use crate::datadir::{DataDir, Identity, IdentityState, MemberAtBirth};
 use crate::log::LogStore;
+use crate::membership::*;
 use crate::records::*;
 use crate::types::{Entry, EntryPayload, Vote};
 use crate::wire;
@@ -146,6 +148,78 @@ fn meta_story() -> Vec<Op> {
     ]
 }
 
+/// Wishes about members, beside the commands of [`meta_story`].
+fn members_story() -> Vec<Op> {
+    let change = |id: &str, kind: ChangeKind, name: &str, node_id: u64| ChangeRecord {
+        id: id.to_owned(),
+        kind: kind.into(),
+        name: name.to_owned(),
+        node_id,
+        ..Default::default()
+    };
+    let expect = |name: &str, change: Option<ChangeRecord>| {
+        Op::ExpectNode(ExpectNode {
+            record: Some(ExpectedRecord {
+                name: name.to_owned(),
+                peer_addr: format!("{name}:1"),
+                api_url: format!("http://{name}"),
+                learner_only: true,
+                ..Default::default()
+            }),
+            change,
+            registry: 0,
+        })
+    };
+    let begin = |change| {
+        Op::BeginChange(BeginChange {
+            change: Some(change),
+            registry: 0,
+        })
+    };
+    let end = |id: &str, error: Option<&str>| {
+        Op::EndChange(EndChange {
+            id: id.to_owned(),
+            error: error.map(str::to_owned),
+        })
+    };
+    let replace = ChangeRecord {
+        old_name: "node1".to_owned(),
+        old_id: 1,
+        ..change("c4", ChangeKind::Replace, "node3", 3)
+    };
+    let transfer = ChangeRecord {
+        group: "config/0".to_owned(),
+        ..change("c5", ChangeKind::Transfer, "node2", 2)
+    };
+    let mut story: Vec<Op> = meta_story().into_iter().take(1).collect();
+    story.extend([
+        expect("stranger", None),
+        Op::ForgetNode(ForgetNode {
+            name: "stranger".to_owned(),
+            registry: 0,
+        }),
+        expect("node3", Some(change("c1", ChangeKind::Add, "node3", 0))),
+        Op::AdmitNode(AdmitNode {
+            name: "node3".to_owned(),
+            api_url: "http://node3".to_owned(),
+            peer_addr: "node3:1".to_owned(),
+            replaces: None,
+            nonce: "n3".to_owned(),
+        }),
+        Op::ActivateNode(ActivateNode { id: 3 }),
+        end("c1", None),
+        begin(change("c2", ChangeKind::Promote, "node3", 3)),
+        begin(change("c3", ChangeKind::Demote, "node3", 3)),
+        end("c3", None),
+        begin(replace),
+        end("c4", None),
+        begin(transfer),
+        end("c5", Some("not in time")),
+        begin(change("c6", ChangeKind::Remove, "node2", 2)),
+    ]);
+    story
+}
+
 fn entries_of(story: Vec<Op>) -> Vec<Entry> {
     let mut now = 1_700_000_000 * SECOND;
     story
@@ -168,6 +242,7 @@ fn commands_of_version_1_are_read_and_do_what_they_did() {
     for (name, group, story) in [
         ("config", GroupId::config(0), config_story()),
         ("meta", GroupId::meta(), meta_story()),
+        ("members", GroupId::meta(), members_story()),
     ] {
         let entries = entries_of(story);
         let mut lines = String::new();
@@ -218,7 +293,36 @@ fn identity() -> Identity {
         state: IdentityState::Fenced.into(),
         reason: "a newer life".to_owned(),
         created_us: 17,
+        lineage: String::new(),
+        incarnation_floor: 0,
     }
+}
+
+#[test]
+fn a_finding_of_version_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = paths(dir.path(), &GroupId::config(0));
+    std::fs::create_dir_all(files.dir()).unwrap();
+    let mismatch = crate::error::StateMismatch {
+        group: GroupId::config(0),
+        index: 7,
+        found: Digest::from_slice(&[1; 32]).unwrap(),
+        recorded: Digest::from_slice(&[2; 32]).unwrap(),
+        snapshot: snapshot_record(&GroupId::config(0)).id.to_string(),
+    };
+    crate::diverged::write(&files, &mismatch).unwrap();
+    let made = hex::encode(std::fs::read(files.diverged()).unwrap());
+    let kept = fixture("diverged.hex", &made);
+    std::fs::write(files.diverged(), hex::decode(kept.trim()).unwrap()).unwrap();
+    let finding = crate::diverged::read(&files).unwrap().unwrap();
+    assert_eq!(finding.group, "config/0");
+    assert_eq!(finding.index, 7);
+    assert_eq!(
+        (finding.found, finding.recorded),
+        (vec![1; 32], vec![2; 32])
+    );
+    assert_eq!(finding.snapshot, mismatch.snapshot);
+    assert!(finding.time_us > 0);
 }
 
 #[test]

@@ -12,11 +12,11 @@ use super::purge::{append, copy_dir};
 use crate::log::LogStore;
 use crate::types::{Entry, Vote};
 
-fn lone(dir: &Path) -> LogStore {
+pub(super) fn lone(dir: &Path) -> LogStore {
     LogStore::open(dir, 1 << 20, None, "config/0".to_owned()).unwrap()
 }
 
-fn entries(range: std::ops::RangeInclusive<u64>, size: usize) -> Vec<Entry> {
+pub(super) fn entries(range: std::ops::RangeInclusive<u64>, size: usize) -> Vec<Entry> {
     range
         .map(|n| entry(n, command(n as i64, put("a", "k", &"x".repeat(size)))))
         .collect()
@@ -31,11 +31,11 @@ async fn all(log: &mut LogStore) -> Vec<u64> {
         .collect()
 }
 
-fn newest_chunk(dir: &Path) -> PathBuf {
+pub(super) fn newest_chunk(dir: &Path) -> PathBuf {
     chunks(dir).pop().unwrap()
 }
 
-fn chunks(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn chunks(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -167,7 +167,7 @@ async fn a_torn_last_record_is_cut_off_and_nothing_else() {
 }
 
 /// A log with votes, entries, commits, a truncation and a purge.
-fn busy_log() -> (tempfile::TempDir, Vec<u8>) {
+pub(super) fn busy_log() -> (tempfile::TempDir, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

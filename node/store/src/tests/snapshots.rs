@@ -158,6 +158,55 @@ fn records_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn i2_a_replica_that_differed_is_refused_at_every_start_until_it_is_set_aside() {
+    let mut r = Replica::new();
+    r.op(put("a", "k", "1"));
+    let group = GroupId::config(0);
+    let bad = SnapshotRecord {
+        state_hash: vec![9; 32],
+        ..record_of(&r, 1)
+    };
+    let found = r.state.hash_at(1).unwrap();
+    let entries = vec![entry(r.next, command(1, verified(&bad)))];
+    r.machine.apply_now(entries).unwrap_err();
+    r.log.begin_if_empty();
+    let Replica {
+        dir,
+        machine,
+        state,
+        log,
+        ..
+    } = r;
+    drop((machine, state, log));
+    let files = paths(dir.path(), &group);
+    let finding = crate::diverged::read(&files).unwrap().unwrap();
+    assert_eq!(
+        (finding.index, finding.snapshot.as_str()),
+        (1, bad.id.to_string().as_str())
+    );
+    for _ in 0..2 {
+        let error = open_group(dir.path(), &group).unwrap_err();
+        assert!(matches!(error, StoreError::Diverged(_)), "{error}");
+        let text = error.to_string();
+        for word in [
+            found.to_string(),
+            "09".repeat(32),
+            bad.id.to_string(),
+            "hint: ".to_owned(),
+        ] {
+            assert!(text.contains(&word), "{word} is not in: {text}");
+        }
+    }
+    // A finding that cannot be read is a finding all the same.
+    let mut bytes = std::fs::read(files.diverged()).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(files.diverged(), bytes).unwrap();
+    let error = open_group(dir.path(), &group).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+#[test]
 fn i2_a_replica_that_differs_from_the_recorded_state_stops_and_says_so() {
     let mut r = Replica::new();
     r.op(put("a", "k", "1"));
@@ -188,6 +237,7 @@ fn i2_a_replica_that_differs_from_the_recorded_state_stops_and_says_so() {
     }
     // The right one is fine, and one that is older than what the replica remembers is believed.
     r.op(verified(&good));
+    std::fs::remove_file(paths(r.dir.path(), &GroupId::config(0)).diverged()).unwrap();
     let mut r = r.reopen();
     let unknown = SnapshotRecord {
         id: SnapshotId {
