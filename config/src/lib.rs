@@ -27,6 +27,7 @@ pub mod readme;
 mod rules;
 mod settings;
 mod store_env;
+mod store_place;
 mod suggest;
 
 pub use client::ClientSettings;
@@ -37,3 +38,4 @@ pub use readme::readme_table;
 pub use secrecy::{ExposeSecret, SecretString};
 pub use settings::{Compression, LogFormat, Peer, Settings, SnapshotSettings};
 pub use store_env::{StoreVariable, store_environment};
+pub use store_place::StorePlace;

@@ -179,7 +179,17 @@ pub(crate) fn readiness(node: &Node) -> Readiness {
             }
         })
         .collect();
-    let reason = node.retired(node.id());
+    let reason = node.retired(node.id()).or_else(|| {
+        (!node.has_begun()).then(|| {
+            let why = node
+                .held_back()
+                .unwrap_or_else(|| "it is committed by the first leader of every group".to_owned());
+            format!(
+                "incarnation {} has not begun: {why}",
+                node.cluster().incarnation
+            )
+        })
+    });
     Readiness {
         ready: reason.is_none() && groups.iter().all(|g| g.ready),
         node: Some(NodeRef {

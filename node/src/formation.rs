@@ -20,7 +20,7 @@ use confman_bootstrap::facts::{
     LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage as LocalStage,
 };
 use confman_bootstrap::report::RestoreReport;
-use confman_bootstrap::{Decision, Verdict, decide};
+use confman_bootstrap::{Decision, HINT_REJOIN, Verdict, decide};
 use confman_config::Settings;
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 use confman_store::datadir::{DataDir, Facts, Identity, IdentityState, MemberAtBirth};
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::peer::client::{Channels, Purpose, with_deadline};
-use crate::peer::desk::{Birth, Desk, Stage};
+use crate::peer::desk::{Birth, Desk, Life, Stage};
 use crate::peer::{Refusal, proto};
 use crate::store_door::StoreDoor;
 
@@ -103,7 +103,14 @@ impl Formation<'_> {
             let verdict = decide(&local, &peers, &store);
             say(&verdict, &mut said);
             match verdict.decision {
-                Decision::Start => return self.start(facts),
+                Decision::Start => {
+                    if let Facts::Good(identity) = &facts
+                        && let Some(rival) = self.store.rival(identity).await
+                    {
+                        return self.fence(facts, format!("{rival}\nhint: {HINT_REJOIN}"));
+                    }
+                    return self.start(facts);
+                }
                 Decision::Fence { hint, .. } => {
                     return self.fence(facts, format!("{}\nhint: {hint}", verdict.reason));
                 }
@@ -140,7 +147,9 @@ impl Formation<'_> {
             Facts::Damaged(_) => Stage::Unknown,
             Facts::Good(identity) => match LocalIdentity::new(identity).stage {
                 LocalStage::Forming => Stage::Forming(identity.cluster()),
-                LocalStage::Rejoining | LocalStage::Complete => Stage::Starting(identity.cluster()),
+                LocalStage::Rejoining | LocalStage::Complete => {
+                    Stage::Starting(self.life(identity))
+                }
                 LocalStage::Fenced { .. } => Stage::Fenced(identity.cluster()),
             },
         };
@@ -153,11 +162,20 @@ impl Formation<'_> {
                 "a start was decided without an identity".to_owned(),
             ));
         };
-        self.desk.enter(Stage::Starting(identity.cluster()));
+        self.desk.enter(Stage::Starting(self.life(&identity)));
         Ok(Established::Run {
             identity,
             restored: BTreeMap::new(),
         })
+    }
+
+    /// The life that the directory is of. What its first leader has to propose lies there until that is done.
+    fn life(&self, identity: &Identity) -> Life {
+        Life {
+            cluster: identity.cluster(),
+            lineage: identity.lineage.clone(),
+            unborn: self.data.paths().incarnation().exists(),
+        }
     }
 
     fn fence(&mut self, facts: Facts, reason: String) -> Result<Established, StartError> {
@@ -252,6 +270,8 @@ impl Formation<'_> {
             state: IdentityState::Formed.into(),
             reason: String::new(),
             created_us: crate::group::now_us(),
+            lineage: String::new(),
+            incarnation_floor: 0,
         };
         self.data
             .write_identity(&identity)
@@ -288,7 +308,10 @@ impl Formation<'_> {
             }
         };
         if self.store.enabled()
-            && let Err(error) = self.store.claimed(&identity.cluster()).await
+            && let Err(error) = self
+                .store
+                .claimed(&identity.cluster(), &identity.lineage)
+                .await
         {
             self.warn_once(format!("birth waits for the object store: {error}"));
             return Ok(None);
@@ -321,7 +344,7 @@ impl Formation<'_> {
                 return Ok(None);
             }
         }
-        self.desk.enter(Stage::Starting(identity.cluster()));
+        self.desk.enter(Stage::Starting(self.life(&identity)));
         for peer in &self.settings.peers {
             if peer.name == self.settings.node_name {
                 continue;
@@ -399,6 +422,8 @@ impl Formation<'_> {
             state: IdentityState::Formed.into(),
             reason: String::new(),
             created_us: crate::group::now_us(),
+            lineage: String::new(),
+            incarnation_floor: 0,
         }
     }
 
@@ -410,6 +435,7 @@ impl Formation<'_> {
             from.id = identity.node_id;
             ask.cluster_uuid.clone_from(&identity.cluster_uuid);
             ask.incarnation = identity.incarnation;
+            ask.lineage.clone_from(&identity.lineage);
         }
         ask.from = Some(from);
         let others = self
@@ -421,11 +447,17 @@ impl Formation<'_> {
             let ask = ask.clone();
             async move { (peer, hello(self.channels, &peer.addr, ask).await) }
         });
+        let answered = futures::future::join_all(asked).await;
+        let disputed = disputed(answered.iter().filter_map(|(_, a)| a.as_ref().ok()));
         let mut peers = PeerFacts::default();
         let mut hellos = BTreeMap::new();
-        for (peer, answered) in futures::future::join_all(asked).await {
+        for (peer, answered) in answered {
             let answer = match &answered {
-                Ok(reply) => peer_answer(&peer.name, reply),
+                // An empty node cannot tell which of two recoveries is to stay: nobody's word counts.
+                Ok(_) if ask.cluster_uuid.is_empty() && disputed.is_some() => PeerAnswer::Silent {
+                    why: disputed.clone().unwrap_or_default(),
+                },
+                Ok(reply) => peer_answer(&peer.name, reply, &ask),
                 Err(why) => PeerAnswer::Silent { why: why.clone() },
             };
             if let Ok(reply) = answered {
@@ -475,8 +507,43 @@ pub(crate) async fn hello(
     }
 }
 
-fn peer_answer(name: &str, reply: &proto::HelloReply) -> PeerAnswer {
+/// Two recoveries that made the same incarnation of the same cluster, when the answers hold both.
+fn disputed<'a>(replies: impl Iterator<Item = &'a proto::HelloReply>) -> Option<String> {
+    let mut lineages: BTreeMap<(&str, u64), &str> = BTreeMap::new();
+    for reply in replies.filter(|r| !r.cluster_uuid.is_empty()) {
+        let life = (reply.cluster_uuid.as_str(), reply.incarnation);
+        let first = *lineages.entry(life).or_insert(&reply.lineage);
+        if first != reply.lineage {
+            return Some(format!(
+                "two recoveries made incarnation {} of cluster {}: {first:?} and {:?}; stop the nodes of one of them and set their data directories aside",
+                reply.incarnation, reply.cluster_uuid, reply.lineage
+            ));
+        }
+    }
+    None
+}
+
+fn peer_answer(name: &str, reply: &proto::HelloReply, asked: &proto::HelloRequest) -> PeerAnswer {
     let cluster = ClusterId::new(reply.cluster_uuid.clone(), reply.incarnation);
+    if reply.cluster_uuid == asked.cluster_uuid {
+        // A life that has not begun ends no other.
+        if reply.incarnation > asked.incarnation && reply.unborn {
+            return PeerAnswer::Silent {
+                why: format!(
+                    "it is to begin incarnation {}, which has not begun",
+                    reply.incarnation
+                ),
+            };
+        }
+        if reply.incarnation == asked.incarnation && reply.lineage != asked.lineage {
+            return PeerAnswer::Silent {
+                why: format!(
+                    "it is of another recovery ({:?}) of incarnation {}; this node is of {:?}",
+                    reply.lineage, reply.incarnation, asked.lineage
+                ),
+            };
+        }
+    }
     let found = reply.node.as_ref().map_or("", |n| n.name.as_str());
     if found != name {
         return PeerAnswer::Silent {

@@ -10,7 +10,7 @@ use crate::api::backend::{Applied, ProposeError};
 use crate::group::Group;
 use crate::node::Node;
 use crate::peer::client::{Purpose, with_deadline};
-use crate::peer::proto;
+use crate::peer::{Refusal, proto};
 
 /// Bookkeeping that was not done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -21,7 +21,7 @@ pub(crate) enum ForwardError {
     /// The leader did not confirm it; it may yet happen.
     #[error("{0}")]
     Failed(String),
-    /// It was applied and refused.
+    /// It was applied and refused, or the leader would not propose it at all.
     #[error("refused: {0}")]
     Refused(String),
 }
@@ -33,6 +33,9 @@ pub(crate) async fn propose(
     op: Op,
 ) -> Result<Outcome, ForwardError> {
     let command = command(node, op);
+    crate::agreement::check(group, &command)
+        .await
+        .map_err(|e| ForwardError::Refused(e.to_string()))?;
     let outcome = match group.propose_command(command.clone()).await {
         Ok(Applied { outcome, .. }) => outcome,
         Err(ProposeError::NotLeader { .. }) => {
@@ -103,7 +106,10 @@ async fn at(
     let reply = stub
         .propose(with_deadline(request, group.write_timeout()))
         .await
-        .map_err(|s| failed(s.message().to_owned()))?
+        .map_err(|s| match Refusal::of(&s) {
+            Some(Refusal::StateDiffers) => ForwardError::Refused(s.message().to_owned()),
+            _ => failed(s.message().to_owned()),
+        })?
         .into_inner();
     Outcome::decode(reply.outcome.as_slice()).map_err(|e| failed(format!("decode outcome: {e}")))
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -49,6 +49,8 @@ pub(crate) struct GroupContext {
     pub(crate) cluster_uuid: String,
     /// The cluster's incarnation.
     pub(crate) incarnation: u64,
+    /// Which of several lives of that incarnation.
+    pub(crate) lineage: String,
     /// Channels to the other nodes.
     pub(crate) channels: Channels,
     /// Where each registered node is now: a node that moved keeps its id, and openraft keeps dialling
@@ -58,6 +60,8 @@ pub(crate) struct GroupContext {
     pub(crate) transfers: Arc<AtomicUsize>,
     /// Told when a peer says that this node's id was retired, with its words.
     pub(crate) retired: tokio::sync::watch::Sender<Option<String>>,
+    /// Told when a newer life of the cluster is met, with who has it.
+    pub(crate) newer: tokio::sync::watch::Sender<Option<String>>,
     /// A leader that was silent for longer is not spoken of any more.
     pub(crate) leader_silence_max: Duration,
     /// Bound for a write's confirmation.
@@ -84,6 +88,7 @@ impl GroupContext {
             from_node: self.node_id,
             to_node: to,
             group: group.to_string(),
+            lineage: self.lineage.clone(),
         }
     }
 }
@@ -107,6 +112,8 @@ pub(crate) struct Group {
     rounds: ReadRounds,
     /// When a leader of this group was last heard of, by the peer service.
     heard: Mutex<Option<Instant>>,
+    /// The life that this node is of is known to have begun in this group.
+    begun: AtomicBool,
     /// Last time stamped by this node into a command of this group, in microseconds.
     last_stamp_us: AtomicI64,
 }
@@ -125,6 +132,8 @@ impl Group {
             let bound = context.read_timeout;
             ReadRounds::start(move || leader_read_index(raft.clone(), bound))
         };
+        // The first life begins with the cluster's birth.
+        let begun = context.incarnation <= 1;
         Arc::new(Self {
             id,
             raft,
@@ -133,6 +142,7 @@ impl Group {
             control,
             rounds,
             heard: Mutex::new(None),
+            begun: AtomicBool::new(begun),
             last_stamp_us: AtomicI64::new(0),
         })
     }
@@ -175,6 +185,36 @@ impl Group {
     /// True while this node believes that it leads.
     pub(crate) fn is_leader(&self) -> bool {
         self.raft.metrics().borrow_watched().state.is_leader()
+    }
+
+    /// Whether this group has written down that the life this node is of has begun. Before that nothing of it is
+    /// acknowledged (I13).
+    pub(crate) fn has_begun(&self) -> bool {
+        if self.begun.load(Ordering::Acquire) {
+            return true;
+        }
+        let begun = match self.state.incarnation() {
+            Ok(record) => record.is_some_and(|record| {
+                record.incarnation == self.context.incarnation
+                    && record.lineage == self.context.lineage
+            }),
+            Err(error) => {
+                tracing::warn!(group = %self.id, "read which incarnation the group is in: {error}");
+                false
+            }
+        };
+        if begun {
+            self.begun.store(true, Ordering::Release);
+        }
+        begun
+    }
+
+    /// Why nothing is read or written for clients while the life has not begun.
+    fn unborn(&self) -> String {
+        format!(
+            "incarnation {} has not begun in {}\nhint: see the node's log, or /health/ready, for what it waits for",
+            self.context.incarnation, self.id
+        )
     }
 
     /// A leader of this group has just been heard.
@@ -377,11 +417,18 @@ impl GroupBackend for Group {
             fingerprint: context.fingerprint,
             op: Some(op),
         };
+        // One that does not lead says who does; the leader has to know that its life has begun.
+        if self.is_leader() && !self.has_begun() {
+            return Err(ProposeError::Unavailable(self.unborn()));
+        }
         self.propose_command(command).await
     }
 
     async fn barrier(&self, mode: &ReadMode) -> Result<(), ReadError> {
         let deadline = Instant::now() + self.context.read_timeout;
+        if !matches!(mode, ReadMode::Eventual) && !self.has_begun() {
+            return Err(ReadError::Unavailable(self.unborn()));
+        }
         let index = match mode {
             ReadMode::Eventual => return Ok(()),
             ReadMode::ReadYourWrites(token) => {

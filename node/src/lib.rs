@@ -12,6 +12,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 mod account;
+mod agreement;
 pub mod api;
 pub mod auth;
 pub mod cli;

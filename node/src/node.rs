@@ -14,6 +14,7 @@ use confman_client::wire::{Readiness, SnapshotItem, Status};
 use confman_config::Settings;
 use confman_snapshot::fnv1a64;
 use confman_snapshot::model::{ClusterId, GroupId};
+use confman_store::command::BeginIncarnation;
 use confman_store::records::{NodeRecord, NodeState};
 use confman_store::{DataPaths, Identity, names};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -35,6 +36,10 @@ pub(crate) struct Parts {
     pub(crate) restored: BTreeMap<GroupId, RestoreReport>,
     pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     pub(crate) prometheus: PrometheusHandle,
+    /// What the first leader of this life proposes, while that has not been done.
+    pub(crate) pending: Option<BeginIncarnation>,
+    /// Told when a newer life of the cluster is met.
+    pub(crate) newer: tokio::sync::watch::Sender<Option<String>>,
 }
 
 /// The registered nodes as of the last look.
@@ -58,6 +63,10 @@ pub(crate) struct Node {
     registry: ArcSwap<Registry>,
     addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     prometheus: PrometheusHandle,
+    pending: Option<BeginIncarnation>,
+    newer: tokio::sync::watch::Sender<Option<String>>,
+    /// Why the life of this node cannot begin yet.
+    held_back: Mutex<Option<String>>,
 }
 
 /// The groups given have no `__meta/0`.
@@ -81,6 +90,9 @@ impl Node {
             registry: ArcSwap::default(),
             addresses: parts.addresses,
             prometheus: parts.prometheus,
+            pending: parts.pending,
+            newer: parts.newer,
+            held_back: Mutex::default(),
         }))
     }
 
@@ -143,6 +155,37 @@ impl Node {
     /// The registered nodes, retired ones too, as of the last look.
     pub(crate) fn registered(&self) -> Vec<NodeRecord> {
         self.registry.load().nodes.clone()
+    }
+
+    /// Whether every group knows that the life this node is of has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.groups.values().all(|group| group.has_begun())
+    }
+
+    /// What the first leader of this life proposes, if this node was given it.
+    pub(crate) fn pending(&self) -> Option<&BeginIncarnation> {
+        self.pending.as_ref()
+    }
+
+    /// Why the life of this node cannot begin yet, as far as is known.
+    pub(crate) fn held_back(&self) -> Option<String> {
+        self.held_back.lock().clone()
+    }
+
+    /// Says why the life of this node cannot begin yet; gives what was said before.
+    pub(crate) fn hold_back(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.held_back.lock(), why)
+    }
+
+    /// A node of a newer life of this cluster has spoken. It need not have begun, so it ends this one only where no
+    /// leader shows: a living quorum is ended by nobody who asks, only by what that life has committed.
+    pub(crate) fn meet_newer(&self, incarnation: u64) {
+        if self.meta.leader_peer().is_none() {
+            self.newer.send_replace(Some(format!(
+                "a node of incarnation {incarnation} of this cluster has spoken, this node is of {} and knows no leader",
+                self.cluster.incarnation
+            )));
+        }
     }
 
     /// Reads the registry again.

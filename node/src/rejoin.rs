@@ -19,7 +19,7 @@ use tonic::Status;
 
 use crate::formation::{Established, Formation, StartError, node_info};
 use crate::peer::client::{Channels, Purpose, with_deadline};
-use crate::peer::desk::Stage;
+use crate::peer::desk::{Life, Stage};
 use crate::peer::{Refusal, proto};
 use crate::store_door::StoreDoor;
 
@@ -63,7 +63,12 @@ pub(crate) async fn rejoin(
     }
     let identity = write_identity(settings, data, &reply)?;
     let cluster = identity.cluster();
-    desk.enter(Stage::Starting(cluster.clone()));
+    desk.enter(Stage::Starting(Life {
+        cluster: cluster.clone(),
+        lineage: identity.lineage.clone(),
+        // Nobody is admitted to a life before it has begun.
+        unborn: false,
+    }));
     tracing::info!(
         node_id = identity.node_id, replaces = ?reply.replaces, cluster = %cluster.uuid,
         "admitted under a new node id, as a learner"
@@ -130,6 +135,8 @@ fn write_identity(
         state: IdentityState::Formed.into(),
         reason: String::new(),
         created_us: crate::group::now_us(),
+        lineage: reply.lineage.clone(),
+        incarnation_floor: reply.incarnation,
     };
     data.write_identity(&identity)?;
     Ok(identity)

@@ -172,12 +172,14 @@ async fn serve(
     };
 
     let (retired, told_retired) = tokio::sync::watch::channel(None);
+    let (newer, told_newer) = tokio::sync::watch::channel(None);
     let outfit = Outfit {
         settings: Arc::clone(&settings),
         channels,
         store,
         addresses: Arc::default(),
         retired,
+        newer,
         prometheus,
     };
     let node = assemble(outfit, &data, identity, restored).await?;
@@ -199,18 +201,23 @@ async fn serve(
         tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
     ];
     let ended = tokio::select! {
-        why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(()) }
+        why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(None) }
         failure = watch::failure(&node) => Err(failure),
-        fenced = watch::fence(&node) => Err(fenced),
+        fenced = watch::fence(&node) => Ok(Some(fenced)),
+        fenced = watch::newer(told_newer) => Ok(Some(fenced)),
         retired = watch::retired(told_retired) => Err(retired),
     };
-    if let Err(error) = &ended {
-        front.say(error.to_string());
-    }
     background.cancel();
-    // Leadership goes first, while peers and clients are still served.
-    if ended.is_ok() {
-        stop::hand_over(&node).await;
+    match &ended {
+        Err(error) => front.say(error.to_string()),
+        // Leadership goes first, while peers and clients are still served.
+        Ok(None) => stop::hand_over(&node).await,
+        Ok(Some(reason)) => {
+            fence(&data, &node, &desk, &front, reason)?;
+            stop::close(&node).await;
+            let why = stop_asked.await;
+            tracing::info!(why, "asked to stop");
+        }
     }
     closing.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
@@ -219,7 +226,26 @@ async fn serve(
     for executor in executors {
         executor.abort();
     }
-    ended
+    ended.map(|_| ())
+}
+
+/// A running node has met a newer life of its cluster: written down first, so that no later start forgets it.
+fn fence(
+    data: &DataDir,
+    node: &Node,
+    desk: &Desk,
+    front: &Front,
+    reason: &str,
+) -> anyhow::Result<()> {
+    let reason = format!("{reason}\nhint: {}", confman_bootstrap::HINT_REJOIN);
+    front.say(format!("this node is fenced: {reason}"));
+    desk.enter(Stage::Fenced(node.cluster().clone()));
+    let mut identity = node.identity().clone();
+    identity.set_state(IdentityState::Fenced);
+    identity.reason.clone_from(&reason);
+    data.write_identity(&identity)?;
+    tracing::error!(cluster = %node.cluster().uuid, incarnation = node.cluster().incarnation, "this node is fenced and serves nothing: {reason}");
+    Ok(())
 }
 
 async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -258,6 +284,8 @@ struct Outfit {
     addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     /// Where the groups report that a peer calls this node's id retired.
     retired: tokio::sync::watch::Sender<Option<String>>,
+    /// Where the groups and the peer service report a newer life of the cluster.
+    newer: tokio::sync::watch::Sender<Option<String>>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
 }
 
@@ -299,9 +327,13 @@ async fn assemble(
         channels,
         store,
         addresses,
+        newer,
         prometheus,
         ..
     } = outfit;
+    let pending = data
+        .read_incarnation()?
+        .filter(|p| p.incarnation == identity.incarnation && p.lineage == identity.lineage);
     Ok(Node::new(Parts {
         settings,
         identity,
@@ -312,6 +344,8 @@ async fn assemble(
         restored,
         addresses,
         prometheus,
+        pending,
+        newer,
     })?)
 }
 
@@ -344,11 +378,13 @@ async fn run_group(
         node_id: identity.node_id,
         cluster_uuid: identity.cluster_uuid.clone(),
         incarnation: identity.incarnation,
+        lineage: identity.lineage.clone(),
         channels: outfit.channels.clone(),
         addresses: Arc::clone(&outfit.addresses),
         transfers: Arc::default(),
         leader_silence_max: settings.election_max,
         retired: outfit.retired.clone(),
+        newer: outfit.newer.clone(),
         write_timeout: settings.write_timeout,
         read_timeout: settings.read_timeout,
     };

@@ -8,6 +8,7 @@ use confman_bootstrap::facts::StoreFacts;
 use confman_snapshot::error::{Kind, StoreError};
 use confman_snapshot::model::ClusterId;
 use confman_snapshot::repository::{Claim, ClusterObject, Repository};
+use confman_store::Identity;
 use tokio::sync::Mutex;
 
 /// How long a start waits for the store's account of who owns the prefix.
@@ -32,6 +33,16 @@ pub(crate) enum DoorError {
         /// In which life.
         incarnation: u64,
     },
+    /// Another recovery made a life of the same number and owns the prefix; the watch over it fences this node.
+    #[error(
+        "the object store belongs to another recovery ({rival:?}) of incarnation {incarnation} of this cluster; nothing is written there"
+    )]
+    Rival {
+        /// The number of the life.
+        incarnation: u64,
+        /// Its plan or order.
+        rival: String,
+    },
     /// A newer life of this cluster owns the prefix; the watch over it fences this node.
     #[error(
         "the object store belongs to incarnation {incarnation} of this cluster; nothing is written there"
@@ -54,7 +65,7 @@ impl DoorError {
         match self {
             Self::Off => "off",
             Self::Store(_, kind) => kind.name(),
-            Self::Foreign { .. } | Self::Newer { .. } => "foreign",
+            Self::Foreign { .. } | Self::Newer { .. } | Self::Rival { .. } => "foreign",
         }
     }
 }
@@ -113,18 +124,24 @@ impl StoreDoor {
     }
 
     /// The store, for writing: only once the prefix is this cluster's.
-    pub(crate) async fn claimed(&self, cluster: &ClusterId) -> Result<Repository, DoorError> {
+    pub(crate) async fn claimed(
+        &self,
+        cluster: &ClusterId,
+        lineage: &str,
+    ) -> Result<Repository, DoorError> {
         let repository = self.repository().await?;
         if self.known.lock().await.claimed {
             return Ok(repository);
         }
-        let object = ClusterObject {
-            version: 1,
-            cluster: cluster.clone(),
-            created_us: crate::group::now_us(),
-            created_by: self.node_name.clone(),
-            nonce: format!("{:016x}", rand::random::<u64>()),
-        };
+        let mut object = ClusterObject::new(
+            cluster.clone(),
+            crate::group::now_us(),
+            self.node_name.as_str(),
+            format!("{:016x}", rand::random::<u64>()),
+        );
+        if !lineage.is_empty() {
+            object = object.with_recovery(serde_json::json!({ "planId": lineage }));
+        }
         match repository.claim_cluster(&object).await? {
             Claim::Ours => {}
             Claim::Foreign(others) => {
@@ -132,6 +149,12 @@ impl StoreDoor {
                 return Err(DoorError::Foreign {
                     uuid: other.uuid,
                     incarnation: other.incarnation,
+                });
+            }
+            Claim::Rival(rival) => {
+                return Err(DoorError::Rival {
+                    incarnation: cluster.incarnation,
+                    rival,
                 });
             }
             Claim::Newer(newer) => {
@@ -153,6 +176,29 @@ impl StoreDoor {
         }
         self.known.lock().await.claimed = true;
         Ok(repository)
+    }
+
+    /// Why the life of `identity` is not the one that the store knows under its number: another recovery claimed it.
+    pub(crate) async fn rival(&self, identity: &Identity) -> Option<String> {
+        if !self.enabled || identity.lineage.is_empty() {
+            return None;
+        }
+        let asked = tokio::time::timeout(FACTS_WITHIN, async {
+            let repository = self.repository().await?;
+            Ok::<_, DoorError>(repository.list_clusters().await?)
+        });
+        let claims = asked.await.ok()?.ok()?;
+        let claim = claims
+            .into_iter()
+            .find(|c| c.cluster == identity.cluster())?;
+        (claim.lineage() != identity.lineage).then(|| {
+            format!(
+                "the store says that incarnation {} was begun by {:?}, this data directory by {:?}",
+                identity.incarnation,
+                claim.lineage(),
+                identity.lineage
+            )
+        })
     }
 
     /// Who owns the prefix, within a bound: what a starting node decides by.

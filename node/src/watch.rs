@@ -42,7 +42,7 @@ pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
 }
 
 /// Resolves when the store shows a newer incarnation of this cluster (I13).
-pub(crate) async fn fence(node: &Arc<Node>) -> anyhow::Error {
+pub(crate) async fn fence(node: &Arc<Node>) -> String {
     loop {
         if let StoreFacts::Reached { clusters } = node.store().facts().await {
             let own = node.cluster();
@@ -51,14 +51,24 @@ pub(crate) async fn fence(node: &Arc<Node>) -> anyhow::Error {
                 .filter(|c| c.uuid == own.uuid && c.incarnation > own.incarnation)
                 .max_by_key(|c| c.incarnation);
             if let Some(newer) = newer {
-                return anyhow::anyhow!(
-                    "the store has incarnation {} of this cluster, this node is of {}\nhint: its data is kept; move the data directory aside and start again to join the living cluster",
-                    newer.incarnation,
-                    own.incarnation
+                return format!(
+                    "the store has incarnation {} of this cluster, this node is of {}",
+                    newer.incarnation, own.incarnation
                 );
             }
         }
+        if let Some(rival) = node.store().rival(node.identity()).await {
+            return rival;
+        }
         tokio::time::sleep(FENCE_LOOK).await;
+    }
+}
+
+/// Resolves when a node of a newer life of this cluster was met (I13).
+pub(crate) async fn newer(mut told: tokio::sync::watch::Receiver<Option<String>>) -> String {
+    match told.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Finds the `confman` program that the scenarios drive.
+//! Finds the programs that the scenarios drive: `confman` and `drtool`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,41 +6,52 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
 
-/// Names another program to test, for example a release build.
-const OVERRIDE: &str = "CONFMAN_TEST_BINARY";
+/// A program of this repository.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    /// The variable that names another one to test, for example a release build.
+    instead: &'static str,
+}
 
-/// The program: the one of `CONFMAN_TEST_BINARY`, else the one beside this test executable, built if it is absent.
+const CONFMAN: Program = Program {
+    name: "confman",
+    package: "confman-node",
+    instead: "CONFMAN_TEST_BINARY",
+};
+const DRTOOL: Program = Program {
+    name: "drtool",
+    package: "confman-drtool",
+    instead: "CONFMAN_TEST_DRTOOL",
+};
+
+/// The node's program: the one of `CONFMAN_TEST_BINARY`, else the one beside this test executable, built if it is absent.
 ///
 /// # Errors
 /// It is neither there nor can it be built.
 pub fn confman() -> anyhow::Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| find().map_err(|error| format!("{error:#}")));
+    let found = FOUND.get_or_init(|| CONFMAN.find().map_err(|error| format!("{error:#}")));
     found.clone().map_err(anyhow::Error::msg)
 }
 
-fn find() -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os(OVERRIDE) {
-        return Ok(path.into());
-    }
-    let profile = profile_dir()?;
-    let program = profile.join("confman");
-    if !program.exists() {
-        build(&profile)?;
-    }
-    if !program.exists() {
-        bail!("{} was built but is not there", program.display());
-    }
-    Ok(program)
+/// The operator's tool: the one of `CONFMAN_TEST_DRTOOL`, else the one beside this test executable, built if it is absent.
+///
+/// # Errors
+/// It is neither there nor can it be built.
+pub fn drtool() -> anyhow::Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| DRTOOL.find().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(anyhow::Error::msg)
 }
 
-/// The program, built anew where sources have changed: for measurements, which must not measure yesterday's.
+/// The node's program, built anew where sources have changed: for measurements, which must not measure yesterday's.
 ///
 /// # Errors
 /// It cannot be built.
 pub fn confman_rebuilt() -> anyhow::Result<PathBuf> {
-    if std::env::var_os(OVERRIDE).is_none() {
-        build(&profile_dir()?)?;
+    if std::env::var_os(CONFMAN.instead).is_none() {
+        CONFMAN.build(&profile_dir()?)?;
     }
     confman()
 }
@@ -57,24 +68,43 @@ fn profile_dir() -> anyhow::Result<PathBuf> {
         .to_owned())
 }
 
-/// `cargo test -p confman-tests` alone does not build the node's binary.
-fn build(profile: &Path) -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "-p", "confman-node", "--bin", "confman"]);
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    if let Some(target) = profile.parent() {
-        command.env("CARGO_TARGET_DIR", target);
-    }
-    match profile.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => {}
-        Some(name) => {
-            command.args(["--profile", name]);
+impl Program {
+    fn find(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = std::env::var_os(self.instead) {
+            return Ok(path.into());
         }
+        let profile = profile_dir()?;
+        let program = profile.join(self.name);
+        if !program.exists() {
+            self.build(&profile)?;
+        }
+        if !program.exists() {
+            bail!("{} was built but is not there", program.display());
+        }
+        Ok(program)
     }
-    let status = command.status().context("run cargo to build confman")?;
-    if !status.success() {
-        bail!("cargo build of confman failed: {status}");
+
+    /// `cargo test -p confman-tests` alone does not build the programs.
+    fn build(&self, profile: &Path) -> anyhow::Result<()> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["build", "-p", self.package, "--bin", self.name]);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        if let Some(target) = profile.parent() {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        match profile.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => {}
+            Some(name) => {
+                command.args(["--profile", name]);
+            }
+        }
+        let status = command
+            .status()
+            .with_context(|| format!("run cargo to build {}", self.name))?;
+        if !status.success() {
+            bail!("cargo build of {} failed: {status}", self.name);
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! - [`cluster`] starts processes on free ports with directories of their own, and does to them what the world does:
 //!   kill -9, SIGSTOP, a lost disk, a store that is gone or damaged. All of it ends when the [`cluster::Cluster`] is
 //!   dropped, and unless [`cluster::Cluster::finish`] was reached the nodes' logs are shown.
+//! - [`drtool`] runs the operator's tool against such a cluster, a store or a directory.
 //! - [`http`] speaks to one node, without following redirects or retrying unless asked, so that a scenario sees what
 //!   a node says.
 //! - [`history`], [`order`], [`register`] and [`audit`] judge what clients saw: a lost, doubled, reordered or stale
@@ -17,6 +18,7 @@ pub mod agree;
 pub mod audit;
 pub mod binary;
 pub mod cluster;
+pub mod drtool;
 pub mod history;
 pub mod http;
 pub mod load;

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Package to the packages of this workspace that it may use.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("confman-config", &[]),
     ("confman-snapshot", &["confman-config"]),
     ("confman-store", &["confman-config", "confman-snapshot"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
         &["confman-config", "confman-snapshot", "confman-store"],
     ),
     ("confman-client", &["confman-config"]),
+    ("confman-cli", &["confman-config", "confman-client"]),
     ("confman-dev-s3", &[]),
     (
         "confman-node",
@@ -28,7 +29,20 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "confman-store",
             "confman-bootstrap",
             "confman-client",
+            "confman-cli",
             "confman-dev-s3",
+        ],
+    ),
+    // Never the server, and nothing of its network.
+    (
+        "confman-drtool",
+        &[
+            "confman-config",
+            "confman-snapshot",
+            "confman-store",
+            "confman-bootstrap",
+            "confman-client",
+            "confman-cli",
         ],
     ),
     // The scenarios drive the built program and use none of its code.

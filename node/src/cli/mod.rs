@@ -16,24 +16,22 @@ mod audit;
 mod bench;
 mod completions;
 pub mod config_cmd;
-mod connect;
 mod content;
 mod delete;
-mod escape;
 mod export;
-mod failure;
 mod get;
 mod health;
 mod import;
 mod list;
 mod namespace;
-pub(crate) mod output;
 mod pages;
 mod path;
 mod put;
 mod snapshot;
 mod status;
 
+pub(crate) use confman_cli::output;
+use confman_cli::{connect, escape, failure};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 

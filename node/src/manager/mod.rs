@@ -84,6 +84,10 @@ async fn pause(stop: &CancellationToken, pause: Duration) -> bool {
 impl Manager {
     async fn turns(&self, stop: &CancellationToken) {
         while pause(stop, TURN).await {
+            // Nothing of a life that has not begun goes to the store, and nothing is purged: it can still be undone.
+            if !self.node.has_begun() {
+                continue;
+            }
             let groups: Vec<_> = self.node.groups().cloned().collect();
             if self.node.settings().snapshot.enabled {
                 for group in groups.iter().filter(|g| g.is_leader()) {
@@ -103,7 +107,7 @@ impl Manager {
 
     async fn retirements(&self, stop: &CancellationToken) {
         while pause(stop, RETIRE_EVERY).await {
-            if !self.node.settings().snapshot.enabled {
+            if !self.node.settings().snapshot.enabled || !self.node.has_begun() {
                 continue;
             }
             for group in self.node.groups().filter(|g| g.is_leader()) {

@@ -38,7 +38,11 @@ impl Manager {
             }
             *listed = now;
         }
-        let repository = self.node.store().claimed(self.node.cluster()).await?;
+        let repository = self
+            .node
+            .store()
+            .claimed(self.node.cluster(), &self.node.identity().lineage)
+            .await?;
         let listing = repository.list_snapshots(group.id()).await?;
         let facts: Vec<SnapshotFact> = group
             .state()

@@ -45,7 +45,11 @@ impl Manager {
         }
         let mut deleted = Vec::new();
         for id in chosen(Decision::Delete) {
-            let repository = self.node.store().claimed(self.node.cluster()).await?;
+            let repository = self
+                .node
+                .store()
+                .claimed(self.node.cluster(), &self.node.identity().lineage)
+                .await?;
             repository.delete_snapshot(group.id(), &id).await?;
             tracing::info!(group = %group.id(), snapshot = %id, "old snapshot deleted from the store");
             deleted.push(id.to_string());

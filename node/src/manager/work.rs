@@ -87,10 +87,14 @@ async fn make(
         .ok()
         .and_then(|id| node.group(&id))
         .ok_or_else(|| format!("build: no group {}", task.group))?;
-    let repository = node.store().claimed(node.cluster()).await.map_err(|e| {
-        metrics::counter!("confman_store_errors_total", "class" => e.class()).increment(1);
-        format!("upload: {e}")
-    })?;
+    let repository = node
+        .store()
+        .claimed(node.cluster(), &node.identity().lineage)
+        .await
+        .map_err(|e| {
+            metrics::counter!("confman_store_errors_total", "class" => e.class()).increment(1);
+            format!("upload: {e}")
+        })?;
     // The snapshot holds what was acknowledged before it was asked for; without a leader it holds
     // what this replica has, which is committed all the same.
     if let Err(error) = group.barrier(&ReadMode::Linearizable).await {

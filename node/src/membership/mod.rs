@@ -5,6 +5,7 @@
 //! asks the pure planner ([`plan::next_step`]) and takes one step. Killed anywhere, the next leader
 //! goes on. A node id is never given twice, and a name whose node answers is not given away (I14).
 
+mod incarnation;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,12 @@ pub(crate) async fn admit(
             ..Default::default()
         });
     }
+    if !node.has_begun() {
+        return Err(Status::unavailable(format!(
+            "incarnation {} has not begun in every group",
+            node.cluster().incarnation
+        )));
+    }
     let internal = |e: confman_store::StoreError| Status::internal(e.to_string());
     let nodes = meta.state().nodes().map_err(internal)?;
     let node_id = match nodes
@@ -71,6 +78,7 @@ pub(crate) async fn admit(
         node_id,
         cluster_uuid: node.cluster().uuid.clone(),
         incarnation: node.cluster().incarnation,
+        lineage: node.identity().lineage.clone(),
         shards: node.identity().shards,
         replaces: nodes
             .iter()
@@ -138,6 +146,7 @@ async fn admit_anew(
             }),
             cluster_uuid: node.cluster().uuid.clone(),
             incarnation: node.cluster().incarnation,
+            lineage: node.identity().lineage.clone(),
         };
         if let Ok(answer) = hello(node.channels(), &old.peer_addr, question).await
             && answer.cluster_uuid == node.cluster().uuid
@@ -200,6 +209,14 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 }
 
 async fn turn(node: &Arc<Node>) {
+    let begun = incarnation::turn(node).await;
+    // The registry is of the older life until the new one has begun: its members are not to be fed.
+    if !begun && !node.registered().is_empty() {
+        return;
+    }
+    if begun {
+        forget_pending(node);
+    }
     if let Err(error) = registry_step(node).await {
         tracing::debug!("registry: {error}");
     }
@@ -222,6 +239,24 @@ async fn turn(node: &Arc<Node>) {
         .filter(|g| g.is_leader())
         .map(|group| group_step(group, &registered));
     futures::future::join_all(steps).await;
+}
+
+/// What was to be proposed has been committed in every group: a start need not ask for it any more.
+fn forget_pending(node: &Node) {
+    if node.pending().is_none() {
+        return;
+    }
+    let path = node.paths().incarnation();
+    match std::fs::remove_file(&path) {
+        Ok(()) => {
+            tracing::info!(
+                incarnation = node.cluster().incarnation,
+                "the incarnation has begun in every group"
+            )
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("remove {}: {error}", path.display()),
+    }
 }
 
 /// What `__meta/0` must be told: that the cluster is born, that a node votes everywhere, that this
@@ -292,6 +327,7 @@ async fn ask_who_leads(node: &Node) -> Option<proto::Node> {
             }),
             cluster_uuid: node.cluster().uuid.clone(),
             incarnation: node.cluster().incarnation,
+            lineage: node.identity().lineage.clone(),
         };
         if let Ok(answer) = hello(node.channels(), &peer.addr, question).await
             && answer.cluster_uuid == node.cluster().uuid

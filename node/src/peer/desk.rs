@@ -15,6 +15,17 @@ use tokio::sync::{mpsc, oneshot};
 use super::proto;
 use crate::node::Node;
 
+/// Which life of which cluster a data directory is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// The cluster and the incarnation.
+    pub(crate) cluster: ClusterId,
+    /// Which of several lives of that number.
+    pub(crate) lineage: String,
+    /// It was prepared and has not begun: nothing of it was acknowledged, and it ends no other.
+    pub(crate) unborn: bool,
+}
+
 /// How far this node has come.
 #[derive(Clone)]
 pub(crate) enum Stage {
@@ -25,7 +36,7 @@ pub(crate) enum Stage {
     /// An identity from a birth that is under way; no group has run.
     Forming(ClusterId),
     /// An identity, groups not running yet (restoring, or starting).
-    Starting(ClusterId),
+    Starting(Life),
     /// Running.
     Member(Arc<Node>),
     /// Its time is over; it serves nothing.

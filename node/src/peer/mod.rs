@@ -26,6 +26,9 @@ pub(crate) const TOKEN_KEY: &str = "x-confman-cluster-token";
 /// The metadata key that carries a refusal's stable code.
 pub(crate) const CODE_KEY: &str = "x-confman-code";
 
+/// The metadata key that carries the incarnation of who refused, once that has begun.
+const INCARNATION_KEY: &str = "x-confman-incarnation";
+
 /// Largest peer message: an append batch is bounded to 4 MiB of entries, one entry to 1 MiB.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -38,6 +41,8 @@ pub(crate) enum Refusal {
     OtherCluster,
     /// The message names an older or newer incarnation.
     OtherIncarnation,
+    /// The message is of another life of the same number: two survivors were recovered.
+    OtherLineage,
     /// The message is for another node id: an address was reused, or a node lost its disk.
     OtherNode,
     /// The sender's node id was retired.
@@ -50,19 +55,29 @@ pub(crate) enum Refusal {
     UnknownName,
     /// A snapshot offered by reference cannot be had from the store there.
     StoreUnreachable,
+    /// A snapshot record with another state hash than the leader's own at that position.
+    StateDiffers,
+    /// Another process answers under the sender's node id: its data directory was copied.
+    SecondProcess,
+    /// The sender's log ends before what it acknowledged: an older copy of its data directory was put back.
+    OlderDirectory,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 9] = [
+    const ALL: [Refusal; 13] = [
         Refusal::Token,
         Refusal::OtherCluster,
         Refusal::OtherIncarnation,
+        Refusal::OtherLineage,
         Refusal::OtherNode,
         Refusal::Retired,
         Refusal::NotServing,
         Refusal::NameInUse,
         Refusal::UnknownName,
         Refusal::StoreUnreachable,
+        Refusal::StateDiffers,
+        Refusal::SecondProcess,
+        Refusal::OlderDirectory,
     ];
 
     /// The code as it goes over the wire and into logs.
@@ -71,12 +86,16 @@ impl Refusal {
             Refusal::Token => "peer-token",
             Refusal::OtherCluster => "other-cluster",
             Refusal::OtherIncarnation => "other-incarnation",
+            Refusal::OtherLineage => "other-lineage",
             Refusal::OtherNode => "other-node",
             Refusal::Retired => "retired",
             Refusal::NotServing => "not-serving",
             Refusal::NameInUse => "name-in-use",
             Refusal::UnknownName => "unknown-name",
             Refusal::StoreUnreachable => "store-unreachable",
+            Refusal::StateDiffers => "state-differs",
+            Refusal::SecondProcess => "second-process",
+            Refusal::OlderDirectory => "older-directory",
         }
     }
 
@@ -84,6 +103,21 @@ impl Refusal {
     pub(crate) fn of(status: &Status) -> Option<Refusal> {
         let code = status.metadata().get(CODE_KEY)?.to_str().ok()?;
         Refusal::ALL.into_iter().find(|r| r.code() == code)
+    }
+
+    /// The refusal of a node of `incarnation`, which has begun: whoever is of an older one learns that its time is over.
+    pub(crate) fn of_incarnation(incarnation: u64, detail: impl Into<String>) -> Status {
+        let mut status = Self::OtherIncarnation.status(detail);
+        status
+            .metadata_mut()
+            .insert(INCARNATION_KEY, incarnation.into());
+        status
+    }
+
+    /// The incarnation that a status of [`Refusal::of_incarnation`] carries.
+    pub(crate) fn incarnation(status: &Status) -> Option<u64> {
+        let value = status.metadata().get(INCARNATION_KEY)?;
+        value.to_str().ok()?.parse().ok()
     }
 
     /// A status that carries this refusal.

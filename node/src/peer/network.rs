@@ -120,6 +120,15 @@ impl Network {
                         .retired
                         .send_replace(Some(status.message().to_owned()));
                 }
+                let context = &self.factory.context;
+                if let Some(newer) =
+                    Refusal::incarnation(status).filter(|n| *n > context.incarnation)
+                {
+                    context.newer.send_replace(Some(format!(
+                        "{} is of incarnation {newer} of this cluster, this node is of {}",
+                        self.member, context.incarnation
+                    )));
+                }
                 tracing::debug!(
                     group = %self.factory.group, target = self.target, addr = %self.member.peer_addr,
                     code = refusal.code(), "peer refuses: {}", status.message()

@@ -79,9 +79,25 @@ fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group
         )));
     }
     if header.incarnation != own.incarnation {
-        return Err(Refusal::OtherIncarnation.status(format!(
+        if header.incarnation > own.incarnation {
+            node.meet_newer(header.incarnation);
+        }
+        let detail = format!(
             "message of incarnation {}, this node is of {}",
             header.incarnation, own.incarnation
+        );
+        // A life that has not begun ends no other.
+        return Err(if node.has_begun() {
+            Refusal::of_incarnation(own.incarnation, detail)
+        } else {
+            Refusal::OtherIncarnation.status(detail)
+        });
+    }
+    if header.lineage != node.identity().lineage {
+        return Err(Refusal::OtherLineage.status(other_lineage(
+            own.incarnation,
+            &escape(&header.lineage),
+            &node.identity().lineage,
         )));
     }
     if header.to_node != node.id() {
@@ -97,6 +113,12 @@ fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group
     }
     let group = header.group.parse().ok().and_then(|id| node.group(&id));
     group.ok_or_else(|| Refusal::NotServing.status(format!("no group {}", escape(&header.group))))
+}
+
+fn other_lineage(incarnation: u64, theirs: &str, own: &str) -> String {
+    format!(
+        "two recoveries made an incarnation {incarnation}: {theirs:?} and {own:?}, this node's\nhint: decide which one stays, stop the nodes of the other and set their data directories aside"
+    )
 }
 
 fn escape(text: &str) -> String {
@@ -145,10 +167,21 @@ impl Peer for Service {
             }
             Stage::Empty => {}
             Stage::Forming(cluster) => held(cluster, State::Forming),
-            Stage::Starting(cluster) => held(cluster, State::Member),
+            Stage::Starting(life) => {
+                held(&life.cluster, State::Member);
+                reply.lineage.clone_from(&life.lineage);
+                reply.unborn = life.unborn;
+            }
             Stage::Fenced(cluster) => held(cluster, State::Fenced),
             Stage::Member(node) => {
                 held(node.cluster(), State::Member);
+                reply.lineage.clone_from(&node.identity().lineage);
+                reply.unborn = !node.has_begun();
+                if ask.cluster_uuid == node.cluster().uuid
+                    && ask.incarnation > node.cluster().incarnation
+                {
+                    node.meet_newer(ask.incarnation);
+                }
                 reply.leader = node.meta().leader_peer().map(|l| proto::Node {
                     id: l.info.id,
                     name: l.info.name,
@@ -316,6 +349,9 @@ impl Peer for Service {
         if command.op.is_none() {
             return Err(Status::invalid_argument("a command without operation"));
         }
+        crate::agreement::check(&group, &command)
+            .await
+            .map_err(|e| Refusal::StateDiffers.status(e.to_string()))?;
         let applied = group.propose_command(command).await.map_err(|e| match e {
             ProposeError::NotLeader { .. } => Status::failed_precondition(format!(
                 "{} does not lead {}",

@@ -1,12 +1,13 @@
 //! Whole-system scenarios: real `confman serve` processes, one file per subject.
 //!
 //! Each starts its own cluster and ends it; nothing is shared, so any of them runs alone.
-//! `CONFMAN_TEST_BINARY` names another program to test, `CONFMAN_TEST_KEEP` keeps the directory of one that failed.
+//! `CONFMAN_TEST_BINARY` and `CONFMAN_TEST_DRTOOL` name other programs to test, `CONFMAN_TEST_KEEP` keeps the directory of one that failed.
 
 mod commands;
 mod consistency;
 mod crash;
 mod disk_loss;
+mod drtool;
 mod election;
 mod five_nodes;
 mod identity;

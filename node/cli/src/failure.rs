@@ -9,7 +9,7 @@ use confman_client::{ClientError, ErrorKind};
 
 /// The end of a command that did not do all it was asked.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// What went wrong and what to do about it.
     Told {
         /// Decides the exit code.
@@ -18,42 +18,54 @@ pub(crate) enum Failure {
         message: String,
         /// What to do.
         hint: Option<String>,
+        /// The stable name of this refusal, for `drtool explain` and for scripts.
+        code: Option<&'static str>,
     },
     /// Whoever read stdout has gone, as `head` does: nothing to say to nobody.
     PipeClosed,
 }
 
 impl Failure {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// A failure of this kind, said in one line of lower case.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self::Told {
             kind,
             message: message.into(),
             hint: None,
+            code: None,
         }
     }
 
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
+    /// The command, a setting or a local file is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, message)
     }
 
     /// A local file or directory that does not do.
-    pub(crate) fn local(doing: &str, path: &Path, error: &io::Error) -> Self {
+    pub fn local(doing: &str, path: &Path, error: &io::Error) -> Self {
         Self::usage(format!("{doing} {}: {error}", path.display()))
     }
 
+    /// The same, with what to do about it.
     #[must_use]
-    pub(crate) fn with_hint(self, text: impl Into<String>) -> Self {
-        match self {
-            Self::Told { kind, message, .. } => Self::Told {
-                kind,
-                message,
-                hint: Some(text.into()),
-            },
-            Self::PipeClosed => Self::PipeClosed,
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Told { hint, .. } = &mut self {
+            *hint = Some(text.into());
         }
+        self
     }
 
-    pub(crate) fn kind(&self) -> Option<ErrorKind> {
+    /// The same, under a stable name.
+    #[must_use]
+    pub fn coded(mut self, name: &'static str) -> Self {
+        if let Self::Told { code, .. } = &mut self {
+            *code = Some(name);
+        }
+        self
+    }
+
+    /// What kind of remedy it needs; none when there is nobody to tell.
+    pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Told { kind, .. } => Some(*kind),
             Self::PipeClosed => None,
@@ -61,16 +73,18 @@ impl Failure {
     }
 
     /// Says it on stderr and gives the exit code. The only place where a command's failure is printed.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub fn report(&self) -> ExitCode {
         match self {
             Self::Told {
                 kind,
                 message,
                 hint,
+                code,
             } => {
-                eprintln!("error: {}", super::escape::text(message));
+                let code = code.map_or_else(String::new, |code| format!("[{code}]"));
+                eprintln!("error{code}: {}", crate::escape::text(message));
                 if let Some(hint) = hint {
-                    eprintln!("hint: {}", super::escape::text(hint));
+                    eprintln!("hint: {}", crate::escape::text(hint));
                 }
                 ExitCode::from(kind.exit_code())
             }
@@ -94,12 +108,13 @@ impl From<ClientError> for Failure {
             kind: error.kind(),
             message: error.to_string(),
             hint: error.hint(),
+            code: None,
         }
     }
 }
 
 /// Writing to stdout failed.
-pub(crate) fn stdout_failed(error: &io::Error) -> Failure {
+pub fn stdout_failed(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Failure::PipeClosed
     } else {
@@ -108,7 +123,7 @@ pub(crate) fn stdout_failed(error: &io::Error) -> Failure {
 }
 
 /// The table of exit codes, for `confman --help`.
-pub(crate) fn exit_codes_help() -> String {
+pub fn exit_codes_help() -> String {
     let mut text =
         String::from("Exit codes:\n   0  success\n   1  a check answered no (status, health)\n");
     for kind in ErrorKind::ALL {

@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// One line: every control character is shown as an escape.
-pub(crate) fn text(raw: &str) -> Cow<'_, str> {
+pub fn text(raw: &str) -> Cow<'_, str> {
     escaped(raw, |_| false)
 }
 
 /// Several lines: line ends and tabs stay.
-pub(crate) fn lines(raw: &str) -> Cow<'_, str> {
+pub fn lines(raw: &str) -> Cow<'_, str> {
     escaped(raw, |c| matches!(c, '\n' | '\t'))
 }
 

@@ -12,46 +12,48 @@ use confman_client::{Client, ClientConfig, Endpoint, parse_endpoints};
 use confman_config::{ClientSettings, SecretString};
 use serde::Deserialize;
 
-use super::failure::Failure;
+use crate::failure::Failure;
 
 const DEV_DIR_DEFAULT: &str = "confman-dev";
 
 /// Options of every command that asks a cluster.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
-pub(crate) struct ConnectArgs {
+pub struct ConnectArgs {
     /// Nodes to ask: URLs with commas between [default: CONFMAN_ENDPOINTS, else http://127.0.0.1:6100]
     #[arg(long, value_name = "URLS")]
-    pub(crate) endpoints: Option<String>,
+    pub endpoints: Option<String>,
     /// File that holds the API key [default: CONFMAN_API_KEY or CONFMAN_API_KEY_FILE]
     #[arg(long, value_name = "FILE")]
-    pub(crate) api_key_file: Option<PathBuf>,
+    pub api_key_file: Option<PathBuf>,
     /// Endpoints and key of the `confman dev` cluster in this directory [default: ./confman-dev if it is there and no CONFMAN_ variable says otherwise]
     #[arg(long, value_name = "DIR", conflicts_with = "endpoints")]
-    pub(crate) dev: Option<PathBuf>,
+    pub dev: Option<PathBuf>,
     /// Give up after this long; large values get more
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) timeout: u64,
+    pub timeout: u64,
     /// Say on stderr what is asked and who answers
     #[arg(short, long)]
-    pub(crate) verbose: bool,
+    pub verbose: bool,
 }
 
 /// `--json`, for commands that have something to say.
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct OutputArgs {
+pub struct OutputArgs {
     /// Print one JSON document on stdout and everything else on stderr
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 /// Whom to ask, and with which key.
 #[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) api_key: Option<SecretString>,
+pub struct Target {
+    /// Nodes to ask, at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// The key to present.
+    pub api_key: Option<SecretString>,
     /// Where that is from, in words.
-    pub(crate) source: String,
+    pub source: String,
 }
 
 /// The part of `dev.json` that a client needs.
@@ -64,15 +66,12 @@ struct DevFile {
 
 impl ConnectArgs {
     /// A client for what the options and this process's environment say.
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
+    pub fn client(&self) -> Result<Client, Failure> {
         self.client_for_work(None)
     }
 
     /// The same, whose requests carry one correlation id.
-    pub(crate) fn client_for_work(
-        &self,
-        correlation_id: Option<String>,
-    ) -> Result<Client, Failure> {
+    pub fn client_for_work(&self, correlation_id: Option<String>) -> Result<Client, Failure> {
         let target = self.target(std::env::vars_os().collect(), Path::new("."))?;
         if self.verbose {
             let urls: Vec<_> = target.endpoints.iter().map(ToString::to_string).collect();
@@ -91,7 +90,7 @@ impl ConnectArgs {
     }
 
     /// Says with `-v` who answered.
-    pub(crate) fn note<T>(&self, answered: &confman_client::Answered<T>) {
+    pub fn note<T>(&self, answered: &confman_client::Answered<T>) {
         if self.verbose {
             let token = answered
                 .token
@@ -105,11 +104,7 @@ impl ConnectArgs {
     }
 
     /// What the options, an environment and a working directory say.
-    pub(crate) fn target(
-        &self,
-        env: Vec<(OsString, OsString)>,
-        cwd: &Path,
-    ) -> Result<Target, Failure> {
+    pub fn target(&self, env: Vec<(OsString, OsString)>, cwd: &Path) -> Result<Target, Failure> {
         let named = |name: &str| env.iter().any(|(k, v)| k == name && !v.is_empty());
         let from_env = [
             "CONFMAN_ENDPOINTS",

@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::escape;
-use super::failure::{Failure, stdout_failed};
+use crate::escape;
+use crate::failure::{Failure, stdout_failed};
 
 /// A table without borders, as wide as the terminal when there is one.
-pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
+pub fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     if io::stdout().is_terminal() {
@@ -19,12 +19,12 @@ pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
 }
 
 /// One line, escaped.
-pub(crate) fn line(text: &str) -> Result<(), Failure> {
+pub fn line(text: &str) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{}", escape::text(text)).map_err(|e| stdout_failed(&e))
 }
 
 /// Text for a person, or a document: a reader that closed its end early has all that it wanted.
-pub(crate) fn say(text: impl std::fmt::Display) {
+pub fn say(text: impl std::fmt::Display) {
     if let Err(error) = writeln!(io::stdout().lock(), "{text}")
         && error.kind() != io::ErrorKind::BrokenPipe
     {
@@ -33,7 +33,7 @@ pub(crate) fn say(text: impl std::fmt::Display) {
 }
 
 /// A table of cells that are escaped already.
-pub(crate) fn print_table(table: &Table) -> Result<(), Failure> {
+pub fn print_table(table: &Table) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     for row in table.lines() {
         writeln!(out, "{}", row.trim_end()).map_err(|e| stdout_failed(&e))?;
@@ -42,7 +42,7 @@ pub(crate) fn print_table(table: &Table) -> Result<(), Failure> {
 }
 
 /// The one JSON document of a command.
-pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
+pub fn json(document: &impl Serialize) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     serde_json::to_writer_pretty(&mut out, document)
         .map_err(io::Error::from)
@@ -53,13 +53,14 @@ pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
 
 /// A list as one JSON document, written as its items come, so that memory does not grow with it.
 #[derive(Debug)]
-pub(crate) struct JsonList {
+pub struct JsonList {
     out: io::BufWriter<io::Stdout>,
     written: u64,
 }
 
 impl JsonList {
-    pub(crate) fn begin() -> Result<Self, Failure> {
+    /// Writes the head of the list.
+    pub fn begin() -> Result<Self, Failure> {
         let mut list = Self {
             out: io::BufWriter::new(io::stdout()),
             written: 0,
@@ -70,7 +71,8 @@ impl JsonList {
         Ok(list)
     }
 
-    pub(crate) fn push(&mut self, item: &impl Serialize) -> Result<(), Failure> {
+    /// Writes one item.
+    pub fn push(&mut self, item: &impl Serialize) -> Result<(), Failure> {
         let separator: &[u8] = if self.written == 0 { b"\n" } else { b",\n" };
         self.written += 1;
         self.out
@@ -79,7 +81,8 @@ impl JsonList {
             .map_err(|e| stdout_failed(&e))
     }
 
-    pub(crate) fn end(mut self, next_cursor: Option<&str>) -> Result<(), Failure> {
+    /// Writes the end, with the cursor of what follows.
+    pub fn end(mut self, next_cursor: Option<&str>) -> Result<(), Failure> {
         self.out
             .write_all(b"\n],\"nextCursor\":")
             .and_then(|()| {
@@ -92,7 +95,7 @@ impl JsonList {
 }
 
 /// Bytes as people read them.
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut scaled = count as f64;

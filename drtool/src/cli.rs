@@ -1,0 +1,190 @@
+//! The `drtool` command line: which commands there are, in which group of the help, and how one is run.
+//!
+//! A room adds its command to [`Command`], to [`GROUPS`] and to [`run`]; a test holds that none is forgotten.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use confman_cli::failure::{self, Failure};
+use confman_cli::output;
+use confman_client::ErrorKind;
+
+use crate::context::Global;
+use crate::{explain, pages};
+
+/// Recover, restore, inspect and change a Confman cluster
+#[derive(Debug, Parser)]
+#[command(
+    name = "drtool",
+    version,
+    max_term_width = 110,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // There is one in a process.
+enum Command {
+    Explain(explain::ExplainArgs),
+    Completions(pages::CompletionsArgs),
+    Man(pages::ManArgs),
+}
+
+/// The commands as the help shows them.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Live cluster", &[]),
+    ("Store", &[]),
+    ("Stopped node", &[]),
+    ("Help", &["explain", "completions", "man"]),
+];
+
+/// Runs the command of this process and says how it ended.
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    // Two providers in one binary panic: this is the only one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::usage(format!("start the runtime: {error}")).report(),
+    };
+    let Cli { global, command } = cli;
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(command, &global))));
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => report(&failure, &global),
+        // The panic has said what and where.
+        Err(_) => ExitCode::from(ErrorKind::Bug.exit_code()),
+    }
+}
+
+async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Explain(args) => explain::run(&args, global),
+        Command::Completions(args) => pages::completions(&args),
+        Command::Man(args) => pages::man(&args),
+    }
+}
+
+/// A failure on stderr for people, and as the one document on stdout for scripts.
+fn report(failure: &Failure, global: &Global) -> ExitCode {
+    let code = failure.report();
+    if let Failure::Told {
+        kind,
+        message,
+        hint,
+        code,
+    } = failure
+        && global.json
+    {
+        let document = serde_json::json!({ "error": {
+            "code": code, "exitCode": kind.exit_code(), "message": message, "hint": hint,
+        }});
+        // Whoever does not read stdout has read stderr.
+        let _ = output::json(&document);
+    }
+    code
+}
+
+/// The command with its help in groups. The list that clap would print is hidden: it knows no groups.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command();
+    let groups = groups(&command);
+    command
+        .help_template(format!(
+            "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}{{all-args}}\n\n{}",
+            failure::exit_codes_help()
+        ))
+        .mut_subcommands(|sub| sub.hide(true))
+}
+
+fn groups(command: &clap::Command) -> String {
+    let mut text = String::new();
+    for (title, names) in GROUPS {
+        if names.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "{title}:");
+        for name in *names {
+            let about = command
+                .find_subcommand(name)
+                .and_then(|sub| sub.get_about())
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let _ = writeln!(text, "  {name:<13} {about}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_put_together_rightly() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_stands_in_one_group_of_the_help() {
+        let command = Cli::command();
+        let mut there: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        let mut grouped: Vec<&str> = GROUPS
+            .iter()
+            .flat_map(|(_, names)| names.iter().copied())
+            .collect();
+        there.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(there, grouped);
+    }
+
+    /// The pages as they are printed: a change of an option is a change that a reviewer sees.
+    #[test]
+    fn help_pages() {
+        fn pages(path: &str, command: &mut clap::Command, out: &mut Vec<(String, String)>) {
+            let mut plain = command
+                .clone()
+                .term_width(100)
+                .mut_args(|arg| arg.hide_env_values(true));
+            out.push((path.replace(' ', "-"), plain.render_help().to_string()));
+            for sub in command
+                .get_subcommands_mut()
+                .filter(|sub| sub.get_name() != "help")
+            {
+                pages(&format!("{path} {}", sub.get_name().to_owned()), sub, out);
+            }
+        }
+        let mut command = command();
+        command.build();
+        let mut all = Vec::new();
+        pages("drtool", &mut command, &mut all);
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path("help");
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| {
+            for (name, page) in all {
+                insta::assert_snapshot!(name, page);
+            }
+        });
+    }
+}

@@ -1,0 +1,14 @@
+//! What the two programs, `confman` and `drtool`, share at the terminal.
+//!
+//! - [`connect`]: from options and environment to a client of the cluster.
+//! - [`failure`]: how a command ends that did not do all it was asked, with the one table of exit codes.
+//! - [`output`]: tables, one JSON document, bytes as people read them.
+//! - [`escape`]: text from elsewhere, made harmless for a terminal.
+//!
+//! Promises: what has `--json` prints one document on stdout and everything else on stderr; no text of a cluster
+//! can steer a terminal. Does not: know a command, a node or a store.
+
+pub mod connect;
+pub mod escape;
+pub mod failure;
+pub mod output;
