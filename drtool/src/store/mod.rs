@@ -3,6 +3,8 @@
 //! - [`StoreArgs`]: which store, from options and environment, for every command that asks one.
 //! - [`reader`]: the store for those who only read, by type.
 //! - [`errors`]: the store's errors as ends of a command.
+//! - [`pick`]: which snapshot is meant; [`records`]: single records out of it; [`facts`]: what its group had recorded.
+//! - [`snapshot`]: `drtool snapshot`.
 //!
 //! Promises: nothing here needs a node; a command that reads holds a [`reader::StoreReader`], which has no way to
 //! write (I16).
@@ -11,7 +13,11 @@
 
 pub mod args;
 pub mod errors;
+pub mod facts;
+pub mod pick;
 pub mod reader;
+pub mod records;
+pub mod snapshot;
 
 pub use args::StoreArgs;
 
@@ -48,5 +54,30 @@ pub const CODES: &[Code] = &[
         name: "SNAPSHOT_DAMAGED",
         meaning: "A snapshot object is there and its bytes are not what was written, or a part of it is missing.",
         remedy: "Use the next older snapshot (`drtool snapshot list`), keep the damaged object as evidence, and have the cluster make a new one.",
+    },
+    Code {
+        name: "SNAPSHOT_AMBIGUOUS",
+        meaning: "What was given fits more than one snapshot.",
+        remedy: "Name the group with --group, or give more of the id; `drtool snapshot list` shows them.",
+    },
+    Code {
+        name: "SNAPSHOT_MISSING",
+        meaning: "The group had recorded a snapshot, it should still be kept, and the store does not have it.",
+        remedy: "Look who deletes in this bucket (its lifecycle rules, other tools). If the cluster keeps fewer generations than the command assumes, say how many with --keep.",
+    },
+    Code {
+        name: "SNAPSHOT_NEWER",
+        meaning: "A snapshot was written in a format that this program does not know yet.",
+        remedy: "Use the version of drtool that belongs to the cluster, or a newer one.",
+    },
+    Code {
+        name: "SNAPSHOT_NOT_RECORDED",
+        meaning: "An object is a whole snapshot, and its group had not recorded it: a builder died between upload and record, or it is of a life of the cluster that was left.",
+        remedy: "Nothing: the cluster collects it when it is old. Pin it if you want to keep it.",
+    },
+    Code {
+        name: "SNAPSHOT_REPLACED",
+        meaning: "The bytes of an object are whole, but they are not those that the group recorded under this name.",
+        remedy: "Keep the object as evidence, look who else writes to this bucket, and use the next older snapshot.",
     },
 ];

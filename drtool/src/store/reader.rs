@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use confman_snapshot::error::{SnapshotError, StoreError};
-use confman_snapshot::repository::{ClusterObject, Listing};
+use confman_snapshot::repository::{ClusterObject, Inventory, Listing};
 use confman_snapshot::source::ChunkSource;
 use confman_snapshot::{GroupId, Repository, SnapshotId, SnapshotReader, paths};
 
@@ -55,6 +55,14 @@ impl StoreReader {
     /// The store fails.
     pub async fn snapshots(&self, group: &GroupId) -> Result<Listing, StoreError> {
         self.repository.list_snapshots(group).await
+    }
+
+    /// The snapshots of every group, each group's newest first by position.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn inventory(&self) -> Result<Inventory, StoreError> {
+        self.repository.list_all_snapshots().await
     }
 
     /// Opens a snapshot: its footer, manifest and header are proven.

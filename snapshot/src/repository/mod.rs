@@ -46,7 +46,7 @@ pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
 pub use probe::Probe;
 pub use reports::{ListedReport, Report};
 pub use settings::{SettingInForce, StoreSettings};
-pub use snapshots::{Listed, Listing, Uploaded, Verified};
+pub use snapshots::{Inventory, Listed, Listing, Uploaded, Verified};
 
 use call::StoreSlot;
 use settings::Secrets;

@@ -1,5 +1,6 @@
 //! Snapshots in the store: put, open, verify, list, delete.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::source::ChunkSource;
 const LIST_OBJECTS_MAX: u64 = 10_000_000;
 /// As many snapshots of one group are kept in memory at a time; the newest ones.
 const LISTED_MAX: usize = 100_000;
+/// More groups than any cluster has.
+const GROUPS_MAX: usize = 10_000;
 
 /// An uploaded object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,15 @@ pub struct Listing {
     /// The snapshots.
     pub snapshots: Vec<Listed>,
     /// Objects whose names are not ours: ignored, counted, never deleted.
+    pub foreign: u64,
+}
+
+/// The snapshots of all groups that a listing showed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// By group; a group without snapshots is not in it.
+    pub groups: BTreeMap<GroupId, Vec<Listed>>,
+    /// Objects among them whose names are not ours: ignored, counted, never deleted.
     pub foreign: u64,
 }
 
@@ -149,6 +161,32 @@ impl Repository {
                 .set(listing.foreign as f64);
         }
         Ok(listing)
+    }
+
+    /// The snapshots of every group, each group's newest first. What [`Repository::list_snapshots`] says of a listing holds here.
+    pub async fn list_all_snapshots(&self) -> Result<Inventory, StoreError> {
+        let mut inventory = Inventory::default();
+        self.list(paths::SNAPSHOTS, |object, bytes| {
+            let known = paths::parse_snapshot(object).filter(|(group, _)| {
+                inventory.groups.len() < GROUPS_MAX || inventory.groups.contains_key(group)
+            });
+            let Some((group, id)) = known else {
+                inventory.foreign += 1;
+                return;
+            };
+            let listed = inventory.groups.entry(group).or_default();
+            listed.push(Listed {
+                id,
+                object: object.to_owned(),
+                bytes,
+            });
+            if listed.len() >= 2 * LISTED_MAX {
+                newest_first(listed);
+            }
+        })
+        .await?;
+        inventory.groups.values_mut().for_each(newest_first);
+        Ok(inventory)
     }
 
     /// Deletes a snapshot; one that is not there is deleted.

@@ -1,0 +1,49 @@
+//! `drtool snapshot`: what lies in the store.
+//!
+//! - [`list`], [`show`]: what there is, what one holds;
+//! - [`verify`]: whether it is what was written, and which object is not;
+//! - [`summary`]: how a snapshot is shown everywhere.
+//!
+//! Promises: nothing here needs a node; none of these commands writes to the store. A snapshot that cannot be read is
+//! named and the others are gone on with; a store that cannot be asked ends the command.
+
+mod list;
+mod show;
+mod summary;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use confman_cli::failure::Failure;
+
+use crate::context::Global;
+
+pub use summary::Summary;
+
+/// List, show and verify the snapshots in the store
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    #[command(subcommand)]
+    command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // There is one in a process.
+enum SnapshotCommand {
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Verify(verify::VerifyArgs),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// It did not do all it was asked.
+pub async fn run(args: SnapshotArgs, global: &Global) -> Result<ExitCode, Failure> {
+    match args.command {
+        SnapshotCommand::List(args) => list::run(&args, global).await,
+        SnapshotCommand::Show(args) => show::run(&args, global).await,
+        SnapshotCommand::Verify(args) => verify::run(&args, global).await,
+    }
+}
