@@ -335,6 +335,13 @@ fn d07_reading_goes_on_behind_a_record_with_a_wrong_checksum() {
     }
 }
 
+/// Whether the log, asked on a copy, calls itself damaged.
+fn refused_by_the_log(log: &Path) -> bool {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(log, copy.path());
+    LogStore::open(copy.path(), 1 << 20, None, "config/0".to_owned()).is_err()
+}
+
 /// What the log itself finds in a copy: the reader must see the same.
 async fn agree(dir: &Path) -> Result<(), TestCaseError> {
     let group = only_group(dir);
@@ -374,8 +381,15 @@ async fn agree(dir: &Path) -> Result<(), TestCaseError> {
         )),
         _ => None,
     });
-    let last = memberships.last().map(Membership::from);
-    prop_assert_eq!(group.membership, last.unwrap_or_default());
+    match memberships.last().map(Membership::from) {
+        Some(last) => prop_assert_eq!(group.membership, last),
+        // What was purged is still in the file, and the reader knows it; the log itself leaves that to the state.
+        None => {
+            let at = group.membership.position.map(|position| position.index);
+            let purged = group.purged.map(|purged| purged.index);
+            prop_assert!(at <= purged, "{at:?} {purged:?}");
+        }
+    }
     drop(log);
     let after: u64 = chunks(copy.path())
         .iter()
@@ -389,14 +403,19 @@ async fn agree(dir: &Path) -> Result<(), TestCaseError> {
     let errors: Vec<_> = group
         .findings
         .iter()
-        .filter(|f| f.severity == OfflineSeverity::Error && f.code != codes::STATE_MISSING)
+        // Only the log is there, and its tests do not vote before they append.
+        .filter(|f| ![codes::STATE_MISSING, codes::VOTE_BEHIND_LOG].contains(&f.code))
+        .filter(|f| f.severity == OfflineSeverity::Error)
         .collect();
     prop_assert!(errors.is_empty(), "{:?}", errors);
     Ok(())
 }
 
-#[tokio::test]
-async fn d08_a_torn_tail_is_told_and_left() {
+#[test]
+fn d08_a_torn_tail_is_told_and_left() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let (log, whole) = busy_log();
     let dir = as_group(log.path());
     let file = newest_chunk(&paths(dir.path(), &GroupId::config(0)).log());
@@ -406,8 +425,18 @@ async fn d08_a_torn_tail_is_told_and_left() {
         for zeros in [0, whole.len() - cut] {
             let bytes = [&whole[..cut], &vec![0; zeros]].concat();
             std::fs::write(&file, &bytes).unwrap();
-            agree(dir.path()).await.unwrap();
             let group = only_group(dir.path());
+            if refused_by_the_log(&group.paths.log()) {
+                // Half a record and then zeros may be damage as well: neither takes it for a torn tail.
+                assert!(zeros > 0 && cut > 0, "cut at {cut}");
+                assert!(
+                    found(&group).contains(&codes::LOG_DAMAGED),
+                    "cut at {cut}: {:?}",
+                    group.findings
+                );
+                continue;
+            }
+            runtime.block_on(agree(dir.path())).unwrap();
             if let Some(tail) = &group.torn_tail {
                 torn += 1;
                 assert_eq!(tail.path, file);
