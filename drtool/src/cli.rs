@@ -12,7 +12,7 @@ use confman_cli::output;
 use confman_client::ErrorKind;
 
 use crate::context::Global;
-use crate::{explain, pages, store};
+use crate::{explain, live, pages, store};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -32,6 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // There is one in a process.
 enum Command {
+    Status(live::status::StatusArgs),
     Snapshot(store::snapshot::SnapshotArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
@@ -40,7 +41,7 @@ enum Command {
 
 /// The commands as the help shows them.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Live cluster", &[]),
+    ("Live cluster", &["status"]),
     ("Store", &["snapshot"]),
     ("Stopped node", &[]),
     ("Help", &["explain", "completions", "man"]),
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
+        Command::Status(args) => live::status::run(&args, global).await,
         Command::Snapshot(args) => store::snapshot::run(args, global).await,
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),

@@ -1,6 +1,23 @@
 //! A running cluster, over HTTP.
+//!
+//! - [`account`] asks every node, [`judge`] puts together what they say (pure), [`report`] is the document, [`show`] the
+//!   text of it.
+//! - [`status`]: the command.
+//!
+//! Promises: whose view a line is stands in the line; what is not known is called unknown; nothing of a cluster can steer
+//! a terminal.
+//!
+//! Does not: open a directory or a store, or know how a node does what it is asked.
 
-use crate::codes::Code;
+mod account;
+mod codes;
+mod judge;
+mod report;
+mod show;
+pub(crate) mod status;
+mod words;
 
-/// The refusals and findings of this room.
-pub const CODES: &[Code] = &[];
+pub use codes::CODES;
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,18 @@ const DEV_DIR_DEFAULT: &str = "confman-dev";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub to: TargetArgs,
+    /// Say on stderr what is asked and who answers
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Which cluster, for programs that have a `--verbose` of their own.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct TargetArgs {
     /// Nodes to ask: URLs with commas between [default: CONFMAN_ENDPOINTS, else http://127.0.0.1:6100]
     #[arg(long, value_name = "URLS")]
     pub endpoints: Option<String>,
@@ -32,9 +44,6 @@ pub struct ConnectArgs {
     /// Give up after this long; large values get more
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
-    /// Say on stderr what is asked and who answers
-    #[arg(short, long)]
-    pub verbose: bool,
 }
 
 /// `--json`, for commands that have something to say.
@@ -72,21 +81,7 @@ impl ConnectArgs {
 
     /// The same, whose requests carry one correlation id.
     pub fn client_for_work(&self, correlation_id: Option<String>) -> Result<Client, Failure> {
-        let target = self.target(std::env::vars_os().collect(), Path::new("."))?;
-        if self.verbose {
-            let urls: Vec<_> = target.endpoints.iter().map(ToString::to_string).collect();
-            let key = if target.api_key.is_some() {
-                "with an API key"
-            } else {
-                "without an API key"
-            };
-            eprintln!("asking {} {key} ({})", urls.join(", "), target.source);
-        }
-        let mut config = ClientConfig::new(target.endpoints);
-        config.api_key = target.api_key;
-        config.deadline = Duration::from_secs(self.timeout);
-        config.correlation_id = correlation_id;
-        Ok(Client::new(config)?)
+        self.to.client(self.verbose, correlation_id)
     }
 
     /// Says with `-v` who answered.
@@ -101,6 +96,27 @@ impl ConnectArgs {
                 answered.endpoint
             );
         }
+    }
+}
+
+impl TargetArgs {
+    /// A client for what the options and this process's environment say; `verbose` says on stderr what that is.
+    pub fn client(&self, verbose: bool, correlation_id: Option<String>) -> Result<Client, Failure> {
+        let target = self.target(std::env::vars_os().collect(), Path::new("."))?;
+        if verbose {
+            let urls: Vec<_> = target.endpoints.iter().map(ToString::to_string).collect();
+            let key = if target.api_key.is_some() {
+                "with an API key"
+            } else {
+                "without an API key"
+            };
+            eprintln!("asking {} {key} ({})", urls.join(", "), target.source);
+        }
+        let mut config = ClientConfig::new(target.endpoints);
+        config.api_key = target.api_key;
+        config.deadline = Duration::from_secs(self.timeout);
+        config.correlation_id = correlation_id;
+        Ok(Client::new(config)?)
     }
 
     /// What the options, an environment and a working directory say.
@@ -211,7 +227,8 @@ mod tests {
     ) -> Result<(Vec<String>, Option<String>), String> {
         let args = Wrapper::try_parse_from([&["x"], args].concat())
             .unwrap()
-            .connect;
+            .connect
+            .to;
         let env = env
             .iter()
             .map(|(k, v)| (OsString::from(k), OsString::from(v)))

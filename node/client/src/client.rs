@@ -19,7 +19,7 @@ use crate::{
     trust::Trust,
     wire::{
         AuditEvent, BatchRequest, BatchResult, List, NamespaceInfo, Readiness, SnapshotItem,
-        Status, VersionToken, header,
+        StateHashAt, Status, VersionToken, header,
     },
 };
 
@@ -162,6 +162,26 @@ impl Client {
         let answered: Answered<Status> = self.json(&ask).await?;
         self.trust.learn(&answered.value);
         Ok(answered)
+    }
+
+    /// A replica's own state hash at a position of the recent past; of the given node.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn state_hash(
+        &self,
+        of: &Endpoint,
+        group: &str,
+        index: u64,
+    ) -> Result<Answered<StateHashAt>, ClientError> {
+        let mut query = Query::default();
+        query.add("group", Some(group));
+        query.add("index", Some(&index.to_string()));
+        let mut ask = self.read_ask(format!("/api/v1/status/hash{query}"));
+        ask.only = Some(of.clone());
+        ask.attempt_max = PROBE_MAX;
+        ask.total_max = ask.total_max.min(PROBE_MAX);
+        self.json(&ask).await
     }
 
     /// Whether a node is ready; it also answers when it is not.

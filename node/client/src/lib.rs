@@ -4,6 +4,7 @@
 //!   answer and by everything else to ask. Whoever changes the interface changes it here.
 //! - [`Client`]: one method a question. Tries every endpoint, follows 307 to the leader, waits
 //!   out elections, and ends with an answer or with a [`ClientError`] before its deadline.
+//! - [`Strength`]: the arithmetic of majorities, for whoever shows it or plans with it.
 //! - [`ErrorKind`]: errors by what the user must do, with the exit code of each.
 //!
 //! Promises:
@@ -23,6 +24,7 @@ mod entries;
 mod error;
 mod names;
 mod options;
+mod quorum;
 mod trust;
 pub mod wire;
 
@@ -32,3 +34,4 @@ pub use endpoint::{Endpoint, parse_endpoints};
 pub use entries::{PutValue, RawEntry, Written};
 pub use error::{ClientError, ErrorKind};
 pub use options::{AuditFilter, Page, Precondition, PutOptions, ReadMode};
+pub use quorum::Strength;

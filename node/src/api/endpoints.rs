@@ -88,6 +88,7 @@ pub static ENDPOINTS: &[Endpoint] = endpoints! {
     Get    "/health/ready"              Open    operate::ready;
     Get    "/metrics"                   Open    operate::metrics;
     Get    "/api/v1/status"             Read    operate::status;
+    Get    "/api/v1/status/hash"        Read    operate::state_hash;
     Post   "/api/v1/admin/snapshots"    Operate operate::snapshots;
     Get    "/api/v1/namespaces"         Read    namespaces::list;
     Get    "/api/v1/namespaces/{*path}" Read    namespaces::get;

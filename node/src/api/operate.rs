@@ -8,16 +8,19 @@ use axum::body::Body;
 use axum::response::Response;
 use confman_client::wire::List;
 use confman_client::wire::ProblemKind;
+use confman_client::wire::StateHashAt;
 use confman_snapshot::model::GroupId;
 use http::StatusCode;
 
 use super::Api;
+use super::backend::GroupBackend;
 use super::backend::SnapshotRequestError;
 use super::call;
 use super::call::Call;
 use super::failure::Answer;
 use super::failure::Failure;
 use super::query::Query;
+use super::read;
 use super::write;
 
 /// `GET /health`: the process lives.
@@ -56,6 +59,34 @@ pub(crate) async fn status(api: &Arc<Api>, call: &mut Call) -> Answer {
     call::json(StatusCode::OK, &api.backend.status().await)
 }
 
+/// `GET /api/v1/status/hash`: this replica's state hash at one of its recent positions.
+pub(crate) async fn state_hash(api: &Arc<Api>, call: &mut Call) -> Answer {
+    let query = Query::parse(call.uri.query(), &["group", "index"])?;
+    let needed = |name: &'static str| {
+        query
+            .get(name)
+            .ok_or_else(|| Failure::invalid(name, format!("{name} is missing")))
+    };
+    let id = known_group(api, needed("group")?)?;
+    let index: u64 = needed("index")?
+        .parse()
+        .map_err(|_| Failure::invalid("index", "index is a log index"))?;
+    let replica = groups(api)
+        .into_iter()
+        .find(|group| *group.id() == id)
+        .ok_or_else(|| Failure::internal("a known group without a replica"))?;
+    // Waits while a batch is applied.
+    let hash = read::blocking(replica.state(), move |state| Ok(state.hash_at(index))).await?;
+    call::json(
+        StatusCode::OK,
+        &StateHashAt {
+            group: id.to_string(),
+            index,
+            hash: hash.map(|hash| hash.to_string()),
+        },
+    )
+}
+
 /// `POST /api/v1/admin/snapshots`: answers when the snapshots are verified and recorded.
 pub(crate) async fn snapshots(api: &Arc<Api>, call: &mut Call) -> Answer {
     let query = Query::parse(call.uri.query(), &["group"])?;
@@ -78,10 +109,14 @@ pub(crate) async fn snapshots(api: &Arc<Api>, call: &mut Call) -> Answer {
     call::json(StatusCode::OK, &List::complete(items))
 }
 
+fn groups(api: &Api) -> Vec<Arc<dyn GroupBackend>> {
+    let mut all = vec![api.backend.meta()];
+    all.extend(api.backend.config_groups());
+    all
+}
+
 fn known_group(api: &Api, text: &str) -> Result<GroupId, Failure> {
-    let mut known = vec![api.backend.meta()];
-    known.extend(api.backend.config_groups());
-    known
+    groups(api)
         .iter()
         .map(|group| group.id())
         .find(|id| id.to_string() == text)

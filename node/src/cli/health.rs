@@ -32,12 +32,15 @@ pub(crate) async fn run(args: HealthArgs) -> Result<ExitCode, Failure> {
     let listen = std::env::var("CONFMAN_API_LISTEN").ok();
     let endpoint: Endpoint = match (&args.url, listen.as_deref().and_then(local_url)) {
         (Some(url), _) => url.parse()?,
-        (None, Some(url)) if args.connect.endpoints.is_none() && args.connect.dev.is_none() => {
+        (None, Some(url))
+            if args.connect.to.endpoints.is_none() && args.connect.to.dev.is_none() =>
+        {
             url.parse()?
         }
         _ => {
             let target = args
                 .connect
+                .to
                 .target(std::env::vars_os().collect(), Path::new("."))?;
             target
                 .endpoints

@@ -12,5 +12,6 @@ mod hostile;
 mod large;
 mod leadership;
 mod namespaces;
+mod operate;
 mod roles;
 mod watched;

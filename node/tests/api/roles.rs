@@ -13,6 +13,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/health/ready", "-"),
     ("GET", "/metrics", "-"),
     ("GET", "/api/v1/status", "viewer"),
+    ("GET", "/api/v1/status/hash", "viewer"),
     ("POST", "/api/v1/admin/snapshots", "admin"),
     ("GET", "/api/v1/namespaces", "viewer"),
     ("GET", "/api/v1/namespaces/{*path}", "viewer"),

@@ -14,5 +14,6 @@ mod five_nodes;
 mod identity;
 mod settings;
 mod snapshot_cycle;
+mod status;
 mod store_faults;
 mod writes;

@@ -33,7 +33,8 @@ pub use readiness::{GroupReadiness, Readiness};
 pub use snapshot::SnapshotItem;
 pub use status::{
     GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, ReplicaRole, RestoreSource,
-    RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus, StateHashStatus, Status,
+    RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus, StateHashAt, StateHashStatus,
+    Status,
 };
 pub use time::{ParseTimeError, Time};
 pub use token::{ParseTokenError, VersionToken};

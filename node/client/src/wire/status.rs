@@ -112,6 +112,19 @@ pub struct StateHashStatus {
     pub hash: String,
 }
 
+/// What `GET /api/v1/status/hash` answers: the hash at a position that others have been at too, so that replicas can be
+/// compared while writes go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateHashAt {
+    /// The group.
+    pub group: String,
+    /// The applied index asked for.
+    pub index: u64,
+    /// Hex; `null` when the replica has not been there yet, or does not remember.
+    pub hash: Option<String>,
+}
+
 /// A recorded snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

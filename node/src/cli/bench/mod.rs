@@ -199,7 +199,7 @@ fn target_of(args: &BenchArgs) -> Result<(Target, String), Failure> {
             return Err(Failure::usage(format!("unknown target {text:?}"))
                 .with_hint("--target etcd=http://127.0.0.1:2379"));
         };
-        let timeout = Duration::from_secs(args.connect.timeout);
+        let timeout = Duration::from_secs(args.connect.to.timeout);
         return Ok((
             Target::Etcd(Etcd::new(urls, &args.namespace, args.consistency, timeout)?),
             text.clone(),

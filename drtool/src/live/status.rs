@@ -1,0 +1,85 @@
+//! `drtool status`: every node's own account side by side, and what follows from them.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use confman_cli::connect::TargetArgs;
+use confman_cli::failure::{Failure, stdout_failed};
+use confman_client::Client;
+use jiff::Timestamp;
+
+use super::report::Report;
+use super::{account, judge, show};
+use crate::context::Global;
+
+/// Show every node's own account of the cluster; exit code 0 healthy, 1 degraded, 6 no quorum
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Go on showing it, every so many seconds, until Ctrl-C; with --json one document a line
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
+    #[command(flatten)]
+    to: TargetArgs,
+}
+
+pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, Failure> {
+    let client = args.to.client(global.verbose, None)?;
+    let Some(seconds) = args.watch else {
+        let report = look(&client).await?;
+        if global.json {
+            confman_cli::output::json(&report)?;
+        } else {
+            print(&show::text(&report, global.colored()))?;
+        }
+        return Ok(ExitCode::from(report.verdict.exit_code()));
+    };
+    watch(&client, Duration::from_secs(seconds), global).await
+}
+
+/// Asks every node and puts together what they say.
+pub(crate) async fn look(client: &Client) -> Result<Report, Failure> {
+    let accounts = account::ask_all(client).await?;
+    Ok(judge::report(accounts, Timestamp::now().as_microsecond()))
+}
+
+async fn watch(client: &Client, pause: Duration, global: &Global) -> Result<ExitCode, Failure> {
+    let clear = std::io::stdout().is_terminal() && !global.json;
+    let mut code = 0;
+    loop {
+        let report = tokio::select! {
+            report = look(client) => report?,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(code)),
+        };
+        code = report.verdict.exit_code();
+        if global.json {
+            let line = serde_json::to_string(&report)
+                .map_err(|error| Failure::usage(format!("write the report: {error}")))?;
+            print(&format!("{line}\n"))?;
+        } else {
+            let text = show::text(&report, global.colored());
+            let head = if clear { "\u{1b}[H\u{1b}[2J" } else { "" };
+            print(&format!(
+                "{head}{}\n{text}\n",
+                Timestamp::now()
+                    .round(jiff::Unit::Second)
+                    .unwrap_or_default()
+            ))?;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(code)),
+        }
+    }
+}
+
+/// Text that is escaped already.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| stdout_failed(&error))
+}

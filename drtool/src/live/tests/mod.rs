@@ -1,0 +1,4 @@
+//! Stories of clusters as their nodes tell them.
+
+mod kit;
+mod status;

@@ -1,0 +1,185 @@
+//! Transcripts of `drtool status` on healthy and broken clusters, and what must hold on any.
+
+use confman_client::wire::StateHashAt;
+use proptest::prelude::*;
+
+use super::super::judge;
+use super::super::report::{Report, Verdict};
+use super::super::show;
+use super::kit::{NOW_US, Town, town};
+
+fn report(town: &Town) -> Report {
+    judge::report(town.nodes.clone(), NOW_US)
+}
+
+fn transcript(town: &Town) -> String {
+    let report = report(town);
+    format!(
+        "{}exit code {}\n",
+        show::text(&report, false),
+        report.verdict.exit_code()
+    )
+}
+
+fn codes(town: &Town) -> Vec<&'static str> {
+    report(town).findings.iter().map(|f| f.code).collect()
+}
+
+#[test]
+fn healthy() {
+    insta::assert_snapshot!(transcript(&town(3, 1)));
+}
+
+#[test]
+fn healthy_json() {
+    let report = report(&town(1, 0));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+}
+
+#[test]
+fn one_node_down() {
+    let mut town = town(3, 1);
+    town.silence(3);
+    insta::assert_snapshot!(transcript(&town));
+}
+
+#[test]
+fn no_quorum() {
+    let mut town = town(3, 1);
+    town.silence(1);
+    town.silence(2);
+    town.orphan(3);
+    insta::assert_snapshot!(transcript(&town));
+}
+
+#[test]
+fn broken_in_many_ways() {
+    let mut town = town(5, 1);
+    // Diverged, behind, of another life, fenced; and a store that fails.
+    town.status(2).groups[1].state_hash.hash = "cd".repeat(32);
+    town.status(3).groups[1].applied_index = 100;
+    town.status(3).groups[1].state_hash.index = 100;
+    town.status(4).incarnation = 2;
+    town.close(
+        5,
+        "this node is fenced: the store has incarnation 2\nhint: move its data directory aside",
+    );
+    for node in 1..=3 {
+        town.status(node).groups[1].snapshot = None;
+        town.status(node).groups[1].snapshot_error = Some(confman_client::wire::SnapshotError {
+            time: confman_client::wire::Time::from_us(NOW_US),
+            phase: "upload".to_owned(),
+            message: "no such bucket\u{1b}[31m".to_owned(),
+            hint: Some("create it".to_owned()),
+        });
+    }
+    insta::assert_snapshot!(transcript(&town));
+}
+
+#[test]
+fn nobody_answers() {
+    let mut town = town(2, 1);
+    town.silence(1);
+    town.silence(2);
+    insta::assert_snapshot!(transcript(&town));
+    assert_eq!(report(&town).verdict, Verdict::NoQuorum);
+}
+
+#[test]
+fn every_code_has_a_page() {
+    let mut all = town(3, 1);
+    all.orphan(3);
+    all.status(2).groups[0].leader.as_mut().unwrap().id = 2;
+    all.status(1).groups[0].snapshot.as_mut().unwrap().time =
+        confman_client::wire::Time::from_us(0);
+    for code in codes(&all) {
+        assert!(crate::codes::find(code).is_some(), "{code}");
+    }
+}
+
+#[test]
+fn i2_replicas_are_compared_at_the_position_that_they_have_in_common() {
+    let mut town = town(3, 0);
+    // They were asked at different moments; each was asked again for its hash at 890.
+    for (node, index) in [(1, 900), (2, 895), (3, 890)] {
+        let group = &mut town.status(node).groups[0];
+        group.state_hash.index = index;
+        group.state_hash.hash = format!("{index:064x}");
+    }
+    let ask = |town: &mut Town, node: usize, hash: &str| {
+        town.nodes[node - 1].hashes = vec![StateHashAt {
+            group: "__meta/0".to_owned(),
+            index: 890,
+            hash: Some(hash.to_owned()),
+        }];
+    };
+    let at_890 = format!("{:064x}", 890);
+    ask(&mut town, 1, &at_890);
+    ask(&mut town, 2, &at_890);
+    assert!(codes(&town).is_empty(), "{:?}", codes(&town));
+    let agreement = report(&town).groups[0].agreement.clone();
+    assert_eq!(
+        (
+            agreement.index,
+            agreement.hashes.len(),
+            agreement.unknown.len()
+        ),
+        (890, 1, 0)
+    );
+
+    ask(&mut town, 2, "another");
+    assert_eq!(codes(&town), ["STATE_DIFFERS"]);
+    assert_eq!(report(&town).verdict, Verdict::Degraded);
+}
+
+#[test]
+fn a_learner_is_not_counted() {
+    let mut town = town(4, 1);
+    town.learner(4);
+    town.silence(3);
+    let told = report(&town);
+    assert_eq!(
+        (told.groups[0].voters, told.groups[0].up, told.tolerance),
+        (3, 2, Some(0))
+    );
+    town.silence(2);
+    assert_eq!(
+        report(&town).verdict,
+        Verdict::NoQuorum,
+        "a learner that is up is no voter"
+    );
+}
+
+#[test]
+fn a_node_that_answers_and_does_not_follow_is_not_counted() {
+    let mut town = town(3, 1);
+    town.orphan(3);
+    let told = report(&town);
+    assert_eq!((told.verdict, told.tolerance), (Verdict::Degraded, Some(0)));
+    assert!(codes(&town).contains(&"NO_LEADER_SEEN"));
+}
+
+#[test]
+fn two_leaders_in_one_term_are_an_error() {
+    let mut town = town(3, 1);
+    let leader = town.status(2).groups[1].leader.as_mut().unwrap();
+    (leader.id, leader.name) = (2, "node2".to_owned());
+    assert!(codes(&town).contains(&"LEADERS_DIFFER"));
+}
+
+proptest! {
+    /// The exit code says "writes go on" exactly when a majority of every group is up, however many are down.
+    #[test]
+    fn no_quorum_is_said_exactly_when_there_is_none(nodes in 1_u64..8, down in proptest::collection::btree_set(2_usize..8, 0..7)) {
+        let mut town = town(nodes, 2);
+        let down: Vec<usize> = down.into_iter().filter(|n| *n as u64 <= nodes).collect();
+        for node in &down {
+            town.silence(*node);
+        }
+        let up = nodes as usize - down.len();
+        let told = report(&town);
+        prop_assert_eq!(told.verdict == Verdict::NoQuorum, up * 2 <= nodes as usize);
+        prop_assert_eq!(told.verdict == Verdict::Healthy, down.is_empty());
+        prop_assert_eq!(told.tolerance.is_none(), told.verdict == Verdict::NoQuorum);
+    }
+}
