@@ -34,6 +34,8 @@ pub(crate) struct Cli {
 enum Command {
     Status(live::status::StatusArgs),
     Snapshot(store::snapshot::SnapshotArgs),
+    Get(store::get::GetArgs),
+    Export(store::export::ExportArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
     Man(pages::ManArgs),
@@ -42,7 +44,7 @@ enum Command {
 /// The commands as the help shows them.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Live cluster", &["status"]),
-    ("Store", &["snapshot"]),
+    ("Store", &["snapshot", "get", "export"]),
     ("Stopped node", &[]),
     ("Help", &["explain", "completions", "man"]),
 ];
@@ -78,6 +80,8 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         Command::Status(args) => live::status::run(&args, global).await,
         Command::Snapshot(args) => store::snapshot::run(args, global).await,
+        Command::Get(args) => store::get::run(args, global).await,
+        Command::Export(args) => store::export::run(args, global).await,
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

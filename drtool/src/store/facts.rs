@@ -72,7 +72,7 @@ impl StoreReader {
     ) -> Result<(SnapshotReader, BTreeMap<SnapshotId, Fact>), SnapshotError> {
         let reader = self.open(group, id).await?;
         let mut records = Records::new(reader.clone());
-        let found: Vec<SnapshotFactRecord> = records.all(&keys::snapshot("")).await?;
+        let found: Vec<SnapshotFactRecord> = records.all(&[keys::SNAPSHOT]).await?;
         let facts = found.into_iter().filter_map(|fact| {
             let record = fact.record?;
             // Not one that this package could have made: it says nothing.

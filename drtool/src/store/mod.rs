@@ -4,7 +4,8 @@
 //! - [`reader`]: the store for those who only read, by type.
 //! - [`errors`]: the store's errors as ends of a command.
 //! - [`pick`]: which snapshot is meant; [`records`]: single records out of it; [`facts`]: what its group had recorded.
-//! - [`snapshot`]: `drtool snapshot`.
+//! - [`values`]: entries and changes as the API shows them.
+//! - [`snapshot`], [`get`], [`export`]: the commands.
 //!
 //! Promises: nothing here needs a node; a command that reads holds a [`reader::StoreReader`], which has no way to
 //! write (I16).
@@ -13,11 +14,14 @@
 
 pub mod args;
 pub mod errors;
+pub mod export;
 pub mod facts;
+pub mod get;
 pub mod pick;
 pub mod reader;
 pub mod records;
 pub mod snapshot;
+pub mod values;
 
 pub use args::StoreArgs;
 
@@ -79,5 +83,10 @@ pub const CODES: &[Code] = &[
         name: "SNAPSHOT_REPLACED",
         meaning: "The bytes of an object are whole, but they are not those that the group recorded under this name.",
         remedy: "Keep the object as evidence, look who else writes to this bucket, and use the next older snapshot.",
+    },
+    Code {
+        name: "ENTRY_NOT_FOUND",
+        meaning: "The snapshot holds no entry of that name: it had not been written yet, or had been deleted.",
+        remedy: "Try an older or a newer snapshot (`drtool snapshot list`), or compare two with `drtool snapshot diff`.",
     },
 ];

@@ -4,6 +4,7 @@
 //! - [`failure`]: how a command ends that did not do all it was asked, with the one table of exit codes.
 //! - [`output`]: tables, one JSON document, bytes as people read them.
 //! - [`escape`]: text from elsewhere, made harmless for a terminal.
+//! - [`tree`]: a directory that files are written below, whatever their names are.
 //!
 //! Promises: what has `--json` prints one document on stdout and everything else on stderr; no text of a cluster
 //! can steer a terminal. Does not: know a command, a node or a store.
@@ -12,3 +13,4 @@ pub mod connect;
 pub mod escape;
 pub mod failure;
 pub mod output;
+pub mod tree;

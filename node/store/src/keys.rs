@@ -35,17 +35,22 @@ pub(crate) const CLUSTER: u8 = 0x01;
 pub(crate) const NODE: u8 = 0x02;
 pub(crate) const TASK: u8 = 0x03;
 pub(crate) const FAILURE: u8 = 0x04;
-pub(crate) const SNAPSHOT: u8 = 0x05;
+/// The kind of a recorded snapshot.
+pub const SNAPSHOT: u8 = 0x05;
 pub(crate) const EXPECTED: u8 = 0x06;
 pub(crate) const CHANGE: u8 = 0x07;
 pub(crate) const INCARNATION: u8 = 0x08;
-pub(crate) const NAMESPACE: u8 = 0x10;
-pub(crate) const ENTRY: u8 = 0x11;
-pub(crate) const TOMBSTONE: u8 = 0x12;
+/// The kind of a namespace.
+pub const NAMESPACE: u8 = 0x10;
+/// The kind of an entry.
+pub const ENTRY: u8 = 0x11;
+/// The kind of what stays of a deleted entry.
+pub const TOMBSTONE: u8 = 0x12;
 pub(crate) const PART: u8 = 0x20;
 pub(crate) const UPLOAD: u8 = 0x21;
 pub(crate) const GARBAGE: u8 = 0x22;
-pub(crate) const AUDIT: u8 = 0x30;
+/// The kind of an audit record.
+pub const AUDIT: u8 = 0x30;
 pub(crate) const AUDIT_BY_NAMESPACE: u8 = 0x31;
 pub(crate) const IDEMPOTENCY: u8 = 0x40;
 pub(crate) const IDEMPOTENCY_ORDER: u8 = 0x41;

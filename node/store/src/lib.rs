@@ -56,7 +56,7 @@ pub use paths::{DataPaths, GroupPaths};
 pub use snapshot::{Incoming, LocalSnapshot, SnapshotBuilder, SnapshotHandle};
 pub use state::{
     AuditEntry, AuditFilter, AuditPage, EntryItem, IdempotencyAnswer, NamespaceItem, SnapshotFact,
-    StateHandle, StateStats,
+    StateHandle, StateStats, audit_id,
 };
 pub use types::{Member, TypeConfig};
 

@@ -2,11 +2,14 @@
 //!
 //! - [`list`], [`show`]: what there is, what one holds;
 //! - [`verify`]: whether it is what was written, and which object is not;
+//! - [`diff`], [`fetch`]: two of them side by side; one as local files;
 //! - [`summary`]: how a snapshot is shown everywhere.
 //!
 //! Promises: nothing here needs a node; none of these commands writes to the store. A snapshot that cannot be read is
 //! named and the others are gone on with; a store that cannot be asked ends the command.
 
+mod diff;
+mod fetch;
 mod list;
 mod show;
 mod summary;
@@ -21,7 +24,7 @@ use crate::context::Global;
 
 pub use summary::Summary;
 
-/// List, show and verify the snapshots in the store
+/// List, show, verify, compare and fetch the snapshots in the store
 #[derive(Debug, Args)]
 pub struct SnapshotArgs {
     #[command(subcommand)]
@@ -34,6 +37,8 @@ enum SnapshotCommand {
     List(list::ListArgs),
     Show(show::ShowArgs),
     Verify(verify::VerifyArgs),
+    Diff(diff::DiffArgs),
+    Fetch(fetch::FetchArgs),
 }
 
 /// Runs the command.
@@ -45,5 +50,7 @@ pub async fn run(args: SnapshotArgs, global: &Global) -> Result<ExitCode, Failur
         SnapshotCommand::List(args) => list::run(&args, global).await,
         SnapshotCommand::Show(args) => show::run(&args, global).await,
         SnapshotCommand::Verify(args) => verify::run(&args, global).await,
+        SnapshotCommand::Diff(args) => diff::run(&args, global).await,
+        SnapshotCommand::Fetch(args) => fetch::run(&args, global).await,
     }
 }

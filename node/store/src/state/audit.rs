@@ -62,7 +62,7 @@ pub struct AuditPage {
 }
 
 /// The name of a change.
-pub(crate) fn audit_id(group: &GroupId, at: AuditRef, record: &AuditRecord) -> String {
+pub fn audit_id(group: &GroupId, at: AuditRef, record: &AuditRecord) -> String {
     format!(
         "{}-{}.{}.{}.{}",
         group.topic(),

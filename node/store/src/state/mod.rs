@@ -5,7 +5,7 @@ mod db;
 mod handle;
 mod read;
 
-pub use audit::{AuditEntry, AuditFilter, AuditPage};
+pub use audit::{AuditEntry, AuditFilter, AuditPage, audit_id};
 #[cfg(test)]
 pub(crate) use db::SYSTEM;
 pub(crate) use db::{

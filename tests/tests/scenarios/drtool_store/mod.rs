@@ -1,5 +1,7 @@
 //! The commands of `drtool` that need only the bucket: real nodes fill it, and are gone when it is read.
 
+mod contents;
+
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};

@@ -2,14 +2,12 @@
 //!
 //! Promises:
 //! - every value is compared with its hash before its file gets its name; damage is reported and ends with exit code 5;
-//! - nothing is written outside the directory, whatever the names are ([`tree`]);
+//! - nothing is written outside the directory, whatever the names are ([`confman_cli::tree`]);
 //! - a directory that holds something is left alone without `--overwrite`; with it, files that are right already are
 //!   not fetched again, so that an export that was interrupted goes on.
 //!
 //! Does not: delete files that have no key; make one snapshot of the whole (a key that changes meanwhile is written as
 //! it is when its turn comes).
-
-mod tree;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -18,6 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use confman_cli::tree::{Place, Tree};
 use confman_client::wire::EntryHead;
 use confman_client::{Client, ClientError, ErrorKind, RawEntry, ReadMode};
 use confman_snapshot::ValueHasher;
@@ -34,7 +33,6 @@ use super::failure::Failure;
 use super::pages::{Entries, Namespaces};
 use super::path::check_namespace;
 use super::{escape, output};
-use tree::{Place, Tree};
 
 /// A value whose transfer broke off, or that changed under it, is fetched this often.
 const TRIES_MAX: u32 = 3;

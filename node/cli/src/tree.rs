@@ -13,19 +13,19 @@ use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 
 /// The directory below which files are written.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub struct Tree {
     root: OwnedFd,
 }
 
 /// A directory below the root.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     dir: OwnedFd,
 }
 
 /// A file on its way; gone again unless it is committed.
 #[derive(Debug)]
-pub(super) struct Pending<'a> {
+pub struct Pending<'a> {
     place: &'a Place,
     temp: String,
     committed: bool,
@@ -37,7 +37,10 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY
 
 impl Tree {
     /// Opens the root, which may be a link itself: it is what the user named.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It is not there, or is no directory.
+    pub fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             root: rustix::fs::open(root, flags, Mode::empty())?,
@@ -45,7 +48,10 @@ impl Tree {
     }
 
     /// The directory at these names below the root, made where it is not there.
-    pub(super) fn place<'n>(&self, names: impl Iterator<Item = &'n str>) -> io::Result<Place> {
+    ///
+    /// # Errors
+    /// A name is no plain file name, or something else has it.
+    pub fn place<'n>(&self, names: impl Iterator<Item = &'n str>) -> io::Result<Place> {
         let mut dir = self.root.try_clone()?;
         for name in names {
             check(name)?;
@@ -67,7 +73,10 @@ impl Tree {
 
 impl Place {
     /// The regular file of that name, if there is one.
-    pub(super) fn existing(&self, name: &str) -> io::Result<Option<File>> {
+    ///
+    /// # Errors
+    /// The name is no plain file name.
+    pub fn existing(&self, name: &str) -> io::Result<Option<File>> {
         check(name)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match openat(&self.dir, name, flags, Mode::empty()) {
@@ -78,7 +87,10 @@ impl Place {
     }
 
     /// A new file to write, under a name of its own.
-    pub(super) fn begin(&self, nonce: u64) -> io::Result<(Pending<'_>, File)> {
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn begin(&self, nonce: u64) -> io::Result<(Pending<'_>, File)> {
         let temp = format!(".confman-export-{nonce:016x}");
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -101,7 +113,10 @@ impl Place {
 
 impl Pending<'_> {
     /// Gives it its name, in place of what had it.
-    pub(super) fn commit(mut self, name: &str) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The name is no plain file name, or a directory has it.
+    pub fn commit(mut self, name: &str) -> io::Result<()> {
         check(name)?;
         renameat(&self.place.dir, self.temp.as_str(), &self.place.dir, name)?;
         self.committed = true;
