@@ -12,7 +12,7 @@ use confman_cli::output;
 use confman_client::ErrorKind;
 
 use crate::context::Global;
-use crate::{explain, live, pages, store};
+use crate::{explain, live, pages, restore, store};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -36,6 +36,7 @@ enum Command {
     Snapshot(store::snapshot::SnapshotArgs),
     Get(store::get::GetArgs),
     Export(store::export::ExportArgs),
+    Restore(restore::RestoreArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
     Man(pages::ManArgs),
@@ -44,7 +45,7 @@ enum Command {
 /// The commands as the help shows them.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Live cluster", &["status"]),
-    ("Store", &["snapshot", "get", "export"]),
+    ("Store", &["snapshot", "get", "export", "restore"]),
     ("Stopped node", &[]),
     ("Help", &["explain", "completions", "man"]),
 ];
@@ -82,6 +83,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Snapshot(args) => store::snapshot::run(args, global).await,
         Command::Get(args) => store::get::run(args, global).await,
         Command::Export(args) => store::export::run(args, global).await,
+        Command::Restore(args) => restore::run(args, global).await,
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

@@ -4,6 +4,7 @@
 //! cluster/{incarnation:010}-{uuid}.json         who owns this prefix; a restore order
 //! cluster/{incarnation:010}-{uuid}.done.json    that restore order is spent
 //! cluster/{incarnation:010}-{uuid}.undone.json  that incarnation never was: its recovery was undone
+//! cluster/{incarnation:010}-{uuid}.member-{node id:020}.json  a node took up that id of the restore order
 //! snapshots/{topic}/{partition}/{id}.snap       one snapshot
 //! reports/{kind}/{time}-{id}.json               how a drill, a recovery or a restore went
 //! probe/{name}                                  written and deleted at a start, to learn what the store honours
@@ -26,6 +27,7 @@ pub const REPORTS: &str = "reports";
 /// Longest id of a report, in bytes.
 const REPORT_ID_BYTES_MAX: usize = 64;
 const DONE_SUFFIX: &str = ".done.json";
+const MEMBER_INFIX: &str = ".member-";
 const REPORT_TIME: &str = "%Y%m%dT%H%M%S.%6fZ";
 const SNAPSHOT_SUFFIX: &str = ".snap";
 const CLUSTER_SUFFIX: &str = ".json";
@@ -95,6 +97,25 @@ pub fn cluster_done(cluster: &ClusterId) -> String {
 pub fn parse_cluster_done(object: &str) -> Option<ClusterId> {
     let stem = object.strip_suffix(DONE_SUFFIX)?;
     parse_cluster(&format!("{stem}{CLUSTER_SUFFIX}"))
+}
+
+/// The object that says that a node took up one of the ids of this incarnation's restore order.
+pub fn cluster_member(cluster: &ClusterId, node_id: u64) -> String {
+    format!(
+        "{CLUSTERS}/{:010}-{}{MEMBER_INFIX}{node_id:020}{CLUSTER_SUFFIX}",
+        cluster.incarnation, cluster.uuid
+    )
+}
+
+/// The cluster and node id of an object that [`cluster_member`] names.
+pub fn parse_cluster_member(object: &str) -> Option<(ClusterId, u64)> {
+    let (stem, id) = object
+        .strip_suffix(CLUSTER_SUFFIX)?
+        .rsplit_once(MEMBER_INFIX)?;
+    let cluster = parse_cluster(&format!("{stem}{CLUSTER_SUFFIX}"))?;
+    let node_id = id.parse().ok()?;
+    // One text a name.
+    (cluster_member(&cluster, node_id) == object).then_some((cluster, node_id))
 }
 
 /// What a report is about.
@@ -208,7 +229,11 @@ mod tests {
             // An order and the word that it is spent are never taken for each other.
             prop_assert_eq!(parse_cluster_done(&cluster(&id)), None);
             prop_assert_eq!(parse_cluster(&cluster_done(&id)), None);
-            prop_assert_eq!(parse_cluster_done(&cluster_done(&id)), Some(id));
+            prop_assert_eq!(parse_cluster_done(&cluster_done(&id)), Some(id.clone()));
+            let member = cluster_member(&id, incarnation / 2);
+            prop_assert_eq!(parse_cluster(&member), None);
+            prop_assert_eq!(parse_cluster_member(&cluster(&id)), None);
+            prop_assert_eq!(parse_cluster_member(&member), Some((id, incarnation / 2)));
         }
 
         #[test]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use confman_snapshot::model::{ClusterId, GroupId, Position};
 use confman_snapshot::paths::{self, ReportKind};
 use confman_snapshot::repository::{
-    Begun, Claim, ClusterObject, OrderDone, OrderError, OrderMember, Report, RepositoryOptions,
-    RestoreOrder,
+    Begun, Claim, ClusterObject, MemberTaken, OrderDone, OrderError, OrderMember, Report,
+    RepositoryOptions, RestoreOrder, Taken,
 };
 use confman_snapshot::{Repository, SnapshotId, SnapshotRecord};
 use object_store::memory::InMemory;
@@ -254,4 +254,43 @@ proptest! {
             drop(object.order());
         }
     }
+}
+
+#[tokio::test]
+async fn i14_an_id_of_an_order_is_taken_up_once() {
+    let (repository, _) = repository();
+    let taken = |nonce: &str, at: i64| {
+        MemberTaken::new(
+            life(2),
+            "plan",
+            (4, "node1"),
+            nonce,
+            1_790_000_000_000_000 + at,
+        )
+    };
+    assert_eq!(repository.read_taken(&life(2), 4).await.unwrap(), None);
+    let first = taken("a", 0);
+    assert_eq!(repository.take_member(&first).await.unwrap(), Taken::Ours);
+    // The same directory, killed and started again: another time, the same nonce.
+    let again = repository.take_member(&taken("a", 5)).await.unwrap();
+    assert_eq!(again, Taken::Ours);
+    // The same name with an empty disk.
+    let wiped = repository.take_member(&taken("b", 9)).await.unwrap();
+    assert_eq!(wiped, Taken::Other(Box::new(first.clone())));
+    assert_eq!(
+        repository.read_taken(&life(2), 4).await.unwrap(),
+        Some(first)
+    );
+    assert_eq!(repository.read_taken(&life(2), 5).await.unwrap(), None);
+    assert_eq!(repository.read_taken(&life(3), 4).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn i14_a_word_that_cannot_be_read_does_not_free_the_id() {
+    let (repository, store) = repository();
+    let object = Path::from(format!("p/{}", paths::cluster_member(&life(2), 4)));
+    store.put(&object, "{".into()).await.unwrap();
+    assert!(repository.read_taken(&life(2), 4).await.is_err());
+    let ours = MemberTaken::new(life(2), "plan", (4, "node1"), "a", 1);
+    assert!(repository.take_member(&ours).await.is_err());
 }

@@ -1,6 +1,52 @@
 //! Every node is gone: restore from the store. Drills of it.
+//!
+//! - [`choose`]: which snapshots of a group may be restored, best first: pure.
+//! - [`survey`]: what the store holds and what of it is whole; reads only.
+//! - [`members`]: who the new life begins with, and which ids nobody ever had.
+//! - [`plan`]: the plan as a file and as text. [`make`] makes one, [`apply`] turns it into the restore order.
+//! - [`alive`]: whether a node answers where a member should be.
+//!
+//! Promises: a plan says what is lost before anything is written (I15); it is refused where a node with data answers, and
+//! when the store is no longer what it was made from; applying it is one object that appears at once or not at all, and
+//! doing so again finds it (I17).
+//!
+//! Does not: restore the nodes. They do it themselves when they start empty (`confman-bootstrap`, `node/src/ordered`).
 
-use crate::codes::Code;
+mod alive;
+mod apply;
+mod choose;
+mod codes;
+mod make;
+mod members;
+mod plan;
+mod survey;
 
-/// The refusals and findings of this room.
-pub const CODES: &[Code] = &[];
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use confman_cli::failure::Failure;
+
+pub use codes::CODES;
+
+use crate::context::Global;
+
+/// Restore a cluster of which every node is gone, from the store
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(subcommand)]
+    command: RestoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+enum RestoreCommand {
+    Plan(make::PlanArgs),
+    Apply(apply::ApplyArgs),
+}
+
+pub(crate) async fn run(args: RestoreArgs, global: &Global) -> Result<ExitCode, Failure> {
+    match args.command {
+        RestoreCommand::Plan(args) => make::run(&args, global).await,
+        RestoreCommand::Apply(args) => apply::run(&args, global).await,
+    }
+}

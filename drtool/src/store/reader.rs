@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use confman_snapshot::error::{SnapshotError, StoreError};
-use confman_snapshot::repository::{ClusterObject, Inventory, Listing};
+use confman_snapshot::model::ClusterId;
+use confman_snapshot::repository::{ClusterObject, Inventory, Listing, OrderDone};
 use confman_snapshot::source::ChunkSource;
 use confman_snapshot::{GroupId, Repository, SnapshotId, SnapshotReader, paths};
 
@@ -47,6 +48,22 @@ impl StoreReader {
     /// The store fails, or an object cannot be read.
     pub async fn clusters(&self) -> Result<Vec<ClusterObject>, StoreError> {
         self.repository.list_clusters().await
+    }
+
+    /// The highest incarnation of the cluster that was ever claimed here; 0 for none.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn highest_incarnation(&self, uuid: &str) -> Result<u64, StoreError> {
+        self.repository.highest_incarnation(uuid).await
+    }
+
+    /// Who spent the restore order of this life; none while nobody has.
+    ///
+    /// # Errors
+    /// The store fails, or the object cannot be read.
+    pub async fn done(&self, life: &ClusterId) -> Result<Option<OrderDone>, StoreError> {
+        self.repository.read_done(life).await
     }
 
     /// The snapshots of one group, newest first by position.

@@ -13,7 +13,7 @@
 //!
 //! Rooms: `open` (URL to store), `settings` (which variables are in force), `call` (time limits, retries),
 //! `classify` (their errors to ours), `create` (objects that must not exist yet), `upload` (large objects),
-//! `snapshots`, `cluster` (who owns the prefix), `order` (what empty nodes restore), `reports`, `probe`.
+//! `snapshots`, `cluster` (who owns the prefix), `order` (what empty nodes restore), `taken` (which of its ids have been taken up), `reports`, `probe`.
 
 mod call;
 mod classify;
@@ -25,6 +25,7 @@ mod probe;
 mod reports;
 mod settings;
 mod snapshots;
+mod taken;
 mod upload;
 
 use std::fmt;
@@ -47,6 +48,7 @@ pub use probe::Probe;
 pub use reports::{ListedReport, Report};
 pub use settings::{SettingInForce, StoreSettings};
 pub use snapshots::{Inventory, Listed, Listing, Uploaded, Verified};
+pub use taken::{MemberTaken, Taken};
 
 use call::StoreSlot;
 use settings::Secrets;

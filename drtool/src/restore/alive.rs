@@ -1,0 +1,107 @@
+//! Whether a node answers where a member should be. Asked without a key: `/health/ready` needs none.
+
+use std::time::Duration;
+
+use confman_client::wire::Readiness;
+use confman_client::{Client, ClientConfig, Endpoint};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where a node should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Address {
+    pub(super) name: String,
+    pub(super) api_url: String,
+    pub(super) peer_addr: String,
+}
+
+/// What was found at one address, in this program's view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Probed {
+    /// The member that was looked for.
+    pub(super) name: String,
+    /// Where.
+    pub(super) api_url: String,
+    /// What was found.
+    pub(super) found: Found,
+    /// In words.
+    pub(super) detail: String,
+}
+
+/// What may be at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Found {
+    /// A node whose groups run.
+    Alive,
+    /// A node that has no data, or serves none: it waits for a decision or has fenced itself.
+    Waiting,
+    /// Something that accepts connections and gives no answer: it may be a node that is paused.
+    Mute,
+    /// Nothing.
+    Silent,
+}
+
+/// Looks at all addresses at once.
+pub(super) async fn probe(addresses: &[Address]) -> Vec<Probed> {
+    futures::future::join_all(addresses.iter().map(probe_one)).await
+}
+
+async fn probe_one(address: &Address) -> Probed {
+    let (found, detail) = match ask(&address.api_url).await {
+        Ok(readiness) => judge(&readiness),
+        Err(why) => match listens(&address.peer_addr).await {
+            true => (
+                Found::Mute,
+                format!("something listens at {} and {why}", address.peer_addr),
+            ),
+            false => (Found::Silent, why),
+        },
+    };
+    Probed {
+        name: address.name.clone(),
+        api_url: address.api_url.clone(),
+        found,
+        detail,
+    }
+}
+
+async fn ask(api_url: &str) -> Result<Readiness, String> {
+    let endpoint: Endpoint = api_url.parse().map_err(|e| format!("{e}"))?;
+    let client =
+        Client::new(ClientConfig::new(vec![endpoint.clone()])).map_err(|e| e.to_string())?;
+    client
+        .readiness(&endpoint)
+        .await
+        .map_err(|e| e.to_string().replace('\n', " "))
+}
+
+fn judge(readiness: &Readiness) -> (Found, String) {
+    match &readiness.node {
+        Some(node) => {
+            let how = if readiness.ready {
+                "ready"
+            } else {
+                "not ready"
+            };
+            let detail = format!("{} (node id {}) runs with data, {how}", node.name, node.id);
+            (Found::Alive, detail)
+        }
+        None => {
+            let why = readiness.reason.clone().unwrap_or_default();
+            (Found::Waiting, format!("waits: {}", first_line(&why)))
+        }
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+async fn listens(peer_addr: &str) -> bool {
+    let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(peer_addr)).await;
+    matches!(connected, Ok(Ok(_)))
+}

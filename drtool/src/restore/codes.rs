@@ -1,0 +1,42 @@
+//! The refusals of this room.
+
+use crate::codes::Code;
+
+/// The refusals and findings of this room.
+pub const CODES: &[Code] = &[
+    Code {
+        name: "CLUSTER_ALIVE",
+        meaning: "A node that has data of the cluster answers where a member should be. A restore would begin another life beside it.",
+        remedy: "If a quorum lives, nothing needs a restore. If only some nodes live, `drtool recover collect` keeps what they have. To give their data up all the same, stop those nodes first.",
+    },
+    Code {
+        name: "NO_CLUSTER",
+        meaning: "The store's prefix has no cluster, or not the one that was named.",
+        remedy: "Check that --store names the bucket and prefix that the nodes had in CONFMAN_OBJECT_STORE_URL.",
+    },
+    Code {
+        name: "PREFIX_SHARED",
+        meaning: "Several clusters have objects under this prefix, so nobody can say which one is meant.",
+        remedy: "Name one with --cluster.",
+    },
+    Code {
+        name: "NO_SNAPSHOT",
+        meaning: "A group has no snapshot in the store that is whole and fits what was asked for. Without every group there is no cluster to restore.",
+        remedy: "`drtool snapshot list` shows what there is; ask for an earlier time, or look at what was skipped and why.",
+    },
+    Code {
+        name: "PLAN_INVALID",
+        meaning: "The file is not a restore plan, was changed after it was made, or is of a newer version of drtool.",
+        remedy: "Plans are made by the tool and not edited: run `drtool restore plan` again with the options that you need.",
+    },
+    Code {
+        name: "PLAN_STALE",
+        meaning: "The store is not what the plan was made from: another life of the cluster was begun, or somebody has written newer snapshots.",
+        remedy: "Find out who did that. Then run `drtool restore plan` again and apply the new plan.",
+    },
+    Code {
+        name: "PLAN_SPENT",
+        meaning: "The order of this plan has been carried out, and is never carried out again.",
+        remedy: "Nodes that are empty now rejoin the living cluster by themselves. If all of them are gone again, make a new plan.",
+    },
+];
