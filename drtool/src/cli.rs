@@ -12,7 +12,7 @@ use confman_cli::output;
 use confman_client::ErrorKind;
 
 use crate::context::Global;
-use crate::{explain, live, pages, restore, store};
+use crate::{explain, live, pages, recover, restore, store};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -37,6 +37,7 @@ enum Command {
     Get(store::get::GetArgs),
     Export(store::export::ExportArgs),
     Restore(restore::RestoreArgs),
+    Recover(recover::RecoverArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
     Man(pages::ManArgs),
@@ -47,6 +48,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Live cluster", &["status"]),
     ("Store", &["snapshot", "get", "export", "restore"]),
     ("Stopped node", &[]),
+    ("Quorum loss", &["recover"]),
     ("Help", &["explain", "completions", "man"]),
 ];
 
@@ -84,6 +86,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Get(args) => store::get::run(args, global).await,
         Command::Export(args) => store::export::run(args, global).await,
         Command::Restore(args) => restore::run(args, global).await,
+        Command::Recover(args) => recover::run(args, global).await,
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

@@ -56,6 +56,14 @@ impl Drtool {
         self
     }
 
+    /// More arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        self.args.extend(args);
+        self
+    }
+
     /// A variable of its environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

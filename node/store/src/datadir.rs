@@ -416,6 +416,14 @@ pub fn read_surgery_at(path: &Path) -> Result<Option<Surgery>, StoreError> {
     read_message(path, SURGERY)
 }
 
+/// What a file of [`DataPaths::incarnation`] says; nothing is opened for writing.
+///
+/// # Errors
+/// As [`DataDir::read_incarnation`].
+pub fn read_incarnation_at(path: &Path) -> Result<Option<BeginIncarnation>, StoreError> {
+    read_message(path, INCARNATION)
+}
+
 fn read_message<M: Message + Default>(
     path: &Path,
     format: Format,

@@ -12,6 +12,7 @@ mod drtool_store;
 mod election;
 mod five_nodes;
 mod identity;
+mod quorum_loss;
 mod restore_all;
 mod settings;
 mod snapshot_cycle;

@@ -24,6 +24,8 @@ use crate::wire::{self, PayloadKind, WirePayload, WireVote};
 const FILES_MAX: usize = 100_000;
 /// Most membership entries that are remembered while the log is read.
 const MEMBERSHIPS_MAX: usize = 1024;
+/// Most changes of the leader that are remembered, the newest.
+const LEADERS_MAX: usize = 4096;
 const DAMAGED_HINT: &str = "verify the directory: `drtool verify DIR` names all that is wrong";
 
 /// The end of a log that a crash cut short. It was never acknowledged; a node that starts cuts it off.
@@ -97,6 +99,8 @@ pub struct OfflineLog {
     /// Membership entries that are in the log, oldest first.
     memberships: Vec<Membership>,
     memberships_forgotten: bool,
+    /// The first entry of each leader that has entries in the log, oldest first.
+    leaders: Vec<Position>,
     pub(super) torn_tail: Option<TornTail>,
     /// Bytes of all its files.
     bytes: u64,
@@ -143,6 +147,7 @@ impl OfflineLog {
             purged: None,
             memberships: Vec::new(),
             memberships_forgotten: false,
+            leaders: Vec::new(),
             torn_tail: None,
             bytes: 0,
             broken: false,
@@ -165,6 +170,12 @@ impl OfflineLog {
     /// Bytes of all its files.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Where the entries of each leader begin, oldest first, purged ones included as far as the files still hold them: two
+    /// logs are the same up to the last index that both have from the same leader. The newest 4096 only.
+    pub fn leaders(&self) -> &[Position] {
+        &self.leaders
     }
 
     /// The last membership entry in the log, committed or not.
@@ -382,6 +393,13 @@ impl OfflineLog {
                 });
             }
         }
+        let goes_on = |known: &Position| (known.term, known.node) == (id.term, id.node);
+        if !self.leaders.last().is_some_and(goes_on) {
+            if self.leaders.len() == LEADERS_MAX {
+                self.leaders.remove(0);
+            }
+            self.leaders.push(id);
+        }
         let wrong = match wire::decode_payload(payload) {
             Ok(EntryPayload::Membership(membership)) => {
                 let message = convert::membership_message(Some(id), &membership);
@@ -421,6 +439,13 @@ impl OfflineLog {
         let beyond = |m: &Membership| m.position.is_none_or(|p| p.index >= end);
         while self.memberships.last().is_some_and(beyond) {
             self.memberships.pop();
+        }
+        while self
+            .leaders
+            .last()
+            .is_some_and(|begins| begins.index >= end)
+        {
+            self.leaders.pop();
         }
     }
 

@@ -1,0 +1,92 @@
+//! The refusals and findings of this room.
+
+use crate::codes::Code;
+
+/// Each with what it means and what to do.
+pub const CODES: &[Code] = &[
+    Code {
+        name: "RECOVER_FILE",
+        meaning: "A file is no collection or plan, is of a newer version, is too large, or is there already.",
+        remedy: "Name the right file; `drtool recover collect` and `drtool recover plan` make them, --force replaces one.",
+    },
+    Code {
+        name: "RECOVER_DIRECTORY",
+        meaning: "There is no data directory of a node at that path, or it cannot be read.",
+        remedy: "Name the directory that CONFMAN_DATA_DIR named, on the machine where it is, as a user who may read it.",
+    },
+    Code {
+        name: "RECOVER_NO_DIRECTORY",
+        meaning: "Nothing was collected that a cluster could go on from.",
+        remedy: "Collect the data directories that are left. When there is none, restore from the store: `drtool restore plan`.",
+    },
+    Code {
+        name: "RECOVER_UNDER_WAY",
+        meaning: "A recovery was begun in the directory and has not ended.",
+        remedy: "Run `drtool recover apply` with the same plan again, or `drtool recover undo`.",
+    },
+    Code {
+        name: "RECOVER_FOREIGN",
+        meaning: "A directory or the store belongs to another cluster, to another life of it, or to another recovery.",
+        remedy: "Collect and plan with what belongs together; a directory of a life that is over has nothing to give.",
+    },
+    Code {
+        name: "RECOVER_SAME_NODE",
+        meaning: "Two directories are of one node: one is a copy, and may be older.",
+        remedy: "Collect again with the directory that the node ran on last.",
+    },
+    Code {
+        name: "RECOVER_QUORUM_ALIVE",
+        meaning: "A node says that there is a leader: a quorum of the cluster lives, and a recovery would fight it.",
+        remedy: "Do not recover. Bring the missing nodes back, with their directories or empty: they rejoin by themselves.",
+    },
+    Code {
+        name: "RECOVER_QUORUM_POSSIBLE",
+        meaning: "The nodes that are left are a quorum: Raft itself can go on without losing anything.",
+        remedy: "Start them with their directories and wait for a leader.",
+    },
+    Code {
+        name: "RECOVER_RUNNING",
+        meaning: "A node whose data counts runs, so that what was read of it may change.",
+        remedy: "Stop it and collect its directory again.",
+    },
+    Code {
+        name: "RECOVER_TOO_FEW",
+        meaning: "A member's data is not at hand. It may hold entries that nobody else has.",
+        remedy: "Collect its directory. Only when it is lost for good: --lost NAME.",
+    },
+    Code {
+        name: "RECOVER_NOT_LOST",
+        meaning: "A member is given up whose data is here.",
+        remedy: "Leave --lost out for it.",
+    },
+    Code {
+        name: "RECOVER_UNKNOWN_NAME",
+        meaning: "No member is called so.",
+        remedy: "Use the names that the refusal lists.",
+    },
+    Code {
+        name: "RECOVER_SURVIVOR",
+        meaning: "The node cannot begin the new life: its directory is not there, damaged, fenced, or of a node that never finished joining.",
+        remedy: "Name another survivor, or none; when no directory can be used, restore from the store: `drtool restore plan`.",
+    },
+    Code {
+        name: "RECOVER_DIVERGED",
+        meaning: "Two directories contradict each other in a way that Raft never writes: one is damaged or an older copy.",
+        remedy: "Compare them with `drtool diff`, collect again without the wrong one and give it up with --lost NAME.",
+    },
+    Code {
+        name: "RECOVER_NEWER_LIFE",
+        meaning: "A newer life of the cluster, or another recovery of the same number, is known already.",
+        remedy: "Join that life: start the node, it says how. If that recovery was the mistake, undo it first.",
+    },
+    Code {
+        name: "RECOVER_BEHIND",
+        meaning: "Entries are proven to be committed that the best directory does not have.",
+        remedy: "See whether the store has them (`drtool restore plan`). To lose them: --accept-data-loss GROUP.",
+    },
+    Code {
+        name: "RECOVER_ALTERED",
+        meaning: "The plan was changed after it was made: its digest does not fit.",
+        remedy: "Make another plan with the options that you want.",
+    },
+];

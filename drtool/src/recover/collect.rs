@@ -1,0 +1,399 @@
+//! `recover collect`: directories, living nodes and the store, any mix of them, into one file.
+//!
+//! Promises: reads and nothing else; a place that does not answer is written down as one that did not answer. Every
+//! address that a directory names is asked too, so that a cluster that lives is not taken for dead because nobody
+//! thought of asking it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use confman_cli::connect::TargetArgs;
+use confman_cli::failure::Failure;
+use confman_cli::output;
+use confman_client::wire::Time;
+use confman_client::{Client, ClientConfig, Endpoint, parse_endpoints};
+use confman_config::SecretString;
+use confman_snapshot::model::{GroupId, Position};
+use futures::future::join_all;
+
+use super::collection::{
+    ClaimFacts, Collection, Directory, KIND, Live, StoreAccount, StoreSnapshot, VERSION,
+};
+use super::directory;
+use crate::context::Global;
+use crate::store::StoreArgs;
+use crate::store::reader::StoreReader;
+
+/// How long the store is given for its account.
+const STORE_WITHIN: Duration = Duration::from_secs(20);
+/// Most addresses that are asked.
+const ASKED_MAX: usize = 200;
+/// Most snapshots of a group that are tried until one can be opened.
+const TRIED_MAX: usize = 5;
+/// Most words of an error that are kept, in characters.
+const WHY_MAX: usize = 300;
+
+/// Write down what is left of a cluster: directories, living nodes, the store
+///
+/// Run it on each machine where a directory is (or where it is mounted), stop the nodes first, and give all
+/// directories that there are: what is not collected counts as lost. Collections of several machines are put together
+/// with --merge.
+#[derive(Debug, Args)]
+pub(crate) struct CollectArgs {
+    /// Data directories of stopped nodes (CONFMAN_DATA_DIR)
+    #[arg(value_name = "DIR")]
+    directories: Vec<PathBuf>,
+    /// Collections made elsewhere, to be taken in
+    #[arg(long, value_name = "FILE")]
+    merge: Vec<PathBuf>,
+    /// Nodes to ask: URLs with commas between [default: CONFMAN_ENDPOINTS, and all members that the directories name]
+    #[arg(long, value_name = "URLS")]
+    endpoints: Option<String>,
+    /// File that holds the API key [default: CONFMAN_API_KEY or CONFMAN_API_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Ask no store, though one is named in the environment
+    #[arg(long, conflicts_with = "store")]
+    no_store: bool,
+    /// Where to write it
+    #[arg(long, short, value_name = "FILE", default_value = "collection.json")]
+    out: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub(crate) async fn run(args: &CollectArgs, global: &Global) -> Result<ExitCode, Failure> {
+    if args.directories.is_empty() && args.merge.is_empty() && args.endpoints.is_none() {
+        return Err(
+            Failure::usage("nothing to collect: no directory, no collection, no endpoint")
+                .with_hint(
+                    "name the data directories that are left: drtool recover collect DIR...",
+                ),
+        );
+    }
+    let mut collection = Collection {
+        kind: KIND.to_owned(),
+        version: VERSION,
+        collected_at: now(),
+        directories: Vec::new(),
+        live: Vec::new(),
+        store: None,
+    };
+    for path in &args.merge {
+        merge(&mut collection, Collection::read(path)?);
+    }
+    let bar = global.progress("read directories", args.directories.len() as u64);
+    for path in &args.directories {
+        global.note(format!("read {}", path.display()));
+        let read = directory::read(path, now().as_us())?;
+        take_in(&mut collection.directories, read);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let asked = ask_nodes(&collection, args, global).await?;
+    collection
+        .live
+        .retain(|known| !asked.iter().any(|live| live.url == known.url));
+    collection.live.extend(asked);
+    if let Some(account) = ask_store(&collection, args, global).await? {
+        collection.store = Some(account);
+    }
+    collection.write(&args.out, args.force)?;
+    if global.json {
+        output::json(&collection)?;
+    } else {
+        show(&collection, args)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Time::from_us(since.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
+}
+
+fn merge(into: &mut Collection, other: Collection) {
+    for directory in other.directories {
+        take_in(&mut into.directories, directory);
+    }
+    for live in other.live {
+        into.live.retain(|known| known.url != live.url);
+        into.live.push(live);
+    }
+    into.store = into.store.take().or(other.store);
+}
+
+/// The same directory, read again, takes the place of what was read before.
+fn take_in(directories: &mut Vec<Directory>, read: Directory) {
+    directories.retain(|known| (&known.path, &known.host) != (&read.path, &read.host));
+    directories.push(read);
+}
+
+/// The API URLs of everybody that the directories name.
+pub(super) fn members_of(directories: &[Directory]) -> BTreeSet<String> {
+    let mut urls = BTreeSet::new();
+    for directory in directories {
+        let of_identity = directory.identity.iter().flat_map(|i| i.members.values());
+        let of_groups = directory
+            .groups
+            .iter()
+            .flat_map(|g| g.membership.nodes.values());
+        let registered = directory
+            .nodes
+            .iter()
+            .filter(|n| !n.retired)
+            .map(|n| &n.info);
+        urls.extend(
+            of_identity
+                .chain(of_groups)
+                .chain(registered)
+                .map(|info| info.api_url.clone())
+                .filter(|url| !url.is_empty()),
+        );
+    }
+    urls
+}
+
+async fn ask_nodes(
+    collection: &Collection,
+    args: &CollectArgs,
+    global: &Global,
+) -> Result<Vec<Live>, Failure> {
+    let (given, key) = given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
+    let mut urls = members_of(&collection.directories);
+    urls.extend(given);
+    let urls: Vec<String> = urls.into_iter().take(ASKED_MAX).collect();
+    global.note(format!("ask {}", urls.join(", ")));
+    Ok(ask(&urls, key.as_ref()).await)
+}
+
+/// The URLs that the operator names, and the key to present.
+pub(super) fn given(
+    endpoints: Option<&str>,
+    api_key_file: Option<&std::path::Path>,
+) -> Result<(Vec<String>, Option<SecretString>), Failure> {
+    let connect = TargetArgs {
+        endpoints: endpoints.map(str::to_owned),
+        api_key_file: api_key_file.map(std::path::Path::to_owned),
+        dev: None,
+        timeout: 10,
+    };
+    let target = connect.target(std::env::vars_os().collect(), std::path::Path::new("."))?;
+    let urls = target.endpoints.iter().map(ToString::to_string);
+    // Without a word of the operator there is a default, which is nobody's.
+    let named = target.source != "default";
+    Ok((urls.filter(|_| named).collect(), target.api_key))
+}
+
+/// What each address says, all asked at once.
+pub(super) async fn ask(urls: &[String], key: Option<&SecretString>) -> Vec<Live> {
+    join_all(urls.iter().map(|url| ask_one(url, key))).await
+}
+
+async fn ask_one(url: &str, key: Option<&SecretString>) -> Live {
+    let mut live = Live {
+        url: url.trim_end_matches('/').to_owned(),
+        asked_at: now(),
+        status: None,
+        readiness: None,
+        why: None,
+    };
+    let asked = async {
+        let endpoints: Vec<Endpoint> = parse_endpoints(url).map_err(|e| e.to_string())?;
+        let endpoint = endpoints.first().cloned().ok_or("no endpoint")?;
+        let mut config = ClientConfig::new(endpoints);
+        config.api_key = key.cloned();
+        config.deadline = Duration::from_secs(5);
+        let client = Client::new(config).map_err(|e| e.to_string())?;
+        live.readiness = client.readiness(&endpoint).await.ok();
+        if live.readiness.is_none() {
+            return Err("no answer".to_owned());
+        }
+        let status = client.status(Some(&endpoint)).await;
+        live.status = Some(status.map_err(|e| e.to_string())?.value);
+        Ok::<(), String>(())
+    };
+    live.why = asked
+        .await
+        .err()
+        .map(|why| why.chars().take(WHY_MAX).collect());
+    live
+}
+
+/// The store, when one is named.
+async fn ask_store(
+    collection: &Collection,
+    args: &CollectArgs,
+    global: &Global,
+) -> Result<Option<StoreAccount>, Failure> {
+    if args.no_store || !is_named(&args.store) {
+        return Ok(None);
+    }
+    let reader = args.store.reader(global).await?;
+    let mut account = StoreAccount {
+        url: reader.url().to_owned(),
+        error: None,
+        highest_incarnation: 0,
+        clusters: Vec::new(),
+        snapshots: Vec::new(),
+    };
+    let uuids: BTreeSet<String> = collection
+        .directories
+        .iter()
+        .filter_map(|d| Some(d.identity.as_ref()?.cluster_uuid.clone()))
+        .collect();
+    let groups: BTreeSet<GroupId> = collection
+        .directories
+        .iter()
+        .flat_map(|d| d.groups.iter().map(|g| g.group.clone()))
+        .collect();
+    let told = tokio::time::timeout(
+        STORE_WITHIN,
+        store_account(&reader, &uuids, &groups, &mut account),
+    )
+    .await;
+    let error = match told {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some(format!("no answer within {} s", STORE_WITHIN.as_secs())),
+    };
+    account.error = error.map(|e| e.chars().take(WHY_MAX).collect());
+    Ok(Some(account))
+}
+
+/// Whether the operator, the environment or a `confman dev` in the working directory names a store.
+pub(super) fn is_named(store: &StoreArgs) -> bool {
+    store.store.is_some()
+        || std::env::var_os("CONFMAN_OBJECT_STORE_URL").is_some_and(|url| !url.is_empty())
+        || std::path::Path::new("confman-dev/dev.json").is_file()
+}
+
+async fn store_account(
+    reader: &StoreReader,
+    uuids: &BTreeSet<String>,
+    groups: &BTreeSet<GroupId>,
+    account: &mut StoreAccount,
+) -> Result<(), String> {
+    for claim in reader.clusters().await.map_err(|e| e.to_string())? {
+        account.clusters.push(ClaimFacts {
+            lineage: claim.lineage().to_owned(),
+            created_by: claim.created_by.clone(),
+            created_at: Time::from_us(claim.created_us),
+            cluster: claim.cluster,
+        });
+    }
+    for uuid in uuids {
+        let highest = reader.highest_incarnation(uuid).await;
+        account.highest_incarnation = account
+            .highest_incarnation
+            .max(highest.map_err(|e| e.to_string())?);
+    }
+    for group in groups {
+        let listing = reader.snapshots(group).await.map_err(|e| e.to_string())?;
+        // Newest first; one that cannot be opened is not there for this purpose.
+        for listed in listing.snapshots.iter().take(TRIED_MAX) {
+            let Ok(snapshot) = reader.open(group, &listed.id).await else {
+                continue;
+            };
+            let manifest = snapshot.manifest();
+            account.snapshots.push(StoreSnapshot {
+                group: group.clone(),
+                id: listed.id.to_string(),
+                cluster: manifest.cluster.clone(),
+                position: manifest.position,
+            });
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn show(collection: &Collection, args: &CollectArgs) -> Result<(), Failure> {
+    let mut table = output::table([
+        "NODE",
+        "ID",
+        "INCARNATION",
+        "GROUP",
+        "LAST",
+        "COMMITTED",
+        "APPLIED",
+        "NOTE",
+    ]);
+    for directory in &collection.directories {
+        let (id, incarnation) = directory
+            .identity
+            .as_ref()
+            .map_or(("-".to_owned(), "-".to_owned()), |i| {
+                (i.node_id.to_string(), i.incarnation.to_string())
+            });
+        let note = note_of(directory);
+        let mut row = |group: &str, last: &str, committed: &str, applied: &str| {
+            let cells = [
+                directory.name(),
+                &id,
+                &incarnation,
+                group,
+                last,
+                committed,
+                applied,
+                &note,
+            ]
+            .map(|cell| confman_cli::escape::text(cell).into_owned());
+            table.add_row(cells);
+        };
+        let text = |p: Option<Position>| {
+            p.map_or_else(|| "-".to_owned(), |p| format!("{}.{}", p.term, p.index))
+        };
+        for group in &directory.groups {
+            let name = group.group.to_string();
+            row(
+                &name,
+                &text(group.last),
+                &text(group.committed),
+                &text(group.applied),
+            );
+        }
+        if directory.groups.is_empty() {
+            row("-", "-", "-", "-");
+        }
+    }
+    output::print_table(&table)?;
+    for live in &collection.live {
+        let text = match (live.node(), &live.why) {
+            (Some(node), _) => format!("{}: {} answers", live.url, node.name),
+            (None, why) => format!("{}: {}", live.url, why.as_deref().unwrap_or("no answer")),
+        };
+        output::line(&text)?;
+    }
+    if let Some(store) = &collection.store {
+        let text = match &store.error {
+            Some(error) => format!("{}: {error}", store.url),
+            None => format!(
+                "{}: {} lives of the cluster, {} snapshots that can be opened",
+                store.url,
+                store.clusters.len(),
+                store.snapshots.len()
+            ),
+        };
+        output::line(&text)?;
+    }
+    output::line(&format!(
+        "written to {}; next: drtool recover plan {}",
+        args.out.display(),
+        args.out.display()
+    ))
+}
+
+fn note_of(directory: &Directory) -> String {
+    if let Some(holder) = &directory.in_use {
+        return format!("in use by {holder}");
+    }
+    let worst = directory.findings.iter().max_by_key(|f| f.severity);
+    worst.map_or_else(String::new, |f| f.code.clone())
+}

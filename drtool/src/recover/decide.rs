@@ -1,0 +1,457 @@
+//! From a collection to a plan: a pure function.
+//!
+//! The rule for several groups: the node that is ahead in most groups begins the new life, and a group in which another
+//! directory ends later is taken from that one, log and state together. Groups are independent of each other, and the
+//! node that begins has a new id in all of them, so that is as sound as if it had been ahead everywhere. Nothing that any
+//! directory has is given up unless the operator says so by the group's name.
+
+use std::collections::BTreeSet;
+
+use confman_client::wire::Time;
+use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
+
+use super::collection::{Collection, Stage};
+use super::loss;
+use super::plan::{
+    Accepted, Expected, GroupPlan, KIND, LostNode, OtherDirectory, Plan, Survivor, VERSION,
+};
+use super::refusal::Refusal;
+use super::survey::{Candidate, Survey, survey};
+use crate::finding::Severity;
+
+/// Above the highest term that was seen: a dead majority may have voted on.
+const TERM_MARGIN: u64 = 1_000;
+/// Ids that a majority which nobody saw may have given.
+const ID_MARGIN: u64 = 16;
+
+/// What the operator decides, and what a pure function is given from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Who begins the new life; else the node that is ahead in most groups.
+    pub survivor: Option<String>,
+    /// Members whose data is lost for good, by name.
+    pub lost: BTreeSet<String>,
+    /// Groups of which entries may be dropped that others have or that are proven to be committed.
+    pub data_loss: BTreeSet<GroupId>,
+    /// Members that shall not come back, by name.
+    pub gone: BTreeSet<String>,
+    /// The id of the plan.
+    pub plan_id: String,
+    /// The time of the plan, microseconds since the epoch.
+    pub now_us: i64,
+}
+
+/// Makes the plan, or says everything that stands against one.
+///
+/// # Errors
+/// All refusals, at least one.
+pub fn decide(collection: &Collection, wishes: &Wishes) -> Result<Plan, Vec<Refusal>> {
+    let survey = survey(collection)?;
+    let mut refusals = Vec::new();
+    check_alive(&survey, &mut refusals);
+    // Without any directory there is nothing to give members up for.
+    if !survey.usable.is_empty() {
+        check_unseen(&survey, wishes, &mut refusals);
+    }
+    let base = choose(&survey, wishes, &mut refusals);
+    let mut groups = Vec::new();
+    if let Some(base) = base {
+        for group in survey.groups() {
+            match plan_group(&survey, base, &group, wishes) {
+                Ok(plan) => groups.push(plan),
+                Err(refusal) => refusals.push(*refusal),
+            }
+        }
+    }
+    match base {
+        Some(base) if refusals.is_empty() => Ok(write_down(&survey, base, groups, wishes)),
+        _ => Err(refusals),
+    }
+}
+
+fn check_alive(survey: &Survey<'_>, refusals: &mut Vec<Refusal>) {
+    if survey.could_form_quorum() {
+        let names: Vec<&str> = survey.usable.iter().map(Candidate::name).collect();
+        refusals.push(Refusal::new(
+            "RECOVER_QUORUM_POSSIBLE",
+            format!(
+                "the nodes that are left are a quorum by themselves ({})",
+                names.join(", ")
+            ),
+            "start them with their directories: they elect a leader, nothing is lost, and empty nodes rejoin by themselves",
+        ));
+        return;
+    }
+    for (id, words) in &survey.running {
+        refusals.push(Refusal::new(
+            "RECOVER_RUNNING",
+            format!("{words} (node id {id})"),
+            "stop it, then collect its directory again: what a running node has may change",
+        ));
+    }
+}
+
+/// Every member is either here with sound data, or given up by name.
+fn check_unseen(survey: &Survey<'_>, wishes: &Wishes, refusals: &mut Vec<Refusal>) {
+    for (id, info) in &survey.members {
+        let here = survey.usable.iter().any(|c| c.id() == *id);
+        let given_up = wishes.lost.contains(&info.name);
+        match (here, given_up) {
+            (true, true) => refusals.push(Refusal::new(
+                "RECOVER_NOT_LOST",
+                format!(
+                    "{} is given up with --lost, and its data is here",
+                    info.name
+                ),
+                "leave --lost out for it: its log counts",
+            )),
+            (false, false) => refusals.push(Refusal::new(
+                "RECOVER_TOO_FEW",
+                format!(
+                    "{} (node id {id}) is a member and its data is not at hand: {}",
+                    info.name,
+                    why_missing(survey, *id)
+                ),
+                format!(
+                    "collect its directory too. If it is lost for good: --lost {}",
+                    info.name
+                ),
+            )),
+            _ => {}
+        }
+    }
+    let known = |name: &&String| survey.members.values().any(|info| info.name == **name);
+    for name in wishes.lost.iter().chain(&wishes.gone).filter(|n| !known(n)) {
+        let names: BTreeSet<&str> = survey.members.values().map(|i| i.name.as_str()).collect();
+        refusals.push(Refusal::new(
+            "RECOVER_UNKNOWN_NAME",
+            format!("there is no member called {name}"),
+            format!("the members are {}", join(names)),
+        ));
+    }
+}
+
+fn join<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn why_missing(survey: &Survey<'_>, id: u64) -> String {
+    survey
+        .unusable
+        .get(&id)
+        .cloned()
+        .unwrap_or_else(|| "not collected".to_owned())
+}
+
+/// The node that begins the new life.
+fn choose<'c>(
+    survey: &Survey<'c>,
+    wishes: &Wishes,
+    refusals: &mut Vec<Refusal>,
+) -> Option<Candidate<'c>> {
+    if let Some(name) = &wishes.survivor {
+        let named = survey.usable.iter().find(|c| c.name() == name).copied();
+        if named.is_none() {
+            let unusable = survey
+                .members
+                .iter()
+                .find(|(_, info)| info.name == *name)
+                .map_or_else(
+                    || "no member is called so".to_owned(),
+                    |(id, _)| why_missing(survey, *id),
+                );
+            refusals.push(Refusal::new(
+                "RECOVER_SURVIVOR",
+                format!("{name} cannot begin the new life: {unusable}"),
+                format!(
+                    "those that can: {}",
+                    join(survey.usable.iter().map(Candidate::name))
+                ),
+            ));
+        }
+        return named;
+    }
+    let groups = survey.groups();
+    let ahead = |candidate: &Candidate<'_>| {
+        groups
+            .iter()
+            .filter(|group| {
+                let best = survey.best(group).and_then(|best| best.end(group));
+                candidate.end(group) == best
+            })
+            .count()
+    };
+    let meta = GroupId::meta();
+    let mut best: Option<Candidate<'c>> = None;
+    for candidate in &survey.usable {
+        let rank = |c: &Candidate<'_>| (ahead(c), c.end(&meta));
+        // Of equals the first by name.
+        if best.is_none_or(|known| rank(candidate) > rank(&known)) {
+            best = Some(*candidate);
+        }
+    }
+    if best.is_none() {
+        let why: Vec<String> = survey
+            .unusable
+            .iter()
+            .map(|(id, why)| format!("node id {id}: {why}"))
+            .collect();
+        refusals.push(Refusal::new(
+            "RECOVER_SURVIVOR",
+            format!("no directory can be used: {}", why.join("; ")),
+            "restore from the store: `drtool restore plan`",
+        ));
+    }
+    best
+}
+
+fn plan_group(
+    survey: &Survey<'_>,
+    base: Candidate<'_>,
+    group: &GroupId,
+    wishes: &Wishes,
+) -> Result<GroupPlan, Box<Refusal>> {
+    let best = survey.best(group).unwrap_or(base);
+    let accepted = wishes.data_loss.contains(group);
+    let source = if base.end(group) == best.end(group) || accepted {
+        base
+    } else {
+        best
+    };
+    let loss = loss::account(survey, source, group);
+    if loss.lost_proven > 0 && !accepted {
+        let by = loss.proven.as_ref().map_or_else(String::new, |p| {
+            format!("entry {} is committed ({})", p.position, p.by)
+        });
+        let end = source
+            .end(group)
+            .map_or_else(|| "nothing".to_owned(), |p| format!("entry {p}"));
+        return Err(Box::new(Refusal::new(
+            "RECOVER_BEHIND",
+            format!(
+                "{group}: {by}, and the best directory, {}, ends at {end}",
+                source.name()
+            ),
+            format!(
+                "the store may have more than these directories: compare with `drtool restore plan`. To go on from the directory and lose the difference: --accept-data-loss {group}"
+            ),
+        )));
+    }
+    let facts = source.group(group);
+    Ok(GroupPlan {
+        group: group.clone(),
+        from: source.name().to_owned(),
+        last: facts.and_then(|f| f.last),
+        applied: facts.and_then(|f| f.applied),
+        loss,
+    })
+}
+
+fn write_down(
+    survey: &Survey<'_>,
+    base: Candidate<'_>,
+    groups: Vec<GroupPlan>,
+    wishes: &Wishes,
+) -> Plan {
+    let info = survey
+        .members
+        .get(&base.id())
+        .cloned()
+        .unwrap_or_else(|| NodeInfo {
+            name: base.name().to_owned(),
+            ..NodeInfo::default()
+        });
+    let others = others(survey, base, &groups);
+    let lost = survey
+        .members
+        .iter()
+        .filter(|(id, _)| !survey.usable.iter().any(|c| c.id() == **id))
+        .map(|(id, info)| LostNode {
+            id: *id,
+            info: info.clone(),
+            why: why_missing(survey, *id),
+        })
+        .collect();
+    Plan {
+        kind: KIND.to_owned(),
+        version: VERSION,
+        plan_id: wishes.plan_id.clone(),
+        created_at: Time::from_us(wishes.now_us),
+        collected_at: survey.collection.collected_at,
+        cluster: ClusterId::new(survey.life.cluster_uuid.clone(), survey.life.incarnation),
+        lineage: survey.life.lineage.clone(),
+        new_incarnation: highest_incarnation(survey).saturating_add(1),
+        term: highest_term(survey).saturating_add(TERM_MARGIN),
+        shards: survey.life.shards,
+        survivor: Survivor {
+            old_id: base.id(),
+            new_id: new_id(survey),
+            path: base.directory.path.clone(),
+            host: base.directory.host.clone(),
+            fingerprint: base.directory.fingerprint(),
+            info,
+        },
+        groups,
+        others,
+        lost,
+        expected: expected(survey, base, wishes),
+        accepted: Accepted {
+            lost: wishes.lost.clone(),
+            data_loss: wishes.data_loss.clone(),
+        },
+        notes: notes(survey),
+        digest: String::new(),
+    }
+    .sealed()
+}
+
+fn others(survey: &Survey<'_>, base: Candidate<'_>, groups: &[GroupPlan]) -> Vec<OtherDirectory> {
+    let gives = |name: &str| {
+        let taken = groups.iter().filter(|g| g.from == name);
+        taken.map(|g| g.group.clone()).collect()
+    };
+    survey
+        .collection
+        .directories
+        .iter()
+        .filter_map(|directory| Some((directory, directory.identity.as_ref()?)))
+        .filter(|(_, identity)| identity.node_id != base.id())
+        .map(|(directory, identity)| OtherDirectory {
+            name: identity.name.clone(),
+            id: identity.node_id,
+            path: directory.path.clone(),
+            host: directory.host.clone(),
+            fingerprint: directory.fingerprint(),
+            gives: gives(&identity.name),
+        })
+        .collect()
+}
+
+/// Everybody who was a member may come back, empty, under a new id.
+fn expected(survey: &Survey<'_>, base: Candidate<'_>, wishes: &Wishes) -> Vec<Expected> {
+    let voters: BTreeSet<u64> = survey
+        .groups()
+        .iter()
+        .filter_map(|group| survey.membership(group))
+        .flat_map(|m| m.voters.iter().flatten().copied())
+        .collect();
+    let mut expected: Vec<Expected> = Vec::new();
+    for (id, info) in survey.members.iter().rev() {
+        let there = expected.iter().any(|e| e.info.name == info.name);
+        if there || info.name == base.name() || wishes.gone.contains(&info.name) {
+            continue;
+        }
+        expected.push(Expected {
+            learner: !voters.contains(id),
+            info: info.clone(),
+        });
+    }
+    expected.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+    expected
+}
+
+fn highest_incarnation(survey: &Survey<'_>) -> u64 {
+    let of_directories = survey
+        .collection
+        .directories
+        .iter()
+        .filter_map(|d| d.identity.as_ref())
+        .map(|i| i.incarnation.max(i.incarnation_floor));
+    let of_store = survey
+        .collection
+        .store
+        .iter()
+        .map(|s| s.highest_incarnation);
+    of_directories.chain(of_store).max().unwrap_or(0)
+}
+
+fn highest_term(survey: &Survey<'_>) -> u64 {
+    let of_directories = survey
+        .collection
+        .directories
+        .iter()
+        .flat_map(|d| &d.groups)
+        .flat_map(|g| {
+            let vote = g.vote.map(|v| v.term);
+            let end = g.end().map(|p| p.term);
+            [vote, end].into_iter().flatten()
+        });
+    let of_live = survey
+        .collection
+        .live
+        .iter()
+        .filter_map(|l| l.status.as_ref())
+        .filter(|s| s.cluster_uuid == survey.life.cluster_uuid)
+        .flat_map(|s| s.groups.iter().map(|g| g.term));
+    let of_store = survey
+        .collection
+        .store
+        .iter()
+        .flat_map(|s| s.snapshots.iter().map(|s| s.position.term));
+    of_directories
+        .chain(of_live)
+        .chain(of_store)
+        .max()
+        .unwrap_or(0)
+}
+
+/// An id above every one that was ever given, as far as anybody here knows, and some more where nobody here can know.
+fn new_id(survey: &Survey<'_>) -> u64 {
+    let of_directories = survey.collection.directories.iter().flat_map(|d| {
+        let own = d.identity.as_ref().map(|i| i.node_id);
+        let members = d.groups.iter().flat_map(|g| g.membership.nodes.keys());
+        let registered = d.nodes.iter().map(|n| &n.id);
+        let known = members.chain(registered).copied();
+        known.chain(own).chain([d.next_node_id.saturating_sub(1)])
+    });
+    let highest = of_directories.max().unwrap_or(0);
+    let margin = if survey.unseen_could_commit(&GroupId::meta()) {
+        ID_MARGIN
+    } else {
+        0
+    };
+    highest.saturating_add(margin).saturating_add(1)
+}
+
+/// What stands against nothing and is to be known.
+fn notes(survey: &Survey<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    match &survey.collection.store {
+        None => notes.push("no store was asked: a snapshot there may be newer than every directory, and nobody else is kept from recovering at the same time".to_owned()),
+        Some(store) => {
+            if let Some(error) = &store.error {
+                notes.push(format!("the store {} was not reached ({error}): a snapshot there may be newer than every directory", store.url));
+            }
+        }
+    }
+    for directory in &survey.collection.directories {
+        let Some(identity) = &directory.identity else {
+            notes.push(format!(
+                "{} on {} cannot be used: nothing says whose it is",
+                directory.path, directory.host
+            ));
+            continue;
+        };
+        if identity.stage != Stage::Initialized {
+            continue;
+        }
+        for finding in directory
+            .findings
+            .iter()
+            .filter(|f| f.severity == Severity::Warning)
+        {
+            notes.push(format!(
+                "{}: {} {}",
+                identity.name, finding.code, finding.what
+            ));
+        }
+    }
+    for live in &survey.collection.live {
+        if let Some(status) = &live.status
+            && status.cluster_uuid != survey.life.cluster_uuid
+        {
+            notes.push(format!("{} answers for another cluster", live.url));
+        }
+    }
+    notes
+}

@@ -1,0 +1,75 @@
+//! Collections and plans as files: read within a bound, written whole or not at all, never over another file unasked.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use confman_cli::failure::Failure;
+use serde::{Deserialize, Serialize};
+
+/// The whole file, when it has at most `limit` bytes.
+pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let failed = |e: std::io::Error| Failure::local("read", path, &e);
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells that it is too large.
+    std::fs::File::open(path)
+        .map_err(failed)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        let text = format!("{} has more than {limit} bytes", path.display());
+        return Err(Failure::usage(text).coded("RECOVER_FILE"));
+    }
+    Ok(bytes)
+}
+
+/// What every file of ours says of itself, read before the rest: the rest may look otherwise in a newer version.
+#[derive(Deserialize)]
+struct Head {
+    kind: String,
+    version: u32,
+}
+
+/// Whether the file is of this kind and of a version that is known; the complaint if not.
+pub(super) fn check_head(bytes: &[u8], kind: &str, newest: u32) -> Result<(), String> {
+    let head: Head = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if head.kind != kind {
+        let found: String = head.kind.chars().take(60).collect();
+        return Err(format!("it is a {found:?}, not a {kind:?}"));
+    }
+    if head.version == 0 || head.version > newest {
+        return Err(format!(
+            "it has version {}, this program reads up to {newest}",
+            head.version
+        ));
+    }
+    Ok(())
+}
+
+/// Writes a document readably: beside the place first, then by a rename, so that it is whole or not there.
+pub(super) fn write_json(
+    path: &Path,
+    document: &impl Serialize,
+    replace: bool,
+) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::local("write", path, &e);
+    if !replace && path.exists() {
+        return Err(
+            Failure::usage(format!("{} is there already", path.display()))
+                .coded("RECOVER_FILE")
+                .with_hint("name another file with --out, or replace it with --force"),
+        );
+    }
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    let written = serde_json::to_writer_pretty(&mut file, document)
+        .map_err(std::io::Error::from)
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.as_file().sync_all());
+    written.map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
