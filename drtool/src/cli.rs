@@ -12,7 +12,7 @@ use confman_cli::output;
 use confman_client::ErrorKind;
 
 use crate::context::Global;
-use crate::{explain, live, pages, recover, restore, store};
+use crate::{explain, live, pages, recover, restore, stopped, store};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ enum Command {
     Export(store::export::ExportArgs),
     Restore(restore::RestoreArgs),
     Recover(recover::RecoverArgs),
+    Inspect(stopped::inspect::InspectArgs),
+    Verify(stopped::verify::VerifyArgs),
+    Diff(stopped::diff::DiffArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
     Man(pages::ManArgs),
@@ -47,7 +50,7 @@ enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("Live cluster", &["status"]),
     ("Store", &["snapshot", "get", "export", "restore"]),
-    ("Stopped node", &[]),
+    ("Stopped node", &["inspect", "verify", "diff"]),
     ("Quorum loss", &["recover"]),
     ("Help", &["explain", "completions", "man"]),
 ];
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    stopped::keep_quiet_on_caught_panics();
     // Two providers in one binary panic: this is the only one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -87,6 +91,9 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Export(args) => store::export::run(args, global).await,
         Command::Restore(args) => restore::run(args, global).await,
         Command::Recover(args) => recover::run(args, global).await,
+        Command::Inspect(args) => stopped::inspect::run(&args, global),
+        Command::Verify(args) => stopped::verify::run(&args, global),
+        Command::Diff(args) => stopped::diff::run(&args, global),
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

@@ -104,13 +104,13 @@ pub(crate) const IDENTITY: Format = Format {
     hint: "restore the file, or set the data directory aside and start the node with an empty one: it rejoins under a new id",
 };
 
-const INCARNATION: Format = Format {
+pub(crate) const INCARNATION: Format = Format {
     magic: *b"CFMINCRN",
     version: 1,
     hint: "run `drtool recover apply` with the same plan again; it writes the file anew",
 };
 
-const SURGERY: Format = Format {
+pub(crate) const SURGERY: Format = Format {
     magic: *b"CFMSURGE",
     version: 1,
     hint: "run `drtool recover apply` or `drtool recover undo` with the plan that was being applied",

@@ -228,6 +228,71 @@ pub fn idempotency_order(index: u64) -> Vec<u8> {
     build(IDEMPOTENCY_ORDER, &[&index.to_be_bytes()])
 }
 
+/// What kind of record stands under keys that begin with this byte, in a word or two; none for a kind that this version
+/// does not know.
+pub fn kind(first: u8) -> Option<&'static str> {
+    Some(match first {
+        FACTS => "facts",
+        CLUSTER => "cluster",
+        NODE => "node",
+        TASK => "snapshot task",
+        FAILURE => "snapshot failure",
+        SNAPSHOT => "snapshot",
+        EXPECTED => "expected node",
+        CHANGE => "membership change",
+        INCARNATION => "incarnation",
+        NAMESPACE => "namespace",
+        ENTRY => "entry",
+        TOMBSTONE => "tombstone",
+        PART => "part of a value",
+        UPLOAD => "upload",
+        GARBAGE => "garbage",
+        AUDIT => "audit event",
+        AUDIT_BY_NAMESPACE => "audit index",
+        IDEMPOTENCY => "idempotency key",
+        IDEMPOTENCY_ORDER => "idempotency order",
+        _ => return None,
+    })
+}
+
+/// A key as people read it: its kind and its name. What is no key of ours is shown in hexadecimal.
+pub fn describe(key: &[u8]) -> String {
+    let raw = || hex::encode(&key[..key.len().min(64)]);
+    let Some((first, rest)) = key.split_first() else {
+        return "an empty key".to_owned();
+    };
+    let Some(kind) = kind(*first) else {
+        return format!("unknown {}", raw());
+    };
+    let number = || rest.try_into().ok().map(u64::from_be_bytes);
+    let text = || str::from_utf8(rest).ok().map(str::to_owned);
+    let place = |at: AuditRef| format!("{}.{}", at.index, at.sub);
+    let pair = |rest: &[u8]| {
+        let zero = rest.iter().position(|b| *b == 0)?;
+        let first = str::from_utf8(&rest[..zero]).ok()?;
+        let second = str::from_utf8(&rest[zero + 1..]).ok()?;
+        Some(format!("{first}/{second}"))
+    };
+    let name = match *first {
+        FACTS | CLUSTER | CHANGE | INCARNATION if rest.is_empty() => return kind.to_owned(),
+        NODE | IDEMPOTENCY_ORDER => number().map(|n| n.to_string()),
+        TASK | FAILURE | SNAPSHOT | EXPECTED | NAMESPACE => text(),
+        ENTRY | TOMBSTONE | IDEMPOTENCY => pair(rest),
+        PART => rest
+            .split_last_chunk::<4>()
+            .map(|(id, part)| format!("{} {}", hex::encode(id), u32::from_be_bytes(*part))),
+        UPLOAD => Some(hex::encode(rest)),
+        GARBAGE => parse_garbage(key).map(|(due, id)| format!("{} due {due}", hex::encode(id))),
+        AUDIT => parse_audit(key).map(place),
+        AUDIT_BY_NAMESPACE => parse_audit_by_namespace(key).and_then(|at| {
+            let namespace = rest.get(..rest.len().checked_sub(13)?)?;
+            Some(format!("{} {}", str::from_utf8(namespace).ok()?, place(at)))
+        }),
+        _ => None,
+    };
+    format!("{kind} {}", name.unwrap_or_else(raw))
+}
+
 /// The first key after all that begin with `prefix`; none when there is no such key.
 pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();

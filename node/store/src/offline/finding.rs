@@ -61,6 +61,33 @@ pub mod codes {
     /// The state has applied what the log does not have.
     pub const STATE_AHEAD_OF_LOG: &str = "STATE_AHEAD_OF_LOG";
 
+    /// The hash of all records is not the one that was kept up.
+    pub const STATE_HASH_MISMATCH: &str = "STATE_HASH_MISMATCH";
+    /// The state was not made from the log that lies beside it.
+    pub const STATE_NOT_OF_LOG: &str = "STATE_NOT_OF_LOG";
+    /// A record is not what was written.
+    pub const RECORD_DAMAGED: &str = "RECORD_DAMAGED";
+    /// A record of a kind that this version does not know.
+    pub const RECORD_UNKNOWN: &str = "RECORD_UNKNOWN";
+    /// Records contradict each other.
+    pub const RECORDS_DISAGREE: &str = "RECORDS_DISAGREE";
+    /// The audit history is not whole.
+    pub const AUDIT_BROKEN: &str = "AUDIT_BROKEN";
+    /// A recorded snapshot is not one that this program could have recorded.
+    pub const SNAPSHOT_RECORD_DAMAGED: &str = "SNAPSHOT_RECORD_DAMAGED";
+    /// The state is of another cluster, life or node than the identity says.
+    pub const IDENTITY_DISAGREES: &str = "IDENTITY_DISAGREES";
+    /// The node is not among the members of the group.
+    pub const NOT_A_MEMBER: &str = "NOT_A_MEMBER";
+    /// A recovery was begun in the directory and has not ended.
+    pub const SURGERY_UNFINISHED: &str = "SURGERY_UNFINISHED";
+    /// The file that tells of a recovery is not what was written.
+    pub const SURGERY_DAMAGED: &str = "SURGERY_DAMAGED";
+    /// A new life of the cluster was prepared and has not begun everywhere.
+    pub const INCARNATION_UNBORN: &str = "INCARNATION_UNBORN";
+    /// The file that tells of a new life is not what was written.
+    pub const INCARNATION_DAMAGED: &str = "INCARNATION_DAMAGED";
+
     /// All of them.
     pub const ALL: &[&str] = &[
         DIR_IN_USE,
@@ -84,6 +111,19 @@ pub mod codes {
         STATE_DAMAGED,
         STATE_BEHIND_LOG,
         STATE_AHEAD_OF_LOG,
+        STATE_HASH_MISMATCH,
+        STATE_NOT_OF_LOG,
+        RECORD_DAMAGED,
+        RECORD_UNKNOWN,
+        RECORDS_DISAGREE,
+        AUDIT_BROKEN,
+        SNAPSHOT_RECORD_DAMAGED,
+        IDENTITY_DISAGREES,
+        NOT_A_MEMBER,
+        SURGERY_UNFINISHED,
+        SURGERY_DAMAGED,
+        INCARNATION_UNBORN,
+        INCARNATION_DAMAGED,
     ];
 }
 
@@ -113,6 +153,10 @@ impl fmt::Display for OfflineFinding {
 }
 
 impl OfflineFinding {
+    pub(super) fn warning(code: &'static str, path: &Path, what: impl Into<String>) -> Self {
+        Self::new(OfflineSeverity::Warning, code, path, what)
+    }
+
     pub(super) fn error(code: &'static str, path: &Path, what: impl Into<String>) -> Self {
         Self::new(OfflineSeverity::Error, code, path, what)
     }

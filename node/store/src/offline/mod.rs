@@ -2,7 +2,8 @@
 //!
 //! For the tool of the bad day: the directory of a node that does not run (or of one that does: it says so, and then
 //! what it tells may be moving). [`OfflineNode::open`] tells who the node is and gives its groups; an [`OfflineGroup`]
-//! tells vote, positions and membership, and gives the log's entries and the state's records as streams.
+//! tells vote, positions and membership, and gives the log's entries and the state's records as streams. That is quick;
+//! [`OfflineGroup::check_records`] reads every record and tells what does not belong together.
 //!
 //! Promises:
 //! - it cannot write, by type: files are opened in `file` only, with `O_RDONLY`; there is nothing in this room that
@@ -17,6 +18,7 @@
 //! It does not repair, lock (it asks for a shared lock and lets go of it at once, to learn whether a process holds the
 //! directory), delete `tmp`, or judge what to do: `drtool` does.
 
+mod check;
 mod file;
 mod finding;
 mod group;
@@ -26,8 +28,9 @@ mod overlay;
 mod state;
 mod wal;
 
+pub use check::RecordsReport;
 pub use finding::{OfflineFinding, OfflineSeverity, codes};
 pub use group::OfflineGroup;
 pub use log::{Entries, OfflineEntry, OfflineLog, TornTail};
 pub use node::{InUse, OfflineNode};
-pub use state::{OfflineState, StateRecords};
+pub use state::{OfflineState, StateRecords, StateView, panic_is_caught};

@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use confman_snapshot::model::GroupId;
+use prost::Message;
 
 use super::file::{ReadFile, list};
 use super::finding::{Findings, OfflineFinding, OfflineSeverity, codes};
 use super::group::OfflineGroup;
 use super::wal::parse_chunk_name;
-use crate::datadir::{IDENTITY, Identity, IdentityState, decode_identity};
+use crate::command::BeginIncarnation;
+use crate::datadir::{
+    IDENTITY, INCARNATION, Identity, IdentityState, SURGERY, Surgery, decode_identity,
+};
 use crate::error::StoreError;
-use crate::files::unseal;
+use crate::files::{Format, unseal};
 use crate::paths::{DataPaths, GroupPaths};
 
 /// Most names that are looked at in one directory.
@@ -32,6 +36,10 @@ pub struct OfflineNode {
     pub paths: DataPaths,
     /// Who the node is; none when that cannot be read.
     pub identity: Option<Identity>,
+    /// The recovery that was begun here and has not ended.
+    pub surgery: Option<Surgery>,
+    /// What the first leader of a new life is to propose; gone when every group has it.
+    pub incarnation: Option<BeginIncarnation>,
     /// Its groups, in order.
     pub groups: Vec<OfflineGroup>,
     /// Whether a process holds the directory.
@@ -65,6 +73,8 @@ impl OfflineNode {
         }
         let names = names(paths.root())?;
         let identity = read_identity(&paths, &names, &mut findings);
+        let surgery = read_surgery(&paths, &mut findings);
+        let incarnation = read_incarnation(&paths, &mut findings);
         let groups = group_ids(&paths, &mut findings)
             .into_iter()
             .map(|group| OfflineGroup::open(paths.group(&group)))
@@ -72,6 +82,8 @@ impl OfflineNode {
         let mut node = Self {
             paths,
             identity,
+            surgery,
+            incarnation,
             groups,
             in_use,
             findings: Vec::new(),
@@ -270,6 +282,63 @@ fn read_identity(
             None
         }
     }
+}
+
+/// A small file of ours; damage is a finding under `damaged`.
+fn read_small<M: Message + Default>(
+    path: &Path,
+    format: Format,
+    damaged: &'static str,
+    findings: &mut Findings,
+) -> Option<M> {
+    let read = || -> Result<Option<M>, StoreError> {
+        let Some(file) = ReadFile::open(path)? else {
+            return Ok(None);
+        };
+        let body = unseal(path, format, &file.read_all(SEALED_BYTES_MAX)?)?;
+        M::decode(body.as_slice())
+            .map(Some)
+            .map_err(|e| StoreError::Damaged {
+                path: path.to_owned(),
+                detail: e.to_string(),
+                hint: format.hint,
+            })
+    };
+    read().unwrap_or_else(|error| {
+        findings.push(OfflineFinding::of(&error, damaged, path));
+        None
+    })
+}
+
+fn read_surgery(paths: &DataPaths, findings: &mut Findings) -> Option<Surgery> {
+    let path = paths.surgery();
+    let surgery: Surgery = read_small(&path, SURGERY, codes::SURGERY_DAMAGED, findings)?;
+    let what = if surgery.undo { "undoing" } else { "applying" };
+    findings.push(OfflineFinding::error(
+        codes::SURGERY_UNFINISHED,
+        &path,
+        format!(
+            "{what} recovery {} was begun here and has not ended; to go on: {}",
+            surgery.plan_id, surgery.command
+        ),
+    ));
+    Some(surgery)
+}
+
+fn read_incarnation(paths: &DataPaths, findings: &mut Findings) -> Option<BeginIncarnation> {
+    let path = paths.incarnation();
+    let begin: BeginIncarnation =
+        read_small(&path, INCARNATION, codes::INCARNATION_DAMAGED, findings)?;
+    findings.push(OfflineFinding::new(
+        OfflineSeverity::Info,
+        codes::INCARNATION_UNBORN,
+        &path,
+        format!(
+            "incarnation {} by plan {} has not begun in every group, as far as this node knows",
+            begin.incarnation, begin.plan_id
+        ),
+    ));
+    Some(begin)
 }
 
 fn group_ids(paths: &DataPaths, findings: &mut Findings) -> Vec<GroupId> {

@@ -3,6 +3,7 @@
 //! redb checks no page that it reads and can panic on one that is damaged: every call of it here is caught, and a panic
 //! is damage like any other.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,12 @@ pub struct OfflineState {
     bytes: u64,
 }
 
+/// The records of a state as of one moment, for many looks at single ones. See [`OfflineState::view`].
+pub struct StateView<'a> {
+    path: &'a Path,
+    table: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
 /// The records of a state in the order of their keys. See [`OfflineState::records`].
 pub struct StateRecords {
     path: PathBuf,
@@ -53,9 +60,21 @@ fn damaged(path: &Path, detail: String) -> StoreError {
     }
 }
 
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread would be caught here and told as a finding: for a panic hook that keeps quiet then.
+pub fn panic_is_caught() -> bool {
+    GUARDED.get()
+}
+
 /// Calls redb; its panic is damage.
 fn guarded<T>(path: &Path, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+    let outer = GUARDED.replace(true);
+    let called = catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(outer);
+    called.unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -163,6 +182,24 @@ impl OfflineState {
         })
     }
 
+    /// The records for many looks at single ones.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn view(&self) -> Result<StateView<'_>, StoreError> {
+        let path = &self.path;
+        guarded(path, || {
+            let tx = self
+                .database
+                .begin_read()
+                .map_err(database_error("begin a read in", path))?;
+            let table = tx
+                .open_table(RECORDS)
+                .map_err(database_error("read", path))?;
+            Ok(StateView { path, table })
+        })
+    }
+
     /// The value of one record.
     ///
     /// # Errors
@@ -230,6 +267,30 @@ impl OfflineState {
         }
         facts.sort_by_key(|fact| (fact.record.position, fact.record.id));
         Ok(facts)
+    }
+}
+
+impl StateView<'_> {
+    /// The value of one record.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        guarded(self.path, || {
+            let found = self
+                .table
+                .get(key)
+                .map_err(database_error("read", self.path))?;
+            let Some(found) = found else {
+                return Ok(None);
+            };
+            let value = found.value();
+            if value.len() > RECORD_BYTES_MAX {
+                let detail = format!("a record of {} bytes", value.len());
+                return Err(damaged(self.path, detail));
+            }
+            Ok(Some(Bytes::copy_from_slice(value)))
+        })
     }
 }
 

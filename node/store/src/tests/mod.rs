@@ -19,6 +19,8 @@ mod members;
 mod meta;
 mod namespaces;
 mod offline;
+mod offline_check;
+mod offline_source;
 mod purge;
 mod snapshots;
 mod suite;
