@@ -8,6 +8,7 @@ mod consistency;
 mod crash;
 mod disk_loss;
 mod drtool;
+mod drtool_stopped;
 mod drtool_store;
 mod election;
 mod five_nodes;
