@@ -34,6 +34,7 @@ pub(crate) struct Cli {
 enum Command {
     Status(live::status::StatusArgs),
     Snapshot(store::snapshot::SnapshotArgs),
+    Retention(store::retention::RetentionArgs),
     Get(store::get::GetArgs),
     Export(store::export::ExportArgs),
     Restore(restore::RestoreArgs),
@@ -49,7 +50,10 @@ enum Command {
 /// The commands as the help shows them.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Live cluster", &["status"]),
-    ("Store", &["snapshot", "get", "export", "restore"]),
+    (
+        "Store",
+        &["snapshot", "retention", "get", "export", "restore"],
+    ),
     ("Stopped node", &["inspect", "verify", "diff"]),
     ("Quorum loss", &["recover"]),
     ("Help", &["explain", "completions", "man"]),
@@ -87,6 +91,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         Command::Status(args) => live::status::run(&args, global).await,
         Command::Snapshot(args) => store::snapshot::run(args, global).await,
+        Command::Retention(args) => store::retention::run(args, global).await,
         Command::Get(args) => store::get::run(args, global).await,
         Command::Export(args) => store::export::run(args, global).await,
         Command::Restore(args) => restore::run(args, global).await,

@@ -6,6 +6,8 @@
 //! cluster/{incarnation:010}-{uuid}.undone.json  that incarnation never was: its recovery was undone
 //! cluster/{incarnation:010}-{uuid}.member-{node id:020}.json  a node took up that id of the restore order
 //! snapshots/{topic}/{partition}/{id}.snap       one snapshot
+//! pins/{topic}/{partition}/{id}.json            that snapshot stays, whatever retention would do
+//! marks/{topic}/{partition}/{id}.json           a tool found that snapshot due for deletion
 //! reports/{kind}/{time}-{id}.json               how a drill, a recovery or a restore went
 //! probe/{name}                                  written and deleted at a start, to learn what the store honours
 //! ```
@@ -47,6 +49,47 @@ pub fn parse_snapshot(object: &str) -> Option<(GroupId, SnapshotId)> {
     let rest = object.strip_prefix(SNAPSHOTS)?.strip_prefix('/')?;
     let (group, file) = rest.rsplit_once('/')?;
     let id = file.strip_suffix(SNAPSHOT_SUFFIX)?;
+    Some((group.parse().ok()?, id.parse().ok()?))
+}
+
+/// What is noted about a snapshot beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoteKind {
+    /// It stays, whatever retention would do.
+    Pin,
+    /// Retention without a cluster found it due for deletion.
+    Mark,
+}
+
+impl NoteKind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Pin => "pins",
+            Self::Mark => "marks",
+        }
+    }
+}
+
+/// The folder of all notes of one kind.
+pub fn notes_of_all(kind: NoteKind) -> &'static str {
+    kind.folder()
+}
+
+/// The folder of the notes of one kind about a group's snapshots.
+pub fn notes(kind: NoteKind, group: &GroupId) -> String {
+    format!("{}/{group}", kind.folder())
+}
+
+/// The object of one note.
+pub fn note(kind: NoteKind, group: &GroupId, id: &SnapshotId) -> String {
+    format!("{}/{group}/{id}{CLUSTER_SUFFIX}", kind.folder())
+}
+
+/// The group and snapshot that an object of this kind is about; none if it is not the name of such a note.
+pub fn parse_note(kind: NoteKind, object: &str) -> Option<(GroupId, SnapshotId)> {
+    let rest = object.strip_prefix(kind.folder())?.strip_prefix('/')?;
+    let (group, file) = rest.rsplit_once('/')?;
+    let id = file.strip_suffix(CLUSTER_SUFFIX)?;
     Some((group.parse().ok()?, id.parse().ok()?))
 }
 
@@ -219,6 +262,17 @@ mod tests {
             // No second text stands for it.
             prop_assert_eq!(parse_snapshot(&name.to_uppercase()), None);
             prop_assert_eq!(parse_snapshot(&format!("{name} ")), None);
+        }
+
+        #[test]
+        fn a_note_is_read_as_it_was_built(group in any_group(), id in any_id()) {
+            let (pin, mark) = (note(NoteKind::Pin, &group, &id), note(NoteKind::Mark, &group, &id));
+            prop_assert_eq!(parse_note(NoteKind::Pin, &pin), Some((group.clone(), id)));
+            prop_assert_eq!(parse_note(NoteKind::Mark, &mark), Some((group.clone(), id)));
+            prop_assert_eq!(parse_note(NoteKind::Mark, &pin), None);
+            prop_assert_eq!(parse_snapshot(&pin), None);
+            let folder = notes(NoteKind::Pin, &group) + "/";
+            prop_assert!(pin.starts_with(&folder));
         }
 
         #[test]

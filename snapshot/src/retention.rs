@@ -3,13 +3,14 @@
 //! Promises (I10):
 //! - the newest `keep` verified generations stay, whatever the clock says; never fewer than one;
 //! - newest means highest position of the newest incarnation, never the latest time;
+//! - what is held (pinned, referred to, named by an order) is neither marked nor deleted, however old;
 //! - nothing is deleted that was not marked before, and a grace time has passed since.
 //!
 //! A clock that jumps can make a deletion late, or shorten a grace; it never changes which ones stay.
 //!
 //! Not here: carrying the verdict out. The manager proposes the marks, deletes the objects, proposes that they are gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::SnapshotId;
 use crate::record::SnapshotRecord;
@@ -31,6 +32,10 @@ pub struct Policy {
     /// How long a marked snapshot stays, in microseconds, for those who are reading it.
     pub grace_us: i64,
 }
+
+/// Snapshots that stay whatever their age, each with the reason. They do not count as generations: the newest stay beside
+/// them.
+pub type Holds = BTreeMap<SnapshotId, String>;
 
 /// What to do with one snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub struct Verdict {
 }
 
 /// Judges every recorded snapshot of one group as of `now_us`; one verdict each, newest first.
-pub fn judge(facts: &[SnapshotFact], policy: &Policy, now_us: i64) -> Vec<Verdict> {
+pub fn judge(facts: &[SnapshotFact], holds: &Holds, policy: &Policy, now_us: i64) -> Vec<Verdict> {
     let keep = policy.keep.max(1);
     let mut newest_first: Vec<&SnapshotFact> = facts.iter().collect();
     newest_first.sort_by_key(|fact| std::cmp::Reverse(order(&fact.record.id)));
@@ -81,7 +86,10 @@ pub fn judge(facts: &[SnapshotFact], policy: &Policy, now_us: i64) -> Vec<Verdic
             } else {
                 "a newer one of its position stays".into()
             };
-            let (decision, reason) = retire(fact.marked_us, policy.grace_us, now_us, &why);
+            let (decision, reason) = match holds.get(&id) {
+                Some(hold) => (Decision::Keep, format!("{why}; {hold}")),
+                None => retire(fact.marked_us, policy.grace_us, now_us, &why),
+            };
             Verdict {
                 id,
                 decision,
@@ -121,11 +129,18 @@ pub struct Orphan {
 /// Judges objects that no record names: left by builders that died or lost their race. One goes only if it is older, by
 /// position, than every snapshot that is recorded, and of no newer incarnation, and was seen for the whole of `grace_us`,
 /// which is longer than any build takes.
-pub fn judge_orphans(orphans: &[Orphan], recorded: &[SnapshotFact], grace_us: i64) -> Vec<Verdict> {
+pub fn judge_orphans(
+    orphans: &[Orphan],
+    recorded: &[SnapshotFact],
+    holds: &Holds,
+    grace_us: i64,
+) -> Vec<Verdict> {
     let oldest = recorded.iter().map(|fact| order(&fact.record.id)).min();
     let known: BTreeSet<SnapshotId> = recorded.iter().map(|fact| fact.record.id).collect();
     let verdict = |orphan: &Orphan| {
+        let hold = holds.get(&orphan.id);
         let (decision, reason) = match oldest {
+            _ if hold.is_some() => (Decision::Keep, hold.cloned().unwrap_or_default()),
             None => (
                 Decision::Keep,
                 "nothing is recorded: it may be all there is".to_owned(),
@@ -196,7 +211,7 @@ mod tests {
             keep,
             grace_us: 10 * MINUTE,
         };
-        judge(facts, &policy, now_us)
+        judge(facts, &Holds::new(), &policy, now_us)
             .iter()
             .fold(String::new(), |mut story, v| {
                 let _ = writeln!(story, "{:>6} {:?}: {}", v.id.index, v.decision, v.reason);
@@ -284,10 +299,14 @@ mod tests {
             keep in 0..6_usize,
             grace_us in any::<i64>(),
             now_us in any::<i64>(),
+            held in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
         ) {
             let facts: Vec<SnapshotFact> =
                 facts.into_iter().map(|(inc, index, nonce, marked)| fact_in(inc, index, nonce, marked)).collect();
-            let verdicts = judge(&facts, &Policy { keep, grace_us }, now_us);
+            let ids: Vec<SnapshotId> = facts.iter().map(|f| f.record.id).collect();
+            let held = held.iter().filter(|_| !ids.is_empty()).map(|i| *i.get(&ids));
+            let holds: Holds = held.map(|id| (id, "pinned".to_owned())).collect();
+            let verdicts = judge(&facts, &holds, &Policy { keep, grace_us }, now_us);
             let all: BTreeSet<_> = facts.iter().map(|f| (f.record.id.incarnation, f.record.id.index)).collect();
             let stay: BTreeSet<_> = verdicts
                 .iter()
@@ -301,6 +320,10 @@ mod tests {
             // Nothing goes unmarked.
             for verdict in verdicts.iter().filter(|v| v.decision == Decision::Delete) {
                 prop_assert!(facts.iter().any(|f| f.record.id == verdict.id && f.marked_us.is_some()));
+            }
+            // What is held stays.
+            for verdict in verdicts.iter().filter(|v| holds.contains_key(&v.id)) {
+                prop_assert_eq!(verdict.decision, Decision::Keep);
             }
             // Each has one verdict.
             let ids: BTreeSet<_> = facts.iter().map(|f| f.record.id).collect();
@@ -317,7 +340,7 @@ mod tests {
             let mut facts: Vec<SnapshotFact> = (0..count).map(|i| fact(i * 10, 1, None)).collect();
             for round in 0..100 {
                 let now_us = round * step_us.max(MINUTE);
-                for verdict in judge(&facts, &policy, now_us) {
+                for verdict in judge(&facts, &Holds::new(), &policy, now_us) {
                     match verdict.decision {
                         Decision::Keep => {}
                         Decision::Mark => {
@@ -346,7 +369,7 @@ mod tests {
             seen_for_us,
         };
         let decide = |orphan: Orphan, recorded: &[SnapshotFact]| {
-            judge_orphans(&[orphan], recorded, 60 * MINUTE)
+            judge_orphans(&[orphan], recorded, &Holds::new(), 60 * MINUTE)
                 .first()
                 .map(|v| v.decision)
         };
@@ -373,5 +396,45 @@ mod tests {
             seen_for_us: i64::MAX,
         };
         assert_eq!(decide(named, &recorded), None);
+        // A held one stays, however old and long seen.
+        let held = orphan(1, 50, i64::MAX);
+        let holds = Holds::from([(held.id, "pinned".to_owned())]);
+        let verdicts = judge_orphans(&[held], &recorded, &holds, 60 * MINUTE);
+        assert_eq!(verdicts[0].decision, Decision::Keep);
+    }
+
+    #[test]
+    fn story_of_a_snapshot_that_is_held() {
+        // Long marked, far beyond its grace, and held: it stays, and the count is that of the others.
+        let facts = [
+            fact(100, 1, Some(0)),
+            fact(200, 2, None),
+            fact(300, 3, None),
+            fact(400, 4, None),
+        ];
+        let holds = Holds::from([
+            (
+                facts[0].record.id,
+                "pinned by ann: before the move".to_owned(),
+            ),
+            (facts[3].record.id, "pinned by ann".to_owned()),
+        ]);
+        let policy = Policy {
+            keep: 2,
+            grace_us: MINUTE,
+        };
+        let told: Vec<String> = judge(&facts, &holds, &policy, i64::MAX)
+            .iter()
+            .map(|v| format!("{} {:?}: {}", v.id.index, v.decision, v.reason))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "400 Keep: generation 1 of the 2 that stay",
+                "300 Keep: generation 2 of the 2 that stay",
+                "200 Mark: 2 newer generations stay",
+                "100 Keep: 2 newer generations stay; pinned by ann: before the move",
+            ]
+        );
     }
 }

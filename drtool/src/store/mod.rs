@@ -5,10 +5,10 @@
 //! - [`errors`]: the store's errors as ends of a command.
 //! - [`pick`]: which snapshot is meant; [`records`]: single records out of it; [`facts`]: what its group had recorded.
 //! - [`values`]: entries and changes as the API shows them.
-//! - [`snapshot`], [`get`], [`export`]: the commands.
+//! - [`snapshot`], [`retention`], [`get`], [`export`]: the commands.
 //!
 //! Promises: nothing here needs a node; a command that reads holds a [`reader::StoreReader`], which has no way to
-//! write (I16).
+//! write (I16); what deletes takes a [`crate::consent::Consent`].
 //!
 //! Does not: know what a restore is (`crate::restore`).
 
@@ -20,12 +20,29 @@ pub mod get;
 pub mod pick;
 pub mod reader;
 pub mod records;
+pub mod retention;
 pub mod snapshot;
 pub mod values;
 
 pub use args::StoreArgs;
 
+use confman_cli::failure::Failure;
+use confman_config::RetentionSettings;
+
 use crate::codes::Code;
+
+/// What the nodes of this environment would keep, and for how long what may go.
+fn settings_of_nodes() -> Result<RetentionSettings, Failure> {
+    RetentionSettings::from_env(std::env::vars_os()).map_err(|errors| {
+        Failure::usage(errors.to_string().trim_end().replace('\n', "; "))
+            .coded("STORE_CONFIGURATION")
+    })
+}
+
+/// Now, by this machine's clock, in microseconds since 1970 UTC.
+fn now_us() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
 
 /// The refusals and findings of this room.
 pub const CODES: &[Code] = &[
@@ -88,5 +105,10 @@ pub const CODES: &[Code] = &[
         name: "ENTRY_NOT_FOUND",
         meaning: "The snapshot holds no entry of that name: it had not been written yet, or had been deleted.",
         remedy: "Try an older or a newer snapshot (`drtool snapshot list`), or compare two with `drtool snapshot diff`.",
+    },
+    Code {
+        name: "RETENTION_COUNT_UNKNOWN",
+        meaning: "Snapshots would be deleted, and nobody has said how many generations the cluster keeps; the bucket does not say it.",
+        remedy: "Say what CONFMAN_SNAPSHOT_RETENTION_COUNT is on the cluster's nodes, with --keep or with that variable.",
     },
 ];

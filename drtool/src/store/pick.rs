@@ -120,7 +120,11 @@ impl StoreReader {
     }
 }
 
-fn choose(
+/// The one among these that is meant.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn choose(
     wanted: &Wanted,
     group: Option<&GroupId>,
     groups: BTreeMap<GroupId, Vec<Listed>>,

@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use confman_snapshot::error::{SnapshotError, StoreError};
-use confman_snapshot::model::ClusterId;
 use confman_snapshot::repository::{ClusterObject, Inventory, Listing, OrderDone};
 use confman_snapshot::source::ChunkSource;
-use confman_snapshot::{GroupId, Repository, SnapshotId, SnapshotReader, paths};
+use confman_snapshot::{ClusterId, GroupId, Kind, Repository, SnapshotId, SnapshotReader, paths};
 
 /// A store that can only be read. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
@@ -64,6 +63,19 @@ impl StoreReader {
     /// The store fails, or the object cannot be read.
     pub async fn done(&self, life: &ClusterId) -> Result<Option<OrderDone>, StoreError> {
         self.repository.read_done(life).await
+    }
+
+    /// Whether the restore order of a life may still be carried out: nothing says that it is spent, or what says so
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn may_be_open(&self, life: &ClusterId) -> Result<bool, StoreError> {
+        match self.done(life).await {
+            Ok(done) => Ok(done.is_none()),
+            Err(error) if error.kind == Kind::Damaged => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// The snapshots of one group, newest first by position.

@@ -5,7 +5,7 @@
 //! - [`work`]: the replica that has the work builds, uploads, verifies and records.
 //! - [`truncate`]: every replica adopts what is recorded and purges its log behind it (I4).
 //! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10);
-//!   [`orphans`] collects what builders that died left behind.
+//!   what is pinned in the store stays; [`orphans`] collects what builders that died left behind.
 //!
 //! All of it is a stateless executor: it reads committed state, acts, and proposes the result. What is
 //! held in memory is only what is running right now and how long to wait after a failure. The store
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use confman_snapshot::Background;
 use confman_snapshot::model::GroupId;
+use confman_snapshot::retention::Holds;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,8 @@ pub(crate) struct Manager {
     /// Per group: since when this leader streams snapshots of its own.
     local: Mutex<BTreeMap<GroupId, Instant>>,
     orphans: Mutex<orphans::Seen>,
+    /// Per group: the pins that the store showed, and when.
+    pinned: Mutex<BTreeMap<GroupId, (Instant, Holds)>>,
 }
 
 /// Runs the manager until cancelled.
@@ -68,6 +71,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         failed: Mutex::default(),
         local: Mutex::default(),
         orphans: Mutex::default(),
+        pinned: Mutex::default(),
     };
     // The store may be slow: what waits for it does not hold up what does not.
     tokio::join!(manager.turns(&stop), manager.retirements(&stop));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use confman_snapshot::SnapshotId;
 use confman_snapshot::model::GroupId;
+use confman_snapshot::paths::NoteKind;
 use confman_snapshot::retention::{Decision, Orphan, SnapshotFact, judge_orphans};
 
 use super::{Failure, Manager};
@@ -38,11 +39,7 @@ impl Manager {
             }
             *listed = now;
         }
-        let repository = self
-            .node
-            .store()
-            .claimed(self.node.cluster(), &self.node.identity().lineage)
-            .await?;
+        let repository = self.claimed().await?;
         let listing = repository.list_snapshots(group.id()).await?;
         let facts: Vec<SnapshotFact> = group
             .state()
@@ -61,8 +58,13 @@ impl Manager {
             .collect();
         let orphans = self.seen_for(group.id(), &unknown);
         let grace_us = i64::try_from(GRACE.as_micros()).unwrap_or(i64::MAX);
-        for verdict in judge_orphans(&orphans, &facts, grace_us) {
-            if verdict.decision == Decision::Delete {
+        let pins = self.pins(&repository, group.id()).await?;
+        for verdict in judge_orphans(&orphans, &facts, &pins, grace_us) {
+            if verdict.decision == Decision::Delete
+                && !repository
+                    .has_note(NoteKind::Pin, group.id(), &verdict.id)
+                    .await?
+            {
                 repository.delete_snapshot(group.id(), &verdict.id).await?;
                 tracing::info!(group = %group.id(), snapshot = %verdict.id, reason = %verdict.reason, "orphan deleted from the store");
             }

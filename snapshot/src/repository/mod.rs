@@ -13,12 +13,13 @@
 //!
 //! Rooms: `open` (URL to store), `settings` (which variables are in force), `call` (time limits, retries),
 //! `classify` (their errors to ours), `create` (objects that must not exist yet), `upload` (large objects),
-//! `snapshots`, `cluster` (who owns the prefix), `order` (what empty nodes restore), `taken` (which of its ids have been taken up), `reports`, `probe`.
+//! `snapshots`, `notes` (pins and marks beside them), `cluster` (who owns the prefix), `order` (what empty nodes restore), `taken` (which of its ids have been taken up), `reports`, `probe`.
 
 mod call;
 mod classify;
 mod cluster;
 mod create;
+mod notes;
 mod open;
 mod order;
 mod probe;
@@ -43,6 +44,7 @@ use crate::error::{Kind, StoreError};
 use crate::source::ChunkSource;
 
 pub use cluster::{Begun, Claim, ClusterObject};
+pub use notes::Note;
 pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
 pub use probe::Probe;
 pub use reports::{ListedReport, Report};

@@ -3,14 +3,16 @@
 //! - [`list`], [`show`]: what there is, what one holds;
 //! - [`verify`]: whether it is what was written, and which object is not;
 //! - [`diff`], [`fetch`]: two of them side by side; one as local files;
+//! - [`pin`]: what retention leaves alone;
 //! - [`summary`]: how a snapshot is shown everywhere.
 //!
-//! Promises: nothing here needs a node; none of these commands writes to the store. A snapshot that cannot be read is
+//! Promises: nothing here needs a node; none of these commands but `pin` and `unpin` writes to the store. A snapshot that cannot be read is
 //! named and the others are gone on with; a store that cannot be asked ends the command.
 
 mod diff;
 mod fetch;
 mod list;
+mod pin;
 mod show;
 mod summary;
 mod verify;
@@ -24,7 +26,7 @@ use crate::context::Global;
 
 pub use summary::Summary;
 
-/// List, show, verify, compare and fetch the snapshots in the store
+/// List, show, verify, compare, fetch and pin the snapshots in the store
 #[derive(Debug, Args)]
 pub struct SnapshotArgs {
     #[command(subcommand)]
@@ -39,6 +41,8 @@ enum SnapshotCommand {
     Verify(verify::VerifyArgs),
     Diff(diff::DiffArgs),
     Fetch(fetch::FetchArgs),
+    Pin(pin::PinArgs),
+    Unpin(pin::UnpinArgs),
 }
 
 /// Runs the command.
@@ -52,5 +56,7 @@ pub async fn run(args: SnapshotArgs, global: &Global) -> Result<ExitCode, Failur
         SnapshotCommand::Verify(args) => verify::run(&args, global).await,
         SnapshotCommand::Diff(args) => diff::run(&args, global).await,
         SnapshotCommand::Fetch(args) => fetch::run(&args, global).await,
+        SnapshotCommand::Pin(args) => pin::pin(&args, global).await,
+        SnapshotCommand::Unpin(args) => pin::unpin(&args, global).await,
     }
 }

@@ -14,7 +14,6 @@ use confman_cli::escape;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::ErrorKind;
-use confman_config::RetentionSettings;
 use confman_snapshot::repository::Listed;
 use confman_snapshot::source::ChunkSource as _;
 use confman_snapshot::{GroupId, SnapshotError, SnapshotReader};
@@ -27,7 +26,7 @@ use crate::finding::{Finding, Severity};
 use crate::store::facts::Facts;
 use crate::store::pick::{GroupArgs, Wanted};
 use crate::store::reader::StoreReader;
-use crate::store::{StoreArgs, errors};
+use crate::store::{StoreArgs, errors, settings_of_nodes};
 
 /// Chunks that a whole read fetches ahead.
 const AHEAD: usize = 2;
@@ -117,7 +116,7 @@ pub(super) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     let started = Instant::now();
     let keep = match args.keep {
         Some(keep) => usize::from(keep),
-        None => retention(std::env::vars_os())?.count,
+        None => settings_of_nodes()?.count,
     };
     let store = args.store.reader(global).await?;
     let depth = match (args.read_data, args.sample) {
@@ -152,16 +151,6 @@ pub(super) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     Ok(match document.good {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(ErrorKind::Damaged.exit_code()),
-    })
-}
-
-/// What the nodes of this environment would keep.
-pub(in crate::store) fn retention(
-    env: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
-) -> Result<RetentionSettings, Failure> {
-    RetentionSettings::from_env(env).map_err(|errors| {
-        Failure::usage(errors.to_string().trim_end().replace('\n', "; "))
-            .coded("STORE_CONFIGURATION")
     })
 }
 

@@ -1,0 +1,250 @@
+//! Letting go what may go, where no cluster does it: marks first, deletions when a mark is a grace old.
+//!
+//! What is safe without a cluster, and why:
+//! - the generations that stay are those of the newest positions, and each is read to its end right before anything of its
+//!   group is deleted; one that is damaged stops the deletions of that group (I9, I10);
+//! - a living cluster may have recorded what is deleted here, unmarked: it loses nothing that it needs, because as many newer
+//!   generations as it keeps are proven, which is why that number must be said;
+//! - who restores from an old snapshot has the grace between two runs to end;
+//! - a pin is asked for by name right before each deletion;
+//! - every step can be killed and run again (I17).
+
+use std::fmt;
+use std::process::ExitCode;
+
+use confman_cli::failure::Failure;
+use confman_cli::output;
+use confman_client::ErrorKind;
+use confman_snapshot::paths::NoteKind;
+use confman_snapshot::repository::Note;
+use confman_snapshot::{GroupId, Repository, SnapshotId};
+use serde::Serialize;
+
+use super::judged::{Fate, Item};
+use super::view::View;
+use crate::consent::{self, Consent};
+use crate::store::{errors, now_us};
+
+/// Who marks, in the marks.
+const MARKED_BY: &str = "drtool retention";
+
+/// What would change.
+#[derive(Debug)]
+struct Plan<'a> {
+    url: &'a str,
+    items: &'a [Item],
+}
+
+/// What was done with one object.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Step {
+    group: GroupId,
+    id: SnapshotId,
+    done: Done,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Done {
+    Marked,
+    Unmarked,
+    Deleted,
+    /// It was due, and was left.
+    Left,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Applied {
+    steps: Vec<Step>,
+    /// Generations that stay and are damaged: nothing of their groups was deleted.
+    damaged: Vec<String>,
+}
+
+impl Plan<'_> {
+    fn due(&self, fate: Fate) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(move |item| item.decision == fate)
+    }
+
+    fn stale(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(|item| item.stale_mark)
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut due = self.due(Fate::Mark).chain(self.due(Fate::Delete));
+        due.next().is_none() && self.stale().next().is_none()
+    }
+}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Plan for {}:", self.url)?;
+        for item in self.stale() {
+            writeln!(f, "  take back the mark of {} {}", item.group, item.id)?;
+        }
+        for item in self.due(Fate::Mark) {
+            writeln!(f, "  mark {} {}: {}", item.group, item.id, item.reason)?;
+        }
+        let mut bytes = 0_u64;
+        for item in self.due(Fate::Delete) {
+            bytes = bytes.saturating_add(item.bytes);
+            writeln!(f, "  DELETE {} {}: {}", item.group, item.id, item.reason)?;
+        }
+        if bytes > 0 {
+            writeln!(
+                f,
+                "  {} are deleted for ever, after the generations that stay were read to their ends",
+                output::bytes(bytes)
+            )?;
+        }
+        f.write_str("A living cluster does this by itself; here it is for one that may not delete, or is gone.")
+    }
+}
+
+/// Shows the plan, takes consent, carries it out.
+pub(super) async fn run(
+    repository: &Repository,
+    items: &[Item],
+    views: &[View],
+    yes: bool,
+) -> Result<Applied, Failure> {
+    let plan = Plan {
+        url: repository.url(),
+        items,
+    };
+    if plan.is_empty() {
+        return Ok(Applied {
+            steps: Vec::new(),
+            damaged: Vec::new(),
+        });
+    }
+    let uuid = views.iter().find_map(|view| view.cluster_uuid.as_deref());
+    let word = uuid.and_then(|uuid| uuid.get(..8)).unwrap_or("delete");
+    let consent = consent::ask(consent::show(&plan)?, yes, word)?;
+    carry_out(repository, &consent).await
+}
+
+async fn carry_out(
+    repository: &Repository,
+    consent: &Consent<'_, Plan<'_>>,
+) -> Result<Applied, Failure> {
+    let plan = consent.plan();
+    let told = |error| errors::store(&error);
+    let mut applied = Applied {
+        steps: Vec::new(),
+        damaged: Vec::new(),
+    };
+    for item in plan.stale() {
+        unmark(repository, item).await?;
+        applied.step(item, Done::Unmarked, None);
+    }
+    for item in plan.due(Fate::Mark) {
+        let (group, now) = (item.group.clone(), now_us());
+        let note = Note::new(group, item.id, now, MARKED_BY, &item.reason);
+        let put = repository.put_note(NoteKind::Mark, &note).await;
+        put.map_err(told)?;
+        applied.step(item, Done::Marked, None);
+    }
+    let mut groups: Vec<&GroupId> = plan.due(Fate::Delete).map(|item| &item.group).collect();
+    groups.dedup();
+    for group in groups {
+        let proven = prove(repository, plan, group, &mut applied).await?;
+        for item in plan.due(Fate::Delete).filter(|i| i.group == *group) {
+            if !proven {
+                let why = "a generation that stays is damaged".to_owned();
+                applied.step(item, Done::Left, Some(why));
+                continue;
+            }
+            // By name: it may be younger than the plan.
+            let pinned = repository.has_note(NoteKind::Pin, group, &item.id).await;
+            if pinned.map_err(told)? {
+                applied.step(item, Done::Left, Some("pinned meanwhile".to_owned()));
+                continue;
+            }
+            let deleted = repository.delete_snapshot(group, &item.id).await;
+            deleted.map_err(told)?;
+            // The mark goes last: killed in between, the next run has nothing left to judge and the mark does no harm.
+            unmark(repository, item).await?;
+            applied.step(item, Done::Deleted, None);
+        }
+    }
+    Ok(applied)
+}
+
+async fn unmark(repository: &Repository, item: &Item) -> Result<(), Failure> {
+    let removed = repository
+        .delete_note(NoteKind::Mark, &item.group, &item.id)
+        .await;
+    removed.map_err(|error| errors::store(&error))
+}
+
+/// Reads the generations of a group that stay to their ends. False when one is damaged, or there is none.
+async fn prove(
+    repository: &Repository,
+    plan: &Plan<'_>,
+    group: &GroupId,
+    applied: &mut Applied,
+) -> Result<bool, Failure> {
+    let (mut good, mut bad) = (0, 0);
+    for item in plan
+        .items
+        .iter()
+        .filter(|i| i.generation && i.group == *group)
+    {
+        match repository.verify(group, &item.id).await {
+            Ok(_) => good += 1,
+            Err(error) if error.is_bad_snapshot() => {
+                bad += 1;
+                applied.damaged.push(errors::split(&error.to_string()).0);
+            }
+            Err(error) => return Err(errors::snapshot(&error)),
+        }
+    }
+    Ok(good > 0 && bad == 0)
+}
+
+impl Applied {
+    fn step(&mut self, item: &Item, done: Done, why: Option<String>) {
+        self.steps.push(Step {
+            group: item.group.clone(),
+            id: item.id,
+            done,
+            why,
+        });
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        if self.damaged.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(ErrorKind::Damaged.exit_code())
+        }
+    }
+
+    pub(super) fn print(&self) -> Result<(), Failure> {
+        if self.steps.is_empty() {
+            return output::line("nothing to do");
+        }
+        for step in &self.steps {
+            let done = match step.done {
+                Done::Marked => "marked",
+                Done::Unmarked => "mark taken back",
+                Done::Deleted => "deleted",
+                Done::Left => "LEFT",
+            };
+            let why = step
+                .why
+                .as_ref()
+                .map_or_else(String::new, |why| format!(": {why}"));
+            output::line(&format!("{done} {} {}{why}", step.group, step.id))?;
+        }
+        for damaged in &self.damaged {
+            output::line(&format!("DAMAGED {damaged}"))?;
+        }
+        Ok(())
+    }
+}
