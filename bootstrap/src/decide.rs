@@ -4,17 +4,19 @@
 //!
 //! - every combination of facts gives a decision; there is no default branch that hides a case;
 //! - nothing it can answer destroys anything: no variant deletes, resets or overwrites data;
-//! - a directory that holds data is started, fenced or refused, never formed over or joined over (I14);
+//! - a directory that holds data is started, fenced or refused, never formed over or joined over (I14); only one that was
+//!   being restored, and whose node never started, is set aside when what it was restored for is over;
 //! - a new cluster is formed only when *every* listed member says that it has no data and the store says
 //!   that it has no other cluster. Silence is not emptiness.
 //!
-//! It does not carry out restore orders, repair damage, or talk to anyone. The node gathers the facts,
-//! prints the verdict, acts, and on [`Decision::Wait`] gathers them again.
+//! Restore orders have rows of their own, in `by_order`. It does not repair damage, or talk to anyone. The node
+//! gathers the facts, prints the verdict, acts, and on [`Decision::Wait`] gathers them again.
 
 use std::collections::BTreeSet;
 
 use confman_snapshot::model::ClusterId;
 
+use crate::by_order;
 use crate::facts::{
     LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFacts, Stage, StoreFacts, named,
 };
@@ -26,7 +28,7 @@ pub const HINT_REJOIN: &str = "to bring this node back, move its data directory 
 const HINT_OTHER_DIRECTORY: &str = "check CONFMAN_DATA_DIR, CONFMAN_NODE_NAME and CONFMAN_PEERS; \
     nothing has been changed";
 const HINT_LOST_CLUSTER: &str = "start a member that still has its data directory; if none is left, \
-    restoring this cluster from the store is decided with drtool, never by a node on its own. \
+    `drtool restore plan` and `drtool restore apply` order a restore from the store, which no node decides on its own. \
     For a new cluster choose another prefix in CONFMAN_OBJECT_STORE_URL";
 const HINT_STORE: &str = "check CONFMAN_OBJECT_STORE_URL and its credentials, or set \
     CONFMAN_SNAPSHOT_ENABLED=false to do without a store";
@@ -64,6 +66,9 @@ fn decide_good(
     if let Stage::Fenced { reason } = &identity.stage {
         return fence(format!("this node has fenced itself: {reason}"), None);
     }
+    if let Stage::Restoring { plan } = &identity.stage {
+        return by_order::resume(identity, plan, peers, store);
+    }
     if let Some((newer, seen)) = newer_incarnation(own, peers, store) {
         return fence(
             format!(
@@ -88,7 +93,9 @@ fn decide_good(
         Stage::Rejoining => resume_rejoin(identity, peers, store),
         Stage::Forming => resume_forming(local, own, peers, store),
         // Answered above.
-        Stage::Fenced { .. } => fence("this node has fenced itself".to_owned(), None),
+        Stage::Fenced { .. } | Stage::Restoring { .. } => {
+            fence("this node has fenced itself".to_owned(), None)
+        }
     }
 }
 
@@ -213,6 +220,16 @@ fn decide_empty(local: &LocalFacts, peers: &PeerFacts, store: &StoreFacts) -> Ve
             PeerAnswer::Silent { .. } | PeerAnswer::Empty | PeerAnswer::Forming { .. } => None,
         })
         .max_by_key(|c| c.incarnation);
+    if let Some(order) = store.open_order()
+        && peers
+            .peers
+            .iter()
+            .filter_map(|p| held_by(&p.answer))
+            .all(|c| c.uuid == order.life.uuid && c.incarnation <= order.life.incarnation)
+        && let Some(verdict) = by_order::empty(&local.name, order, peers, store)
+    {
+        return verdict;
+    }
     match living {
         Some(cluster) => join_living(cluster, peers, store),
         None => no_data_seen(local, peers, store),
@@ -310,7 +327,7 @@ fn no_data_seen(local: &LocalFacts, peers: &PeerFacts, store: &StoreFacts) -> Ve
 }
 
 /// A newer incarnation of `own`, and who has it.
-fn newer_incarnation<'a>(
+pub(crate) fn newer_incarnation<'a>(
     own: &ClusterId,
     peers: &'a PeerFacts,
     store: &'a StoreFacts,
@@ -328,12 +345,12 @@ fn newer_incarnation<'a>(
 }
 
 /// Whether this answer, from a member of the same life of the same cluster, retires the asking node.
-fn retires_me(answer: &PeerAnswer, own: &ClusterId) -> bool {
+pub(crate) fn retires_me(answer: &PeerAnswer, own: &ClusterId) -> bool {
     matches!(answer, PeerAnswer::Member { cluster, you_are_retired: true, .. } if cluster == own)
 }
 
 /// Names of the peers of exactly this life of this cluster that know a leader, sorted.
-fn peers_with_leader(own: &ClusterId, peers: &PeerFacts) -> Vec<String> {
+pub(crate) fn peers_with_leader(own: &ClusterId, peers: &PeerFacts) -> Vec<String> {
     let mut names: Vec<String> = peers
         .peers
         .iter()
@@ -367,11 +384,11 @@ fn strangers(own: &ClusterId, peers: &PeerFacts) -> Vec<String> {
 }
 
 /// What the store says about this cluster that the operator should hear, and that stops nothing (I18).
-fn store_notes(own: &ClusterId, store: &StoreFacts) -> Vec<String> {
+pub(crate) fn store_notes(own: &ClusterId, store: &StoreFacts) -> Vec<String> {
     match store {
         StoreFacts::Off => vec!["there is no store: no snapshot protects this cluster".to_owned()],
         StoreFacts::Unreachable { why } => vec![format!("the store is unreachable: {why}")],
-        StoreFacts::Reached { clusters } if clusters.is_empty() => {
+        StoreFacts::Reached { clusters, .. } if clusters.is_empty() => {
             vec!["the store does not know this cluster".to_owned()]
         }
         StoreFacts::Reached { .. } => {
@@ -468,7 +485,7 @@ fn refuse(reason: String, finding: String, hint: &str) -> Verdict {
     }
 }
 
-fn wait(reason: String, until: String, hint: &str, peers: &PeerFacts) -> Verdict {
+pub(crate) fn wait(reason: String, until: String, hint: &str, peers: &PeerFacts) -> Verdict {
     let notes = if peers.peers.is_empty() {
         Vec::new()
     } else {

@@ -73,6 +73,29 @@ pub enum RestoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The snapshot that a restore order names is no good.
+    #[error(
+        "restore {group}: snapshot {snapshot}, which the restore order names, cannot be used: {why}\n\
+         hint: `drtool restore plan` and `drtool restore apply` order the restore anew from the next older one"
+    )]
+    NotWhole {
+        /// The group.
+        group: GroupId,
+        /// The snapshot.
+        snapshot: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store does not answer.
+    #[error("restore {group}: the store does not give snapshot {snapshot}: {why}")]
+    Unreachable {
+        /// The group.
+        group: GroupId,
+        /// The snapshot.
+        snapshot: String,
+        /// Why not.
+        why: String,
+    },
     /// Stopped at a named point by a test.
     #[error("stopped at {0}")]
     Stopped(&'static str),

@@ -63,13 +63,17 @@ pub struct LocalIdentity {
 
 impl LocalIdentity {
     /// What a decision needs of an identity. One whose groups have not been started is of a birth when it
-    /// names itself among the members, and of a join when it does not: a joining node got its id from them.
+    /// names itself among the members, and of a join when it does not: a joining node got its id from them. A life that
+    /// was not born but ordered has a lineage.
     pub fn new(identity: &Identity) -> Self {
         let at_birth = identity
             .members
             .iter()
             .any(|member| member.id == identity.node_id);
         let stage = match identity.state() {
+            IdentityState::Formed if at_birth && !identity.lineage.is_empty() => Stage::Restoring {
+                plan: identity.lineage.clone(),
+            },
             IdentityState::Formed if at_birth => Stage::Forming,
             IdentityState::Formed => Stage::Rejoining,
             IdentityState::Initialized => Stage::Complete,
@@ -95,6 +99,11 @@ pub enum Stage {
     Forming,
     /// A node that was admitted under this id and whose groups are not all restored yet: it cast no vote.
     Rejoining,
+    /// A node that restores itself under an id of a restore order and has never started its groups: it cast no vote.
+    Restoring {
+        /// The plan of the order.
+        plan: String,
+    },
     /// A node whose groups have been started.
     Complete,
     /// A node that met a newer incarnation of its cluster, or was retired, and wrote that down.
@@ -165,6 +174,39 @@ pub enum StoreFacts {
     Reached {
         /// The clusters and incarnations found.
         clusters: Vec<ClusterId>,
+        /// The restore order that began the newest life, if one did.
+        order: Option<OrderFact>,
+    },
+}
+
+/// A restore order, as far as it concerns the node that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderFact {
+    /// The life that it begins.
+    pub life: ClusterId,
+    /// Its plan.
+    pub plan: String,
+    /// Whether it may be carried out.
+    pub state: OrderState,
+    /// The id that it gives to the node of this name, if it names it.
+    pub member: Option<u64>,
+    /// Whether that id was taken up, by whatever directory.
+    pub taken: bool,
+    /// The names of its members.
+    pub names: Vec<String>,
+}
+
+/// Whether a restore order may be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderState {
+    /// It may.
+    Open,
+    /// The life that it begins has begun: no empty node carries it out any more.
+    Spent,
+    /// This program cannot carry it out.
+    Unusable {
+        /// Why.
+        why: String,
     },
 }
 
@@ -187,8 +229,18 @@ impl StoreFacts {
 
     pub(crate) fn clusters(&self) -> &[ClusterId] {
         match self {
-            StoreFacts::Reached { clusters } => clusters,
+            StoreFacts::Reached { clusters, .. } => clusters,
             StoreFacts::Off | StoreFacts::Unreachable { .. } => &[],
+        }
+    }
+
+    /// The order that began the newest life, unless it is spent.
+    pub(crate) fn open_order(&self) -> Option<&OrderFact> {
+        match self {
+            StoreFacts::Reached { order, .. } => {
+                order.as_ref().filter(|o| o.state != OrderState::Spent)
+            }
+            StoreFacts::Off | StoreFacts::Unreachable { .. } => None,
         }
     }
 }

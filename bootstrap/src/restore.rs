@@ -24,11 +24,12 @@ use confman_snapshot::model::{ClusterId, GroupId};
 use confman_snapshot::repository::Listing;
 use confman_snapshot::source::ChunkSource;
 use confman_snapshot::{Manifest, Repository, SnapshotError, SnapshotReader, SnapshotRecord};
-use confman_store::{GroupPaths, StoreError, install_state};
+use confman_store::{GroupPaths, StoreError, install_ordered, install_state};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout};
 
 use crate::error::RestoreError;
+use crate::ordered::OrderedTask;
 use crate::plan::{Plan, plan};
 use crate::report::{self, ReportError, RestoreReport, Skipped, Source, Stage, one_line};
 use crate::space;
@@ -72,9 +73,9 @@ type FreeBytes = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
 /// Restores groups of one cluster from one store. Cheap to clone.
 #[derive(Clone)]
 pub struct Restorer {
-    repository: Option<Repository>,
+    pub(crate) repository: Option<Repository>,
     cluster: ClusterId,
-    limits: Limits,
+    pub(crate) limits: Limits,
     now_us: Arc<dyn Fn() -> i64 + Send + Sync>,
     free_bytes: Arc<FreeBytes>,
 }
@@ -110,8 +111,15 @@ impl RestoreOutcome {
     }
 }
 
+/// Where a state goes, and as whose.
+pub(crate) struct Place<'a> {
+    pub(crate) paths: &'a GroupPaths,
+    /// The member that it is for, when the log is to begin a new life; otherwise it goes on as the snapshot has it.
+    pub(crate) ordered: Option<&'a OrderedTask>,
+}
+
 /// Why a snapshot did not become the state.
-enum Failure {
+pub(crate) enum Failure {
     /// This snapshot is no good: the next older one.
     Bad(String),
     /// The store does not answer: the leader.
@@ -188,7 +196,10 @@ impl Restorer {
     }
 
     /// What an earlier run left behind: its result, or nothing, or a state that is not a restore's.
-    fn earlier_run(&self, paths: &GroupPaths) -> Result<Option<RestoreReport>, RestoreError> {
+    pub(crate) fn earlier_run(
+        &self,
+        paths: &GroupPaths,
+    ) -> Result<Option<RestoreReport>, RestoreError> {
         let has_state = exists(&paths.state())?;
         let has_log = exists(&paths.log())?;
         let Some(report) = report::read(paths)? else {
@@ -233,7 +244,7 @@ impl Restorer {
 
     /// Removes what an interrupted restore left: no Raft was ever started on it, because its report never
     /// said that it was installed. Removed in any order and killed in between, it is still a half product.
-    async fn clear_half_product(&self, paths: &GroupPaths) -> Result<(), RestoreError> {
+    pub(crate) async fn clear_half_product(&self, paths: &GroupPaths) -> Result<(), RestoreError> {
         let files = [paths.state(), paths.state_new()];
         let dirs = [paths.log(), paths.log_new()];
         let work = move || {
@@ -267,7 +278,11 @@ impl Restorer {
         }
         let read_bytes = Arc::new(AtomicU64::new(0));
         for record in &plan.tries {
-            let outcome = self.try_snapshot(&task.paths, record, &repository, &read_bytes, report);
+            let place = Place {
+                paths: &task.paths,
+                ordered: None,
+            };
+            let outcome = self.try_snapshot(&place, record, &repository, &read_bytes, report);
             let outcome = outcome.await;
             report.read_bytes = read_bytes.load(Ordering::Relaxed);
             match outcome {
@@ -322,14 +337,15 @@ impl Restorer {
     }
 
     /// Makes one snapshot the state of the group, or says why not. Nothing of it is in place on error.
-    async fn try_snapshot(
+    pub(crate) async fn try_snapshot(
         &self,
-        paths: &GroupPaths,
+        place: &Place<'_>,
         record: &SnapshotRecord,
         repository: &Repository,
         read_bytes: &Arc<AtomicU64>,
         report: &mut RestoreReport,
     ) -> Result<(), Failure> {
+        let paths = place.paths;
         let group = paths.group();
         let what = format!("{group} from snapshot {}", record.id);
         self.check_space(&what, paths.dir(), record.raw_bytes)?;
@@ -354,14 +370,16 @@ impl Restorer {
         self.write(paths, report).await.map_err(Failure::Here)?;
         stop_at("restore::started").map_err(Failure::Here)?;
         let records = reader.records(self.limits.prefetch);
-        let installed = install_state(
-            paths,
-            records,
-            manifest.position,
-            manifest.membership(),
-            Some(record),
-        )
-        .await;
+        let installed = match place.ordered {
+            None => {
+                let membership = manifest.membership();
+                install_state(paths, records, manifest.position, membership, Some(record)).await
+            }
+            Some(ordered) => {
+                let members = ordered.members.clone();
+                install_ordered(paths, records, record, members, ordered.candidacy()).await
+            }
+        };
         if let Err(error) = installed {
             fill_out(report);
             self.clear_half_product(paths)
@@ -372,7 +390,7 @@ impl Restorer {
         Ok(())
     }
 
-    fn new_report(&self, group: &GroupId) -> RestoreReport {
+    pub(crate) fn new_report(&self, group: &GroupId) -> RestoreReport {
         RestoreReport {
             group: group.to_string(),
             cluster_uuid: self.cluster.uuid.clone(),
@@ -385,7 +403,11 @@ impl Restorer {
     }
 
     /// Writes the report off the runtime's threads.
-    async fn write(&self, paths: &GroupPaths, report: &RestoreReport) -> Result<(), RestoreError> {
+    pub(crate) async fn write(
+        &self,
+        paths: &GroupPaths,
+        report: &RestoreReport,
+    ) -> Result<(), RestoreError> {
         let (to, report) = (paths.clone(), report.clone());
         blocking("write", &paths.restored(), move || {
             report::write(&to, &report)
@@ -420,7 +442,7 @@ impl Restorer {
         self.need(what, dir, raw_bytes).map_err(Failure::Here)
     }
 
-    fn need(&self, what: &str, dir: &Path, raw_bytes: u64) -> Result<(), RestoreError> {
+    pub(crate) fn need(&self, what: &str, dir: &Path, raw_bytes: u64) -> Result<(), RestoreError> {
         let need = raw_bytes
             .saturating_mul(self.limits.disk_factor)
             .saturating_add(self.limits.spare_bytes);
@@ -519,7 +541,7 @@ fn gone(removed: io::Result<()>, path: &Path) -> Result<(), RestoreError> {
 }
 
 /// A named point at which a test can stop a restore as a kill would.
-fn stop_at(point: &'static str) -> Result<(), RestoreError> {
+pub(crate) fn stop_at(point: &'static str) -> Result<(), RestoreError> {
     fail::fail_point!(point, |_| Err(RestoreError::Stopped(point)));
     // Without the feature nothing else reads it.
     let _ = point;

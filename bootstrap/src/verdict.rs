@@ -40,6 +40,17 @@ pub enum Decision {
         /// The id of an admission that was interrupted and goes on; none asks for a new id.
         resume: Option<u64>,
     },
+    /// Carry out a restore order: become one of its members, restored from the snapshots that it names.
+    Restore {
+        /// The life that the order begins.
+        life: ClusterId,
+        /// Its plan.
+        plan: String,
+        /// The id that the order gives to this node, under which nobody has voted.
+        node_id: u64,
+    },
+    /// Move what lies in the directory aside, and look again: its node never started, and what it was for is over.
+    SetAside,
     /// Take part in the birth of a cluster.
     Form {
         /// The listed member that makes the identities: the first by name.
@@ -70,6 +81,8 @@ impl Decision {
             Decision::Start => "start",
             Decision::Fence { .. } => "fence",
             Decision::Rejoin { .. } => "rejoin",
+            Decision::Restore { .. } => "restore",
+            Decision::SetAside => "set-aside",
             Decision::Form { .. } => "form",
             Decision::Wait { .. } => "wait",
             Decision::Refuse { .. } => "refuse",
@@ -82,7 +95,11 @@ impl Decision {
             Decision::Fence { hint, .. }
             | Decision::Wait { hint, .. }
             | Decision::Refuse { hint, .. } => Some(hint),
-            Decision::Start | Decision::Rejoin { .. } | Decision::Form { .. } => None,
+            Decision::Start
+            | Decision::Rejoin { .. }
+            | Decision::Restore { .. }
+            | Decision::SetAside
+            | Decision::Form { .. } => None,
         }
     }
 }
@@ -103,6 +120,19 @@ impl fmt::Display for Verdict {
                     None => write!(f, " under a new node id: {}", self.reason)?,
                 }
             }
+            Decision::Restore {
+                life,
+                plan,
+                node_id,
+            } => {
+                write!(
+                    f,
+                    "restore {} as node id {node_id}, by order {plan}: {}",
+                    named(life),
+                    self.reason
+                )?;
+            }
+            Decision::SetAside => write!(f, "set the directory aside: {}", self.reason)?,
             Decision::Form {
                 coordinator,
                 resume: None,

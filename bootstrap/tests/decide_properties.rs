@@ -1,7 +1,8 @@
 //! Promises of the decision table over every combination of facts, drawn at random and enumerated in part.
 
 use confman_bootstrap::facts::{
-    LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage, StoreFacts,
+    LocalData, LocalFacts, LocalIdentity, OrderFact, OrderState, PeerAnswer, PeerFact, PeerFacts,
+    Stage, StoreFacts,
 };
 use confman_bootstrap::{Decision, decide};
 use confman_snapshot::model::ClusterId;
@@ -16,6 +17,9 @@ fn stage() -> impl Strategy<Value = Stage> {
     prop_oneof![
         Just(Stage::Forming),
         Just(Stage::Rejoining),
+        Just(Stage::Restoring {
+            plan: "plan-a".to_owned()
+        }),
         Just(Stage::Complete),
         Just(Stage::Fenced {
             reason: "met incarnation 9".to_owned()
@@ -88,8 +92,35 @@ fn store() -> impl Strategy<Value = StoreFacts> {
     prop_oneof![
         1 => Just(StoreFacts::Off),
         1 => Just(StoreFacts::Unreachable { why: "timed out".to_owned() }),
-        4 => prop::collection::vec(cluster(), 0..4).prop_map(|clusters| StoreFacts::Reached { clusters }),
+        3 => (prop::collection::vec(cluster(), 0..4), order()).prop_map(|(clusters, order)| {
+            // An order lies in the object of the newest life of a cluster.
+            let order = order.and_then(|order: OrderFact| {
+                let life = clusters.iter().max_by_key(|c| c.incarnation)?.clone();
+                Some(OrderFact { life, ..order })
+            });
+            StoreFacts::Reached { clusters, order }
+        }),
     ]
+}
+
+fn order() -> impl Strategy<Value = Option<OrderFact>> {
+    let state = prop_oneof![
+        4 => Just(OrderState::Open),
+        1 => Just(OrderState::Spent),
+        1 => Just(OrderState::Unusable { why: "version 2".to_owned() }),
+    ];
+    let plan = prop_oneof![3 => Just("plan-a"), 1 => Just("plan-b")];
+    let fact = (state, plan, prop::option::of(1u64..5), any::<bool>()).prop_map(
+        |(state, plan, member, taken)| OrderFact {
+            life: ClusterId::new("red", 1),
+            plan: plan.to_owned(),
+            state,
+            member,
+            taken,
+            names: vec!["node1".to_owned()],
+        },
+    );
+    prop::option::of(fact)
 }
 
 fn identity_of(local: &LocalFacts) -> Option<&LocalIdentity> {
@@ -136,9 +167,9 @@ proptest! {
         let mut turned_peers = peers.clone();
         turned_peers.peers.reverse();
         let turned_store = match store.clone() {
-            StoreFacts::Reached { mut clusters } => {
+            StoreFacts::Reached { mut clusters, order } => {
                 clusters.reverse();
-                StoreFacts::Reached { clusters }
+                StoreFacts::Reached { clusters, order }
             }
             other => other,
         };
@@ -168,7 +199,19 @@ proptest! {
                 prop_assert_eq!(resume, Some(identity.node_id));
                 prop_assert_eq!(&identity.stage, &Stage::Rejoining);
             }
-            Decision::Start => prop_assert_ne!(&identity.stage, &Stage::Rejoining),
+            Decision::Start => {
+                let started = matches!(identity.stage, Stage::Complete | Stage::Forming);
+                prop_assert!(started, "{:?}", identity.stage);
+            }
+            // Of a node that never started: it cast no vote.
+            Decision::Restore { life, plan, node_id } => {
+                prop_assert_eq!(&life, &identity.cluster);
+                prop_assert_eq!(node_id, identity.node_id);
+                prop_assert_eq!(&identity.stage, &Stage::Restoring { plan });
+            }
+            Decision::SetAside => {
+                prop_assert!(matches!(identity.stage, Stage::Restoring { .. }), "{:?}", identity.stage);
+            }
             Decision::Fence { .. } | Decision::Wait { .. } | Decision::Refuse { .. } => {}
         }
     }
@@ -180,7 +223,21 @@ proptest! {
         let local = LocalFacts { name: "node1".to_owned(), data: LocalData::Empty };
         match decide(&local, &peers, &store).decision {
             Decision::Rejoin { resume, .. } => prop_assert_eq!(resume, None),
-            Decision::Start | Decision::Fence { .. } => prop_assert!(false, "started from nothing"),
+            Decision::Start | Decision::Fence { .. } | Decision::SetAside => {
+                prop_assert!(false, "started from nothing");
+            }
+            // The one id that it may take without asking is one that nobody has taken up, by an order that is not spent.
+            Decision::Restore { life, node_id, .. } => {
+                let StoreFacts::Reached { clusters, order: Some(order) } = &store else {
+                    return Err(TestCaseError::fail("restored without an order"));
+                };
+                prop_assert_eq!(&order.state, &OrderState::Open);
+                prop_assert!(!order.taken);
+                prop_assert_eq!(order.member, Some(node_id));
+                prop_assert_eq!(&order.life, &life);
+                let newer = clusters.iter().find(|c| c.uuid == life.uuid && c.incarnation > life.incarnation);
+                prop_assert_eq!(newer, None);
+            }
             Decision::Form { .. } | Decision::Wait { .. } | Decision::Refuse { .. } => {}
         }
     }
@@ -204,7 +261,7 @@ proptest! {
         match &store {
             StoreFacts::Off => {}
             StoreFacts::Unreachable { .. } => prop_assert!(false, "formed without asking the store"),
-            StoreFacts::Reached { clusters } => {
+            StoreFacts::Reached { clusters, .. } => {
                 let other = clusters.iter().find(|c| match &resume {
                     Some(own) => c.uuid != own.uuid || c.incarnation > own.incarnation,
                     None => true,
@@ -222,15 +279,40 @@ proptest! {
     fn i13_a_newer_life_fences(local in local(), peers in peers(), store in store()) {
         let Some(identity) = identity_of(&local) else { return Ok(()) };
         let stored = match &store {
-            StoreFacts::Reached { clusters } => clusters.clone(),
+            StoreFacts::Reached { clusters, .. } => clusters.clone(),
             StoreFacts::Off | StoreFacts::Unreachable { .. } => Vec::new(),
         };
         let newer = peers.peers.iter().filter_map(|p| cluster_of(&p.answer)).chain(&stored)
             .any(|c| c.uuid == identity.cluster.uuid && c.incarnation > identity.cluster.incarnation);
         if newer {
             let decision = decide(&local, &peers, &store).decision;
-            let stopped = matches!(decision, Decision::Fence { .. } | Decision::Refuse { .. });
+            let stopped = matches!(
+                decision,
+                Decision::Fence { .. } | Decision::Refuse { .. } | Decision::SetAside
+            );
             prop_assert!(stopped, "{:?}", decision);
+        }
+    }
+
+    /// Nothing is restored beside a life that may still have a quorum, or one that is newer.
+    #[test]
+    fn i13_nothing_is_restored_while_a_node_of_an_older_life_follows_a_leader(
+        local in local(), peers in peers(), store in store()
+    ) {
+        let Decision::Restore { life, .. } = decide(&local, &peers, &store).decision else {
+            return Ok(());
+        };
+        for peer in &peers.peers {
+            if let PeerAnswer::Member { cluster, leader: Some(_), .. } = &peer.answer
+                && cluster.uuid == life.uuid
+            {
+                prop_assert!(cluster.incarnation >= life.incarnation, "{cluster:?}");
+            }
+            if let Some(cluster) = cluster_of(&peer.answer)
+                && cluster.uuid == life.uuid
+            {
+                prop_assert!(cluster.incarnation <= life.incarnation, "{cluster:?}");
+            }
         }
     }
 
@@ -274,7 +356,7 @@ proptest! {
                 PeerAnswer::Member { cluster: c, leader: Some(_), .. } if *c == cluster);
             prop_assert!(lives, "{:?}", peer);
         }
-        if let StoreFacts::Reached { clusters } = &store {
+        if let StoreFacts::Reached { clusters, .. } = &store {
             let newer = clusters.iter()
                 .find(|c| c.uuid == cluster.uuid && c.incarnation > cluster.incarnation);
             prop_assert_eq!(newer, None);
@@ -309,6 +391,7 @@ fn i13_silence_is_not_emptiness() {
     };
     let store = StoreFacts::Reached {
         clusters: Vec::new(),
+        order: None,
     };
     let mut born = 0;
     for one in &answers {

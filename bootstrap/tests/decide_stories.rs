@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use confman_bootstrap::decide;
 use confman_bootstrap::facts::{
-    LocalData, LocalFacts, LocalIdentity, PeerAnswer, PeerFact, PeerFacts, Stage, StoreFacts,
+    LocalData, LocalFacts, LocalIdentity, OrderFact, OrderState, PeerAnswer, PeerFact, PeerFacts,
+    Stage, StoreFacts,
 };
 use confman_snapshot::model::ClusterId;
 
@@ -59,6 +60,7 @@ fn tell(facts: &str) -> String {
     let mut peers = PeerFacts::default();
     let mut store = StoreFacts::Reached {
         clusters: Vec::new(),
+        order: None,
     };
     for line in facts.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -81,13 +83,19 @@ fn tell(facts: &str) -> String {
             ["store", "nothing"] => {
                 store = StoreFacts::Reached {
                     clusters: Vec::new(),
+                    order: None,
                 }
             }
             ["store", clusters @ ..] => {
                 store = StoreFacts::Reached {
                     clusters: clusters.iter().map(|c| cluster(c)).collect(),
+                    order: None,
                 };
             }
+            ["order", words @ ..] => match &mut store {
+                StoreFacts::Reached { order, .. } => *order = Some(read_order(words, line)),
+                _ => panic!("an order without a store: {line:?}"),
+            },
             _ => panic!("no such fact: {line:?}"),
         }
     }
@@ -111,6 +119,10 @@ fn read_local(words: &[&str], line: &str) -> LocalData {
         ["complete", c, id, name] => identity(c, id, name, Stage::Complete),
         ["forming", c, id, name] => identity(c, id, name, Stage::Forming),
         ["rejoining", c, id, name] => identity(c, id, name, Stage::Rejoining),
+        ["restoring", c, id, name, plan] => {
+            let plan = (*plan).to_owned();
+            identity(c, id, name, Stage::Restoring { plan })
+        }
         ["fenced", c, id, name, reason @ ..] => identity(
             c,
             id,
@@ -120,6 +132,36 @@ fn read_local(words: &[&str], line: &str) -> LocalData {
             },
         ),
         _ => panic!("no such local fact: {line:?}"),
+    }
+}
+
+/// `order red/2 plan-a open gives-us 1001 to node1 node2`: state, the id for this node (`nothing` for none, `taken 1001` for
+/// one that was taken up) and the members.
+fn read_order(words: &[&str], line: &str) -> OrderFact {
+    let [life, plan, state, given @ ..] = words else {
+        panic!("no such order: {line:?}");
+    };
+    let state = match *state {
+        "open" => OrderState::Open,
+        "spent" => OrderState::Spent,
+        "unusable" => OrderState::Unusable {
+            why: "the restore order has version 2, this program carries out up to 1".to_owned(),
+        },
+        _ => panic!("no such order: {line:?}"),
+    };
+    let (member, taken, names) = match given {
+        ["gives-us", "nothing", "to", names @ ..] => (None, false, names),
+        ["gives-us", "taken", id, "to", names @ ..] => (id.parse().ok(), true, names),
+        ["gives-us", id, "to", names @ ..] => (id.parse().ok(), false, names),
+        _ => panic!("no such order: {line:?}"),
+    };
+    OrderFact {
+        life: cluster(life),
+        plan: (*plan).to_owned(),
+        state,
+        member,
+        taken,
+        names: names.iter().map(|n| (*n).to_owned()).collect(),
     }
 }
 

@@ -50,6 +50,11 @@ fn a_real_directory_goes_through_its_stages() {
     data.write_identity(&identity(4, &[1, 2, 3], IdentityState::Formed))
         .unwrap();
     assert_eq!(stage(&look()), Stage::Rejoining);
+    let mut ordered = identity(4, &[4, 5, 6], IdentityState::Formed);
+    ordered.lineage = "plan".to_owned();
+    data.write_identity(&ordered).unwrap();
+    let plan = "plan".to_owned();
+    assert_eq!(stage(&look()), Stage::Restoring { plan });
     data.write_identity(&identity(4, &[1, 2, 3], IdentityState::Fenced))
         .unwrap();
     let reason = "the store has incarnation 2".to_owned();
@@ -71,6 +76,7 @@ fn i14_a_directory_that_lost_a_part_is_refused_and_not_formed_over() {
         let local = LocalFacts::new("node2", data.inspect().unwrap());
         let nothing = StoreFacts::Reached {
             clusters: Vec::new(),
+            order: None,
         };
         decide(&local, &PeerFacts::default(), &nothing).decision
     };

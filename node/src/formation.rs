@@ -27,6 +27,8 @@ use confman_store::datadir::{DataDir, Facts, Identity, IdentityState, MemberAtBi
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::front::Front;
+use crate::ordered::Failed;
 use crate::peer::client::{Channels, Purpose, with_deadline};
 use crate::peer::desk::{Birth, Desk, Life, Stage};
 use crate::peer::{Refusal, proto};
@@ -71,6 +73,9 @@ pub(crate) enum StartError {
     /// The data directory failed.
     #[error(transparent)]
     Data(#[from] confman_store::StoreError),
+    /// The restore that was ordered cannot go on on this machine.
+    #[error(transparent)]
+    Restore(#[from] confman_bootstrap::RestoreError),
     /// The join failed for good.
     #[error("the cluster does not take this node in: {0}")]
     Join(String),
@@ -82,10 +87,14 @@ pub(crate) struct Formation<'a> {
     pub(crate) channels: &'a Channels,
     pub(crate) desk: &'a Arc<Desk>,
     pub(crate) store: &'a Arc<StoreDoor>,
+    /// Where clients are told what this node waits for.
+    pub(crate) front: &'a Front,
     pub(crate) data: &'a mut DataDir,
     pub(crate) births: mpsc::Receiver<Birth>,
     /// Names this process's wish to join: asked again, it gets the same id.
     pub(crate) nonce: String,
+    /// An order that could not be carried out.
+    pub(crate) failed: Option<Failed>,
     /// The last warning and when it was given.
     pub(crate) warned: Option<(String, Instant)>,
 }
@@ -102,6 +111,7 @@ impl Formation<'_> {
             let store = self.store.facts().await;
             let verdict = decide(&local, &peers, &store);
             say(&verdict, &mut said);
+            self.front.say(verdict.to_string());
             match verdict.decision {
                 Decision::Start => {
                     if let Facts::Good(identity) = &facts
@@ -126,6 +136,20 @@ impl Formation<'_> {
                         return Ok(established);
                     }
                 }
+                Decision::Restore { life, .. } => {
+                    if let Some(established) =
+                        crate::ordered::carry_out(&mut self, facts, &life).await?
+                    {
+                        return Ok(established);
+                    }
+                }
+                Decision::SetAside => {
+                    let aside = self
+                        .data
+                        .set_aside(&verdict.reason, crate::group::now_us())?;
+                    tracing::warn!(to = %aside.display(), "set aside: {}", verdict.reason);
+                    continue;
+                }
                 Decision::Form {
                     coordinator,
                     resume,
@@ -147,7 +171,7 @@ impl Formation<'_> {
             Facts::Damaged(_) => Stage::Unknown,
             Facts::Good(identity) => match LocalIdentity::new(identity).stage {
                 LocalStage::Forming => Stage::Forming(identity.cluster()),
-                LocalStage::Rejoining | LocalStage::Complete => {
+                LocalStage::Rejoining | LocalStage::Restoring { .. } | LocalStage::Complete => {
                     Stage::Starting(self.life(identity))
                 }
                 LocalStage::Fenced { .. } => Stage::Fenced(identity.cluster()),

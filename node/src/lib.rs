@@ -1,6 +1,6 @@
 //! A Confman node and the `confman` command.
 //!
-//! - [`serve`] assembles a node: [`formation`] and [`rejoin`] give it an identity, [`group`] is one Raft
+//! - [`serve`] assembles a node: [`formation`], [`rejoin`] and [`ordered`] give it an identity, [`group`] is one Raft
 //!   group, [`node`] all of them, [`peer`] what nodes say to each other;
 //! - stateless executors work beside it: [`membership`] and [`manager`];
 //! - [`api`] is the HTTP API, [`cli`] and [`dev`] the commands.
@@ -25,6 +25,7 @@ mod incoming;
 pub(crate) mod manager;
 pub(crate) mod membership;
 pub(crate) mod node;
+pub(crate) mod ordered;
 pub(crate) mod peer;
 mod readindex;
 pub(crate) mod rejoin;

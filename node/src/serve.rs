@@ -40,7 +40,7 @@ use crate::peer::proto::peer_server::PeerServer;
 use crate::peer::service::Service;
 use crate::peer::{MESSAGE_BYTES_MAX, proto};
 use crate::store_door::StoreDoor;
-use crate::{manager, membership, stop, telemetry, watch};
+use crate::{manager, membership, ordered, stop, telemetry, watch};
 
 /// Arguments of `confman serve`; everything else is in the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -145,9 +145,11 @@ async fn serve(
         channels: &channels,
         desk: &desk,
         store: &store,
+        front: &front,
         data: &mut data,
         births,
         nonce: uuid::Uuid::new_v4().to_string(),
+        failed: None,
         warned: None,
     };
     tokio::pin!(stop_asked);
@@ -197,6 +199,7 @@ async fn serve(
     let executors = [
         tokio::spawn(membership::run(Arc::clone(&node), background.clone())),
         tokio::spawn(manager::run(Arc::clone(&node), background.clone())),
+        tokio::spawn(ordered::finish(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::restores(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
     ];

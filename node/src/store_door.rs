@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use confman_bootstrap::facts::StoreFacts;
+use confman_bootstrap::facts::{OrderFact, OrderState, StoreFacts};
 use confman_snapshot::error::{Kind, StoreError};
 use confman_snapshot::model::ClusterId;
 use confman_snapshot::repository::{Claim, ClusterObject, Repository};
@@ -201,8 +201,8 @@ impl StoreDoor {
         })
     }
 
-    /// Who owns the prefix, within a bound: what a starting node decides by.
-    pub(crate) async fn facts(&self) -> StoreFacts {
+    /// Who owns the prefix, within a bound: what a running node watches.
+    pub(crate) async fn lives(&self) -> StoreFacts {
         if !self.enabled {
             return StoreFacts::Off;
         }
@@ -213,14 +213,112 @@ impl StoreDoor {
         match asked.await {
             Ok(Ok(found)) => StoreFacts::Reached {
                 clusters: found.into_iter().map(|c| c.cluster).collect(),
+                order: None,
             },
             Ok(Err(error)) => StoreFacts::Unreachable {
                 why: error.to_string(),
             },
-            Err(_) => StoreFacts::Unreachable {
-                why: format!("no answer within {FACTS_WITHIN:?}"),
-            },
+            Err(_) => silent(),
         }
+    }
+
+    /// The same with the restore order that began the newest life: what a starting node decides by.
+    pub(crate) async fn facts(&self) -> StoreFacts {
+        if !self.enabled {
+            return StoreFacts::Off;
+        }
+        let asked = tokio::time::timeout(FACTS_WITHIN, async {
+            let repository = self.repository().await?;
+            let found = repository.list_clusters().await?;
+            let order = self.order(&repository, &found).await?;
+            Ok::<_, DoorError>((found, order))
+        });
+        match asked.await {
+            Ok(Ok((found, order))) => StoreFacts::Reached {
+                clusters: found.into_iter().map(|c| c.cluster).collect(),
+                order,
+            },
+            Ok(Err(error)) => StoreFacts::Unreachable {
+                why: error.to_string(),
+            },
+            Err(_) => silent(),
+        }
+    }
+
+    /// The order that began the newest life of a cluster. Where a prefix has several clusters, an order that names this
+    /// node and is not spent counts, when it is the only one.
+    async fn order(
+        &self,
+        repository: &Repository,
+        found: &[ClusterObject],
+    ) -> Result<Option<OrderFact>, StoreError> {
+        let mut facts = Vec::new();
+        for object in found {
+            let life = &object.cluster;
+            let is_newest = found
+                .iter()
+                .filter(|o| o.cluster.uuid == life.uuid)
+                .all(|o| o.cluster.incarnation <= life.incarnation);
+            if is_newest && object.order.is_some() {
+                facts.push(self.order_fact(repository, object).await?);
+            }
+        }
+        if facts.len() > 1 {
+            facts.retain(|f| f.state == OrderState::Open && f.member.is_some());
+        }
+        Ok(match facts.len() {
+            1 => facts.pop(),
+            _ => None,
+        })
+    }
+
+    async fn order_fact(
+        &self,
+        repository: &Repository,
+        object: &ClusterObject,
+    ) -> Result<OrderFact, StoreError> {
+        let life = object.cluster.clone();
+        let mut fact = OrderFact {
+            plan: object.lineage().to_owned(),
+            state: OrderState::Open,
+            member: None,
+            taken: false,
+            names: Vec::new(),
+            life,
+        };
+        match object.order() {
+            Ok(Some(order)) => {
+                fact.member = order.member(&self.node_name).map(|m| m.id);
+                fact.names = order.members.into_iter().map(|m| m.name).collect();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let why = error.to_string();
+                fact.state = OrderState::Unusable { why };
+            }
+        }
+        // An end that cannot be read is an end.
+        match repository.read_done(&fact.life).await {
+            Ok(None) => {}
+            Ok(Some(_)) => fact.state = OrderState::Spent,
+            Err(error) if error.kind == Kind::Damaged => fact.state = OrderState::Spent,
+            Err(error) => return Err(error),
+        }
+        if let Some(id) = fact.member {
+            fact.taken = match repository.read_taken(&fact.life, id).await {
+                Ok(taken) => taken.is_some(),
+                // Somebody wrote it.
+                Err(error) if error.kind == Kind::Damaged => true,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(fact)
+    }
+}
+
+fn silent() -> StoreFacts {
+    StoreFacts::Unreachable {
+        why: format!("no answer within {FACTS_WITHIN:?}"),
     }
 }
 

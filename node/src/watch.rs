@@ -44,7 +44,7 @@ pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
 /// Resolves when the store shows a newer incarnation of this cluster (I13).
 pub(crate) async fn fence(node: &Arc<Node>) -> String {
     loop {
-        if let StoreFacts::Reached { clusters } = node.store().facts().await {
+        if let StoreFacts::Reached { clusters, .. } = node.store().lives().await {
             let own = node.cluster();
             let newer = clusters
                 .iter()

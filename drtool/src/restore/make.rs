@@ -307,8 +307,8 @@ async fn make(
     let accounts: Vec<GroupAccount> = groups.values().map(|found| account(found, now)).collect();
     let loss = loss(groups, which);
     let times = accounts.iter().map(|a| a.age_seconds);
-    let oldest = times.clone().fold(f64::MIN, f64::max);
-    let skew_seconds = oldest - times.fold(f64::MAX, f64::min);
+    let oldest = times.clone().max().unwrap_or(0);
+    let skew_seconds = oldest - times.min().unwrap_or(0);
     let memberships: Vec<Membership> = groups
         .values()
         .map(|found| found.picked.reader.manifest().membership())
@@ -389,7 +389,7 @@ fn account(found: &GroupFinding, now: Timestamp) -> GroupAccount {
         index: picked.record.position.index,
         term: picked.record.position.term,
         last_entry_at,
-        age_seconds: age_us as f64 / 1e6,
+        age_seconds: age_us / 1_000_000,
         records: picked.record.records,
         bytes: picked.record.raw_bytes,
         state_hash: picked.record.state_digest().to_string(),
@@ -441,7 +441,7 @@ fn notes(
     findings: &Findings,
     order: &RestoreOrder,
     probes: &[Probed],
-    skew_seconds: f64,
+    skew_seconds: i64,
 ) -> Vec<String> {
     let mut notes = Vec::new();
     if findings.groups.len() > 2 {

@@ -40,8 +40,9 @@ pub(super) struct RestorePlan {
     pub(super) lives: Vec<LifeSeen>,
     /// What each group is restored to.
     pub(super) groups: Vec<GroupAccount>,
-    /// How far the newest and the oldest group are apart, in seconds of their last entries.
-    pub(super) skew_seconds: f64,
+    /// How far the newest and the oldest group are apart, in seconds of their last entries. Whole ones, as all numbers here:
+    /// a fraction that is read back may differ in its last digit, and with it the digest.
+    pub(super) skew_seconds: i64,
     /// What is lost, in sentences.
     pub(super) loss: Vec<String>,
     /// What else the operator should know, in sentences.
@@ -82,7 +83,7 @@ pub(super) struct GroupAccount {
     /// When the last entry in it was written.
     pub(super) last_entry_at: Timestamp,
     /// How long that was before the plan was made, in seconds.
-    pub(super) age_seconds: f64,
+    pub(super) age_seconds: i64,
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) state_hash: String,
@@ -186,8 +187,8 @@ impl RestorePlan {
 }
 
 /// A span as people say it.
-pub(super) fn span(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
+pub(super) fn span(seconds: i64) -> String {
+    let whole = seconds.max(0);
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{whole} s"),

@@ -110,6 +110,12 @@ pub(crate) const INCARNATION: Format = Format {
     hint: "run `drtool recover apply` with the same plan again; it writes the file anew",
 };
 
+const CLAIM: Format = Format {
+    magic: *b"CFMCLAIM",
+    version: 1,
+    hint: "set the data directory aside and start the node with an empty one: it asks the restore order, or the living cluster, again",
+};
+
 pub(crate) const SURGERY: Format = Format {
     magic: *b"CFMSURGE",
     version: 1,
@@ -131,6 +137,17 @@ pub struct Surgery {
     /// The node whose directory it is.
     #[prost(string, tag = "4")]
     pub node_name: String,
+}
+
+/// The word by which a directory takes up an id of a restore order: two directories of one name have two.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Claim {
+    /// The plan of the order.
+    #[prost(string, tag = "1")]
+    pub plan_id: String,
+    /// Random.
+    #[prost(string, tag = "2")]
+    pub nonce: String,
 }
 
 /// A data directory that this process holds the lock of.
@@ -307,6 +324,22 @@ impl DataDir {
         write_atomically(&self.paths.incarnation(), &bytes)
     }
 
+    /// The word by which this directory takes up an id of a restore order; none where there was no order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file is there and is not whole, or is of a newer version.
+    pub fn read_claim(&self) -> Result<Option<Claim>, StoreError> {
+        read_message(&self.paths.claim(), CLAIM)
+    }
+
+    /// Writes that word down, before the identity that it is for: atomically, and durably when this returns.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn write_claim(&self, claim: &Claim) -> Result<(), StoreError> {
+        write_atomically(&self.paths.claim(), &seal(CLAIM, &claim.encode_to_vec()))
+    }
+
     /// The recovery that is being carried out here, if any.
     ///
     /// # Errors
@@ -373,6 +406,7 @@ impl DataDir {
         for from in [
             self.paths.identity(),
             self.paths.incarnation(),
+            self.paths.claim(),
             self.paths.groups(),
         ] {
             let Some(name) = from.file_name() else {

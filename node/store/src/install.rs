@@ -23,6 +23,7 @@ use crate::paths::{self, GroupPaths};
 use crate::records::FactsRecord;
 use crate::snapshot::LocalSnapshot;
 use crate::state::{Head, InstalledRecord, RECORDS, Shared, StateDb, database_error};
+use crate::wire::WireVote;
 
 /// Bytes of records in one transaction.
 const COMMIT_BYTES: usize = 32 * 1024 * 1024;
@@ -59,6 +60,44 @@ pub async fn install_state(
     membership: Membership,
     record: Option<&SnapshotRecord>,
 ) -> Result<InstallReport, StoreError> {
+    // As the leader that wrote the last entry left it.
+    let vote = WireVote {
+        term: position.term,
+        node: position.node,
+        committed: true,
+    };
+    install(paths, stream, (position, vote), membership, record).await
+}
+
+/// As [`install_state`], for a node that is to begin a new life of the cluster with others: `members` are the members
+/// from the snapshot's position on, all of them voters, and the node's vote is (`term`, itself), not granted, so that it
+/// stands for election by itself. `term` is above every one that an older life can have used; see [`crate::surgery`].
+///
+/// # Errors
+/// As [`install_state`].
+pub async fn install_ordered(
+    paths: &GroupPaths,
+    stream: RecordStream,
+    record: &SnapshotRecord,
+    members: Membership,
+    (term, node): (u64, u64),
+) -> Result<InstallReport, StoreError> {
+    let vote = WireVote {
+        term,
+        node,
+        committed: false,
+    };
+    let begin = (record.position, vote);
+    install(paths, stream, begin, members, Some(record)).await
+}
+
+async fn install(
+    paths: &GroupPaths,
+    stream: RecordStream,
+    (position, vote): (Position, WireVote),
+    membership: Membership,
+    record: Option<&SnapshotRecord>,
+) -> Result<InstallReport, StoreError> {
     if paths.state().exists() && paths.log().exists() {
         return Err(StoreError::Foreign {
             path: paths.dir().to_owned(),
@@ -84,7 +123,7 @@ pub async fn install_state(
         drop(database);
         let unfinished = paths.log_new();
         let log = LogStore::open(&unfinished, CACHE_BYTES, None, paths.group().to_string())?;
-        log.begin_after(&position)?;
+        log.begin_after(&position, vote)?;
         drop(log);
         sync_dir(&unfinished)?;
         std::fs::rename(&unfinished, paths.log()).map_err(StoreError::io("rename", &unfinished))?;

@@ -49,7 +49,7 @@ pub mod wire;
 pub use datadir::{DataDir, Identity};
 pub use error::{Diverged, StateMismatch, StoreError};
 pub use group::{GroupStore, OpenOptions};
-pub use install::{InstallReport, install_state};
+pub use install::{InstallReport, install_ordered, install_state};
 pub use log::{LogStats, LogStore};
 pub use machine::{StateMachine, StateMachineControl};
 pub use paths::{DataPaths, GroupPaths};

@@ -4,6 +4,7 @@
 //! {data}/LOCK                                  held by the running process
 //! {data}/identity                              who this node is
 //! {data}/incarnation                           what the first leader of a new life proposes
+//! {data}/claim                                 by what word this directory took up an id of a restore order
 //! {data}/surgery                               a recovery is being applied: no node starts here
 //! {data}/groups/{topic}-{partition}/log/       the Raft log
 //! {data}/groups/{topic}-{partition}/state.redb the state
@@ -48,6 +49,11 @@ impl DataPaths {
     /// What the first leader of a new life of the cluster proposes.
     pub fn incarnation(&self) -> PathBuf {
         self.root.join("incarnation")
+    }
+
+    /// The word by which this directory takes up an id of a restore order.
+    pub fn claim(&self) -> PathBuf {
+        self.root.join("claim")
     }
 
     /// The file that says that a recovery is being applied, or undone.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use confman_tests::cluster::{CONFIG, Cluster, META, Plan};
+use confman_tests::agree;
+use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::drtool::{Drtool, Ran};
+use confman_tests::wait::wait_until;
 use serde_json::{Value, json};
 
 /// A cluster with a value and a snapshot of every group.
@@ -139,4 +141,193 @@ async fn i15_i16_i17_a_plan_says_what_is_lost_and_becomes_one_order() -> anyhow:
     .await?;
     assert_eq!(ran.json()?["error"]["code"], "NO_CLUSTER", "{ran}");
     cluster.finish()
+}
+
+/// The object of that name under `cluster/`, with this ending.
+fn life_object(
+    cluster: &Cluster,
+    incarnation: u64,
+    ending: &str,
+) -> anyhow::Result<Option<PathBuf>> {
+    let dir = cluster.dir()?.join("s3/confman/test/cluster");
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
+        if name.starts_with(&format!("{incarnation:010}-")) && name.ends_with(ending) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+async fn wait_spent(cluster: &Cluster, incarnation: u64) -> anyhow::Result<()> {
+    wait_until("the order is spent", PATIENCE, || async {
+        life_object(cluster, incarnation, ".done.json")?.context("no object says so")
+    })
+    .await?;
+    Ok(())
+}
+
+async fn ids(cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for index in 0..cluster.nodes().len() {
+        let status = cluster.status(index).await?;
+        ids.push(status["node"]["id"].as_u64().context("no node.id")?);
+    }
+    Ok(ids)
+}
+
+/// Plans, orders, starts every node with the settings that it had, and waits until they serve.
+async fn restore(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Value> {
+    let (file, plan) = make_plan(cluster, more).await?;
+    apply(cluster, &file, 0).await?;
+    cluster.start_all()?;
+    cluster.wait_all_ready().await?;
+    Ok(plan)
+}
+
+fn planned<'a>(plan: &'a Value, group: &str) -> anyhow::Result<&'a Value> {
+    let groups = plan["groups"].as_array().context("a plan without groups")?;
+    let found = groups.iter().find(|found| found["group"] == group);
+    found.with_context(|| format!("no {group} in {plan}"))
+}
+
+/// Three nodes of which every directory is gone come back from the store by themselves, as another life of the same cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() -> anyhow::Result<()>
+{
+    let cluster = Plan::new("everything").start().await?;
+    cluster.fill("app", "k", 400, "value").await?;
+    let old_token = cluster.write("app/last", &json!("kept")).await?.token()?;
+    let before = agree::audits(&cluster, Some("app")).await?;
+    let (live_index, live_hash) = agree::state_hashes(&cluster, CONFIG).await?;
+    snapshot_all(&cluster, &[META, CONFIG]).await?;
+    cluster
+        .write("app/lost", &json!("after the snapshot"))
+        .await?;
+    lose_every_node(&cluster)?;
+
+    let begin = std::time::Instant::now();
+    let plan = restore(&cluster, &[]).await?;
+    eprintln!("plan to ready: {:.1} s", begin.elapsed().as_secs_f64());
+    // The state that the plan names is the one that the live cluster had there.
+    let account = planned(&plan, CONFIG)?;
+    assert_eq!(account["index"], live_index, "{plan}");
+    assert_eq!(account["stateHash"], json!(live_hash), "{plan}");
+    let id = account["snapshotId"].as_str().unwrap();
+    for index in 0..3 {
+        let line = cluster
+            .node(index)
+            .wait_log(&["restored config/0", id, "from the store"], PATIENCE)
+            .await;
+        line.context("each node restores itself")?;
+    }
+    agree::state_hashes(&cluster, CONFIG).await?;
+    agree::state_hashes(&cluster, META).await?;
+    for index in 0..3 {
+        for (key, value) in [
+            ("app/last", json!("kept")),
+            ("app/k399", json!("value-399")),
+        ] {
+            assert_eq!(cluster.read(index, key, "linearizable").await?, Some(value));
+        }
+        assert_eq!(cluster.read(index, "app/lost", "linearizable").await?, None);
+    }
+    // The history goes on where the snapshot ended, and tells of the restore.
+    let after = agree::audits(&cluster, Some("app")).await?;
+    assert_eq!(after, before);
+    let all = agree::audits(&cluster, None).await?;
+    let told = all
+        .iter()
+        .filter(|event| event["action"] == "cluster.restored")
+        .count();
+    assert_eq!(told, 2, "each group tells of it once");
+
+    assert_eq!(ids(&cluster).await?, [1001, 1002, 1003]);
+    assert_eq!(cluster.status(0).await?["incarnation"], 2);
+    let answer = cluster
+        .api(1)
+        .get("/api/v1/config/app/last")
+        .consistency("read-your-writes")
+        .header("x-confman-version", &old_token.to_string())
+        .send()
+        .await?;
+    answer.expect(&[409])?;
+    let token = cluster
+        .write("app/new", &json!("accepted"))
+        .await?
+        .token()?;
+    assert_eq!(token.incarnation, 2);
+    assert!(token.term > 1000, "{token}");
+    wait_spent(&cluster, 2).await?;
+    cluster.finish()
+}
+
+/// The order is spent when the life has begun: an empty node then joins as always, and a second loss needs a second order.
+#[tokio::test(flavor = "multi_thread")]
+async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
+    let cluster = filled(Plan::new("once"), &[META, CONFIG]).await?;
+    lose_every_node(&cluster)?;
+    restore(&cluster, &[]).await?;
+    wait_spent(&cluster, 2).await?;
+
+    // One disk: a new id, from the living cluster.
+    cluster.node(2).kill()?;
+    cluster.node(2).wipe()?;
+    cluster.node(2).start()?;
+    cluster.wait_ready(2).await?;
+    assert_eq!(ids(&cluster).await?, [1001, 1002, 1004]);
+    cluster.write("app/second", &json!("life")).await?;
+    snapshot_all(&cluster, &[META, CONFIG]).await?;
+
+    // All disks: nobody forms anything, and the log says what decides.
+    lose_every_node(&cluster)?;
+    let restored = |text: &str| {
+        text.matches("restored from the store as the order says")
+            .count()
+    };
+    let before: Vec<usize> = logs(&cluster)?.iter().map(|text| restored(text)).collect();
+    cluster.start_all()?;
+    for node in cluster.nodes() {
+        node.wait_log(
+            &["no listed member has data", "drtool restore plan"],
+            PATIENCE,
+        )
+        .await?;
+    }
+    for index in 0..3 {
+        let ready = cluster.api(index).get("/health/ready").send().await?;
+        assert_eq!(ready.status, 503);
+        assert!(
+            ready.text().contains("drtool restore plan"),
+            "{}",
+            ready.text()
+        );
+    }
+    let after: Vec<usize> = logs(&cluster)?.iter().map(|text| restored(text)).collect();
+    assert_eq!(before, after, "a spent order was carried out");
+
+    // Ordered again while they wait: the third life, from the snapshots of the second.
+    let (file, plan) = make_plan(&cluster, &[]).await?;
+    assert_eq!(plan["cluster"]["incarnation"], 3, "{plan}");
+    assert_eq!(planned(&plan, CONFIG)?["incarnation"], 2, "{plan}");
+    apply(&cluster, &file, 0).await?;
+    cluster.wait_all_ready().await?;
+    assert_eq!(ids(&cluster).await?, [2001, 2002, 2003]);
+    for (key, value) in [
+        ("app/second", json!("life")),
+        ("app/k299", json!("value-299")),
+    ] {
+        assert_eq!(cluster.read(1, key, "linearizable").await?, Some(value));
+    }
+    agree::state_hashes(&cluster, CONFIG).await?;
+    agree::audits(&cluster, None).await?;
+    cluster.finish()
+}
+
+fn logs(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    cluster.nodes().iter().map(|node| node.log_text()).collect()
 }

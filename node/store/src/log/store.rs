@@ -267,16 +267,12 @@ impl LogStore {
         self.inner.log.read().raft.log_state().vote().is_some()
     }
 
-    /// Makes an empty log begin after `position`, as the leader that wrote it left it. Blocks until durable.
+    /// Makes an empty log begin after `position`, with this vote. Blocks until durable.
     pub(crate) fn begin_after(
         &self,
         position: &confman_snapshot::model::Position,
+        vote: wire::WireVote,
     ) -> Result<(), StoreError> {
-        let vote = wire::WireVote {
-            term: position.term,
-            node: position.node,
-            committed: true,
-        };
         let (tx, rx) = sync_channel(1);
         let write = || -> io::Result<()> {
             let mut log = self.inner.log.write();

@@ -157,6 +157,7 @@ impl OfflineNode {
             self.paths.objects(),
             self.paths.aside(),
             self.paths.incarnation(),
+            self.paths.claim(),
             self.paths.surgery(),
             self.paths.repaired(),
         ];

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::db::{Head, RECORDS, StateDb, database_error};
 use super::read::Reader;
 use crate::apply::Hashes;
+use crate::command::SnapshotVerified;
 use crate::error::StoreError;
 use crate::log::LogStats;
 use crate::paths::GroupPaths;
@@ -272,6 +273,28 @@ impl StateHandle {
     /// When the database cannot be written.
     pub fn flush_durable(&self) -> Result<Option<Position>, StoreError> {
         self.shared.flush()
+    }
+
+    /// The snapshot that this state came from, when the group has recorded neither it nor a newer one: its own entry came
+    /// after it, and a cluster that was restored from it has that entry no more. None for a state of another origin.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn unrecorded_origin(&self) -> Result<Option<SnapshotVerified>, StoreError> {
+        let Some(installed) = self.shared.database().read_installed()? else {
+            return Ok(None);
+        };
+        let Some(record) = installed.record else {
+            return Ok(None);
+        };
+        let newest = self.stats().last_snapshot.map(|newest| newest.position);
+        if newest >= Some(record.position) || record.cluster_uuid != self.shared.cluster.uuid {
+            return Ok(None);
+        }
+        Ok(Some(SnapshotVerified {
+            record: Some(record),
+            membership: installed.membership,
+        }))
     }
 
     /// The log beside this state.

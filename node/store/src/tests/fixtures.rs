@@ -336,6 +336,24 @@ fn an_identity_of_version_1_is_read() {
     assert_eq!(data.read_identity().unwrap(), Some(identity()));
 }
 
+#[test]
+fn a_claim_of_version_1_is_read_and_is_set_aside_with_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).unwrap();
+    let claim = crate::datadir::Claim {
+        plan_id: "6a1e1f0a-0000-4000-8000-000000000000".to_owned(),
+        nonce: "abc".to_owned(),
+    };
+    assert_eq!(data.read_claim().unwrap(), None);
+    data.write_claim(&claim).unwrap();
+    let made = hex::encode(std::fs::read(data.paths().claim()).unwrap());
+    let written = fixture("claim.hex", &made);
+    std::fs::write(data.paths().claim(), hex::decode(written).unwrap()).unwrap();
+    assert_eq!(data.read_claim().unwrap(), Some(claim));
+    data.set_aside("another order", 1).unwrap();
+    assert_eq!(data.read_claim().unwrap(), None);
+}
+
 #[tokio::test]
 async fn a_log_of_version_1_is_read() {
     let kept = fixtures().join("log");

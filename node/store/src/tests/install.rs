@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use confman_snapshot::model::{GroupId, Position};
+use confman_snapshot::model::{GroupId, Membership, NodeInfo, Position};
 use confman_snapshot::{
     LocalFiles, RecordStream, SnapshotId, SnapshotReader, WriteOptions, write_snapshot,
 };
@@ -11,7 +11,7 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 
 use super::kit::*;
 use crate::convert;
-use crate::install::install_state;
+use crate::install::{install_ordered, install_state};
 use crate::snapshot::{Incoming, SnapshotHandle};
 use crate::types::SnapshotMeta;
 
@@ -289,4 +289,37 @@ async fn c20_half_an_installation_is_gone_at_the_next_start() {
     let r = r.reopen();
     assert!(!half.exists());
     assert_eq!(r.version("a", "k"), Some(1));
+}
+
+/// For a node that begins a new life with others: it stands for election by itself, and nobody of the old life votes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i11_i13_an_ordered_state_equals_the_snapshot_and_has_the_new_members_and_an_open_vote() {
+    let source = grown();
+    let file = source.dir.path().join("x.snap");
+    let position = write(&source, &file);
+    let record = super::snapshots::record_of(&source, 1);
+    let members = Membership {
+        position: Some(position),
+        voters: vec![[1001, 1002].into()],
+        nodes: [1001, 1002]
+            .into_iter()
+            .map(|id| (id, NodeInfo::default()))
+            .collect(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let paths = paths(dir.path(), &GroupId::config(0));
+    let records = stream(&file).await;
+    install_ordered(&paths, records, &record, members.clone(), (1234, 1002))
+        .await
+        .unwrap();
+    let (mut log, _machine, state) = open(dir.path()).unwrap();
+    let vote = log.read_vote().await.unwrap().unwrap();
+    assert_eq!((vote.leader_id.term, vote.leader_id.node_id), (1234, 1002));
+    assert!(!vote.committed);
+    assert_eq!(state.stats().membership, members);
+    assert_eq!(state.stats().applied, Some(position));
+    assert_eq!(state.stats().state_hash, source.state.stats().state_hash);
+    // Its own entry came after it: the restored cluster has to record it anew.
+    let origin = state.unrecorded_origin().unwrap();
+    assert_eq!(origin.and_then(|o| o.membership), Some((&members).into()));
 }
