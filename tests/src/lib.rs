@@ -5,6 +5,7 @@
 //!   kill -9, SIGSTOP, a lost disk, a store that is gone or damaged. All of it ends when the [`cluster::Cluster`] is
 //!   dropped, and unless [`cluster::Cluster::finish`] was reached the nodes' logs are shown.
 //! - [`drtool`] runs the operator's tool against such a cluster, a store or a directory.
+//! - [`restore`] plans, orders and waits for restores with it.
 //! - [`http`] speaks to one node, without following redirects or retrying unless asked, so that a scenario sees what
 //!   a node says.
 //! - [`history`], [`order`], [`register`] and [`audit`] judge what clients saw: a lost, doubled, reordered or stale
@@ -28,5 +29,6 @@ pub mod ports;
 pub mod random;
 pub mod register;
 pub mod requests;
+pub mod restore;
 pub mod store;
 pub mod wait;

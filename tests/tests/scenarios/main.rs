@@ -15,6 +15,7 @@ mod five_nodes;
 mod identity;
 mod quorum_loss;
 mod restore_all;
+mod restore_faults;
 mod settings;
 mod snapshot_cycle;
 mod status;

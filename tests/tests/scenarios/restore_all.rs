@@ -1,63 +1,12 @@
 //! Every node is gone: plan, order, and empty nodes that restore themselves.
 
-use std::path::PathBuf;
-
-use anyhow::Context as _;
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
-use confman_tests::drtool::{Drtool, Ran};
-use confman_tests::wait::wait_until;
-use serde_json::{Value, json};
-
-/// A cluster with a value and a snapshot of every group.
-async fn filled(plan: Plan, groups: &[&str]) -> anyhow::Result<Cluster> {
-    let cluster = plan.start().await?;
-    cluster.fill("app", "k", 300, "value").await?;
-    snapshot_all(&cluster, groups).await?;
-    Ok(cluster)
-}
-
-async fn snapshot_all(cluster: &Cluster, groups: &[&str]) -> anyhow::Result<()> {
-    for group in groups {
-        cluster.snapshot(group).await?;
-    }
-    Ok(())
-}
-
-/// `drtool` with the store of the cluster.
-async fn tool(cluster: &Cluster, args: &[&str]) -> anyhow::Result<Drtool> {
-    let store = cluster.store().await;
-    let env = store.as_ref().map(|s| s.env()).unwrap_or_default();
-    Ok(cluster.drtool(args).envs(env))
-}
-
-async fn run(cluster: &Cluster, args: &[&str], code: i32) -> anyhow::Result<Ran> {
-    tool(cluster, args).await?.run().await?.expect(code)
-}
-
-/// Makes a plan; gives its file and its document.
-async fn make_plan(cluster: &Cluster, more: &[&str]) -> anyhow::Result<(PathBuf, Value)> {
-    let ran = run(cluster, &[&["restore", "plan", "--json"], more].concat(), 0).await?;
-    let plan = ran.json()?;
-    let id = plan["planId"].as_str().context("a plan without planId")?;
-    let file = format!("restore-plan-{id}.json");
-    Ok((cluster.dir()?.join(file), plan))
-}
-
-async fn apply(cluster: &Cluster, plan: &std::path::Path, code: i32) -> anyhow::Result<Ran> {
-    let file = plan.to_str().context("a path that is no text")?;
-    run(
-        cluster,
-        &["restore", "apply", file, "--yes", "--json"],
-        code,
-    )
-    .await
-}
-
-fn lose_every_node(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.kill_all()?;
-    cluster.nodes().iter().try_for_each(|node| node.wipe())
-}
+use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
+use confman_tests::restore::{
+    apply, filled, ids, lose_every_node, make_plan, planned, restore, restores, run, snapshot_all,
+    wait_spent,
+};
+use serde_json::json;
 
 /// Where a node with data answers, there is nothing to restore; a lone survivor is a matter for a recovery.
 #[tokio::test(flavor = "multi_thread")]
@@ -143,58 +92,6 @@ async fn i15_i16_i17_a_plan_says_what_is_lost_and_becomes_one_order() -> anyhow:
     cluster.finish()
 }
 
-/// The object of that name under `cluster/`, with this ending.
-fn life_object(
-    cluster: &Cluster,
-    incarnation: u64,
-    ending: &str,
-) -> anyhow::Result<Option<PathBuf>> {
-    let dir = cluster.dir()?.join("s3/confman/test/cluster");
-    for entry in std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or_default();
-        if name.starts_with(&format!("{incarnation:010}-")) && name.ends_with(ending) {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
-}
-
-async fn wait_spent(cluster: &Cluster, incarnation: u64) -> anyhow::Result<()> {
-    wait_until("the order is spent", PATIENCE, || async {
-        life_object(cluster, incarnation, ".done.json")?.context("no object says so")
-    })
-    .await?;
-    Ok(())
-}
-
-async fn ids(cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
-    let mut ids = Vec::new();
-    for index in 0..cluster.nodes().len() {
-        let status = cluster.status(index).await?;
-        ids.push(status["node"]["id"].as_u64().context("no node.id")?);
-    }
-    Ok(ids)
-}
-
-/// Plans, orders, starts every node with the settings that it had, and waits until they serve.
-async fn restore(cluster: &Cluster, more: &[&str]) -> anyhow::Result<Value> {
-    let (file, plan) = make_plan(cluster, more).await?;
-    apply(cluster, &file, 0).await?;
-    cluster.start_all()?;
-    cluster.wait_all_ready().await?;
-    Ok(plan)
-}
-
-fn planned<'a>(plan: &'a Value, group: &str) -> anyhow::Result<&'a Value> {
-    let groups = plan["groups"].as_array().context("a plan without groups")?;
-    let found = groups.iter().find(|found| found["group"] == group);
-    found.with_context(|| format!("no {group} in {plan}"))
-}
-
 /// Three nodes of which every directory is gone come back from the store by themselves, as another life of the same cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() -> anyhow::Result<()>
@@ -219,11 +116,10 @@ async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() 
     assert_eq!(account["stateHash"], json!(live_hash), "{plan}");
     let id = account["snapshotId"].as_str().unwrap();
     for index in 0..3 {
-        let line = cluster
+        cluster
             .node(index)
             .wait_log(&["restored config/0", id, "from the store"], PATIENCE)
-            .await;
-        line.context("each node restores itself")?;
+            .await?;
     }
     agree::state_hashes(&cluster, CONFIG).await?;
     agree::state_hashes(&cluster, META).await?;
@@ -285,11 +181,7 @@ async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
 
     // All disks: nobody forms anything, and the log says what decides.
     lose_every_node(&cluster)?;
-    let restored = |text: &str| {
-        text.matches("restored from the store as the order says")
-            .count()
-    };
-    let before: Vec<usize> = logs(&cluster)?.iter().map(|text| restored(text)).collect();
+    let before = restores(&cluster)?;
     cluster.start_all()?;
     for node in cluster.nodes() {
         node.wait_log(
@@ -307,8 +199,7 @@ async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
             ready.text()
         );
     }
-    let after: Vec<usize> = logs(&cluster)?.iter().map(|text| restored(text)).collect();
-    assert_eq!(before, after, "a spent order was carried out");
+    assert_eq!(before, restores(&cluster)?, "a spent order was carried out");
 
     // Ordered again while they wait: the third life, from the snapshots of the second.
     let (file, plan) = make_plan(&cluster, &[]).await?;
@@ -326,8 +217,4 @@ async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
     agree::state_hashes(&cluster, CONFIG).await?;
     agree::audits(&cluster, None).await?;
     cluster.finish()
-}
-
-fn logs(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    cluster.nodes().iter().map(|node| node.log_text()).collect()
 }
