@@ -1,7 +1,7 @@
 //! `confman key`: makes, lists and revokes API keys in a file. No server is asked.
 
 use crate::cli::output::say;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Role;
 use super::error::KeysError;
-use super::file::{create_key, list_keys, revoke_key, role_from_word, role_to_word};
+use super::file::{create_key, create_token, list_keys, revoke_key, role_from_word, role_to_word};
 
 /// The key could not be made, listed or revoked.
 const EXIT_FAILED: u8 = 1;
@@ -35,6 +35,12 @@ enum Action {
         role: Role,
         #[command(flatten)]
         common: Common,
+    },
+    /// Make what a new cluster needs, where it is missing: an admin key in DIR/api-keys.json, printed this once, and
+    /// DIR/cluster-token. What is there stays, so that it can be run at every start
+    Init {
+        /// A directory that every node can read and nobody else
+        dir: PathBuf,
     },
     /// List names and roles
     List {
@@ -91,6 +97,7 @@ fn act(action: Action) -> Result<(), KeysError> {
                 common.file.display()
             );
         }
+        Action::Init { dir } => init(&dir)?,
         Action::List { common } => {
             let keys = list_keys(&common.file)?;
             if common.json {
@@ -117,6 +124,31 @@ fn act(action: Action) -> Result<(), KeysError> {
             }
             eprintln!("revoked the key `{name}` ({})", role_to_word(key.role));
         }
+    }
+    Ok(())
+}
+
+/// The name of the key that [`init`] makes.
+const FIRST_KEY: &str = "admin";
+
+fn init(dir: &Path) -> Result<(), KeysError> {
+    let (keys, token) = (dir.join("api-keys.json"), dir.join("cluster-token"));
+    // The token first: whoever reads the key in a log finds the rest in place.
+    let made = create_token(&token)?;
+    eprintln!("{} {}", if made { "made" } else { "kept" }, token.display());
+    match create_key(&keys, FIRST_KEY, Role::Admin) {
+        Ok(key) => {
+            say(format_args!("CONFMAN_API_KEY={key}"));
+            eprintln!(
+                "made the key `{FIRST_KEY}` and kept its hash in {}; the key itself is not kept",
+                keys.display()
+            );
+        }
+        Err(KeysError::NameTaken { .. }) => eprintln!(
+            "kept {}; for another key: confman key create",
+            keys.display()
+        ),
+        Err(error) => return Err(error),
     }
     Ok(())
 }

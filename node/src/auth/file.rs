@@ -348,34 +348,64 @@ fn write(path: &Path, keys: &[StoredKey]) -> Result<(), KeysError> {
         version: VERSION,
         keys: items.collect(),
     };
-    let replace = || -> io::Result<()> {
-        let mut bytes = serde_json::to_vec_pretty(&document)?;
-        bytes.push(b'\n');
-        // Under the lock, so that nobody else uses the name; what a crash left there is overwritten.
-        let name = path
-            .file_name()
-            .ok_or_else(|| io::Error::other("it names no file"))?;
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(".new");
-        let temporary = directory(path).join(temporary);
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(directory(path))?.sync_all()
-    };
-    replace().map_err(|source| KeysError::Io {
+    let failed = |source: io::Error| KeysError::Io {
         action: "write",
         path: path.to_owned(),
         source,
-    })
+    };
+    let mut bytes = serde_json::to_vec_pretty(&document).map_err(|error| failed(error.into()))?;
+    bytes.push(b'\n');
+    replace(path, &bytes).map_err(failed)
+}
+
+/// Replaces a small file as a whole, under the lock of its directory, readable by its owner only.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Under the lock, so that nobody else uses the name; what a crash left there is overwritten.
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other("it names no file"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    let temporary = directory(path).join(temporary);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory(path))?.sync_all()
+}
+
+/// Makes a token that nodes show each other in a file, readable by its owner only, unless the file is there. Whether it
+/// was made.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(super) fn create_token(path: &Path) -> Result<bool, KeysError> {
+    create_token_from(path, rand::random())
+}
+
+/// [`create_token`] with randomness given by argument.
+pub(super) fn create_token_from(path: &Path, random: [u8; 32]) -> Result<bool, KeysError> {
+    let failed = |source: io::Error| KeysError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let _lock = lock(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let token = format!("{}\n", URL_SAFE_NO_PAD.encode(random));
+    replace(path, token.as_bytes()).map_err(failed)?;
+    Ok(true)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::file::{create_key_from, read_with_stamp};
+use super::file::{create_key_from, create_token_from, read_with_stamp};
 use super::*;
 
 fn directory() -> tempfile::TempDir {
@@ -320,4 +320,19 @@ proptest! {
         fs::write(&path, &good).expect("written");
         let _ = read_with_stamp(&path);
     }
+}
+
+#[test]
+fn a_token_is_made_once_and_only_its_owner_reads_it() {
+    let directory = directory();
+    let path = directory.path().join("cluster-token");
+    assert!(create_token_from(&path, [7; 32]).expect("made"));
+    let token = fs::read_to_string(&path).expect("text");
+    assert_eq!(token.trim().len(), 43, "{token}");
+    assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+    assert!(!create_token_from(&path, [8; 32]).expect("kept"));
+    assert_eq!(fs::read_to_string(&path).expect("text"), token);
+    let error =
+        create_token_from(&directory.path().join("no/token"), [7; 32]).expect_err("no directory");
+    assert!(error.to_string().contains("no/token"), "{error}");
 }
