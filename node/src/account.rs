@@ -235,6 +235,15 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
 
 /// Sets the gauges that are read rather than counted.
 pub(crate) fn publish(node: &Node) {
+    metrics::gauge!("confman_incarnation").set(node.cluster().incarnation as f64);
+    match rustix::fs::statvfs(node.paths().root()) {
+        Ok(disk) => {
+            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize) as f64;
+            metrics::gauge!("confman_disk_free_bytes").set(bytes(disk.f_bavail));
+            metrics::gauge!("confman_disk_size_bytes").set(bytes(disk.f_blocks));
+        }
+        Err(error) => tracing::debug!("size of the disk: {error}"),
+    }
     for group in node.groups() {
         let name = group.id().to_string();
         let raft = group.metrics();
@@ -251,6 +260,20 @@ pub(crate) fn publish(node: &Node) {
         gauge(
             "confman_raft_has_leader",
             f64::from(u8::from(group.leader_peer().is_some())),
+        );
+        gauge(
+            "confman_raft_voters",
+            raft.membership_config.membership().voter_ids().count() as f64,
+        );
+        // Only the leader hears from all of them; a former leader must not go on saying what it heard.
+        let tolerance = raft
+            .state
+            .is_leader()
+            .then(|| group.failure_tolerance())
+            .flatten();
+        gauge(
+            "confman_raft_failure_tolerance",
+            tolerance.map_or(f64::NAN, |more| more as f64),
         );
         gauge(
             "confman_raft_last_index",

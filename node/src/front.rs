@@ -8,7 +8,10 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tower::ServiceExt;
+
+use crate::telemetry::METRICS_TEXT;
 
 /// The router in force. Cheap to clone.
 #[derive(Clone)]
@@ -20,14 +23,19 @@ struct State {
     node_name: String,
     reason: ArcSwap<String>,
     open: ArcSwap<Option<Router>>,
+    prometheus: PrometheusHandle,
 }
 
 impl Front {
-    pub(crate) fn new(node_name: &str) -> Self {
+    pub(crate) fn new(node_name: &str, prometheus: PrometheusHandle) -> Self {
+        metrics::gauge!("confman_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        metrics::gauge!("confman_serving").set(0.0);
+        metrics::gauge!("confman_fenced").set(0.0);
         let state = State {
             node_name: node_name.to_owned(),
             reason: ArcSwap::from_pointee("the node has no identity yet; see its log".to_owned()),
             open: ArcSwap::from_pointee(None),
+            prometheus,
         };
         Self {
             state: Arc::new(state),
@@ -36,13 +44,21 @@ impl Front {
 
     /// Answers with `router` from now on.
     pub(crate) fn open(&self, router: Router) {
+        metrics::gauge!("confman_serving").set(1.0);
         self.state.open.store(Arc::new(Some(router)));
     }
 
     /// Answers that the node is not ready, because of `reason`, from now on.
     pub(crate) fn say(&self, reason: String) {
         self.state.reason.store(Arc::new(reason));
+        metrics::gauge!("confman_serving").set(0.0);
         self.state.open.store(Arc::new(None));
+    }
+
+    /// As [`Front::say`], for a node whose time is over.
+    pub(crate) fn fenced(&self, reason: &str) {
+        metrics::gauge!("confman_fenced").set(1.0);
+        self.say(format!("this node is fenced: {reason}"));
     }
 
     /// The router to serve.
@@ -65,6 +81,11 @@ impl Front {
 }
 
 fn closed(state: &State, path: &str) -> Response {
+    // A node that does not serve is watched most closely.
+    if path == "/metrics" {
+        let kind = [(header::CONTENT_TYPE, METRICS_TEXT)];
+        return (StatusCode::OK, kind, state.prometheus.render()).into_response();
+    }
     let reason = state.reason.load_full();
     let (status, kind, body) = match path {
         "/health" => (

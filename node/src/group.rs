@@ -6,7 +6,7 @@
 //!
 //! Does not: know HTTP, decide membership ([`crate::membership`]) or snapshots ([`crate::manager`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -247,6 +247,28 @@ impl Group {
             info: leader_info(id, member),
             peer_addr: self.context.address(id, member),
         })
+    }
+
+    /// At the leader: how many more voters may go before nothing can be committed, by who answered within the longest
+    /// silence that a leader is granted; none where this replica does not lead. Of a change that is under way the
+    /// weaker half counts.
+    pub(crate) fn failure_tolerance(&self) -> Option<i64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acks = metrics.heartbeat.as_ref()?;
+        let answers = |id: &u64| {
+            *id == self.context.node_id
+                || acks
+                    .get(id)
+                    .and_then(|at| at.as_ref().map(|at| at.elapsed()))
+                    .is_some_and(|silent| silent <= self.context.leader_silence_max)
+        };
+        let membership = metrics.membership_config.membership();
+        let spare = |voters: &BTreeSet<u64>| {
+            let alive = voters.iter().filter(|id| answers(id)).count() as i64;
+            alive - (voters.len() as i64 / 2 + 1)
+        };
+        membership.get_joint_config().iter().map(spare).min()
     }
 
     /// Proposes a command and waits until it is applied here; only on the leader. A fresh leader

@@ -24,6 +24,7 @@ pub(crate) mod group;
 mod incoming;
 pub(crate) mod manager;
 pub(crate) mod membership;
+mod meters;
 pub(crate) mod node;
 pub(crate) mod ordered;
 pub(crate) mod peer;

@@ -130,7 +130,7 @@ async fn serve(
     let channels = Channels::new(settings.cluster_token.as_ref())?;
     let store = Arc::new(StoreDoor::new(&settings));
     let closing = CancellationToken::new();
-    let front = Front::new(&settings.node_name);
+    let front = Front::new(&settings.node_name, prometheus.clone());
     let limits = Limits::new(settings.body_max_bytes);
     let api = tokio::spawn(crate::api::serve::serve(
         api,
@@ -165,7 +165,7 @@ async fn serve(
         Established::Run { identity, restored } => (identity, restored),
         Established::Fenced { cluster, reason } => {
             tracing::error!(cluster = %cluster.uuid, incarnation = cluster.incarnation, "this node is fenced and serves nothing: {reason}");
-            front.say(format!("this node is fenced: {reason}"));
+            front.fenced(&reason);
             let why = stop_asked.await;
             tracing::info!(why, "asked to stop");
             closing.cancel();
@@ -241,7 +241,7 @@ fn fence(
     reason: &str,
 ) -> anyhow::Result<()> {
     let reason = format!("{reason}\nhint: {}", confman_bootstrap::HINT_REJOIN);
-    front.say(format!("this node is fenced: {reason}"));
+    front.fenced(&reason);
     desk.enter(Stage::Fenced(node.cluster().clone()));
     let mut identity = node.identity().clone();
     identity.set_state(IdentityState::Fenced);

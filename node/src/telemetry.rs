@@ -96,6 +96,9 @@ const JOB_PREFIXES: [&str; 2] = ["confman_snapshot_", "confman_restore_"];
 /// How often what was measured is moved into its buckets, so that it does not pile up between scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The media type of `/metrics`.
+pub(crate) const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Starts collecting metrics in this process; a second call gives the same handle.
 pub fn init_metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -108,6 +111,7 @@ fn start_metrics() -> PrometheusHandle {
     if let Err(error) = metrics::set_global_recorder(recorder) {
         tracing::error!(%error, "something else collects metrics already: /metrics stays empty");
     }
+    crate::meters::describe();
     let upkeep = handle.clone();
     let spawned = std::thread::Builder::new()
         .name("metrics-upkeep".to_owned())

@@ -22,6 +22,7 @@ use super::failure::Failure;
 use super::query::Query;
 use super::read;
 use super::write;
+use crate::telemetry::METRICS_TEXT;
 
 /// `GET /health`: the process lives.
 pub(crate) async fn health(api: &Arc<Api>, _call: &mut Call) -> Answer {
@@ -45,11 +46,7 @@ pub(crate) async fn ready(api: &Arc<Api>, _call: &mut Call) -> Answer {
 /// `GET /metrics`: Prometheus text.
 pub(crate) async fn metrics(api: &Arc<Api>, _call: &mut Call) -> Answer {
     let mut response = Response::new(Body::from(api.backend.metrics_text()));
-    call::set(
-        &mut response,
-        "content-type",
-        "text/plain; version=0.0.4; charset=utf-8",
-    );
+    call::set(&mut response, "content-type", METRICS_TEXT);
     Ok(response)
 }
 

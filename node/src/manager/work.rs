@@ -92,7 +92,8 @@ async fn make(
         .claimed(node.cluster(), &node.identity().lineage)
         .await
         .map_err(|e| {
-            metrics::counter!("confman_store_errors_total", "class" => e.class()).increment(1);
+            metrics::counter!("confman_snapshot_not_begun_total", "class" => e.class())
+                .increment(1);
             format!("upload: {e}")
         })?;
     // The snapshot holds what was acknowledged before it was asked for; without a leader it holds

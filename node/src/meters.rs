@@ -1,0 +1,235 @@
+//! Every metric that a node measures: name, kind, labels and meaning, declared once.
+//!
+//! The packages measure where things happen, by name; this catalog is what `/metrics` says of them in `# HELP` lines and what
+//! `METRICS.md` is made from. A test compares it with the names that stand in the sources, in both directions.
+//!
+//! Names follow Prometheus: base units (seconds, bytes), `_total` for counters.
+
+use metrics::Unit;
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meter {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) meaning: &'static str,
+}
+
+macro_rules! meters {
+    ($($kind:ident $name:literal [$($label:literal),*] $meaning:literal;)*) => {
+        &[$(Meter { name: $name, kind: Kind::$kind, labels: &[$($label),*], meaning: $meaning }),*]
+    };
+}
+
+/// All of them, in the order of the page.
+pub(crate) const METERS: &[Meter] = meters! {
+    Gauge "confman_build_info" ["version"] "Always 1; the version of the program";
+    Gauge "confman_incarnation" [] "The life of the cluster that this node is of";
+    Gauge "confman_serving" [] "1 while this node serves; 0 while it starts, is fenced or has stopped by itself";
+    Gauge "confman_fenced" [] "1 when this node met a newer incarnation of its cluster and serves nothing for good";
+    Gauge "confman_ready" ["group"] "1 while this replica has a leader and has applied what it must";
+    Gauge "confman_disk_free_bytes" [] "Free on the disk of the data directory";
+    Gauge "confman_disk_size_bytes" [] "Size of the disk of the data directory";
+
+    Gauge "confman_raft_term" ["group"] "Raft's term";
+    Gauge "confman_raft_is_leader" ["group"] "1 on the leader";
+    Gauge "confman_raft_has_leader" ["group"] "1 while a leader shows; a cluster without a quorum has none";
+    Counter "confman_raft_leader_changes_total" ["group"] "How often another leader, or none, was seen";
+    Gauge "confman_raft_voters" ["group"] "Voters, as this replica knows them";
+    Gauge "confman_raft_failure_tolerance" ["group"] "On the leader: how many more voters may go before nothing can be written, by who answered lately; negative without a quorum";
+    Gauge "confman_raft_last_index" ["group"] "Last entry in the log";
+    Gauge "confman_raft_committed_index" ["group"] "Last entry that is known to be committed";
+    Gauge "confman_raft_applied_index" ["group"] "Last entry that is applied";
+    Gauge "confman_raft_purged_index" ["group"] "Last entry that is no longer in the log";
+    Counter "confman_peer_refused_total" ["code"] "Messages of other nodes that were refused before Raft heard them";
+
+    Gauge "confman_log_entries" ["group"] "Entries in the log";
+    Gauge "confman_log_bytes" ["group"] "Bytes of the log on disk";
+    Histogram "confman_log_append_seconds" ["group"] "From an append to its being durable";
+    Counter "confman_log_purge_held_total" ["group", "reason"] "Turns at which the log was not purged though a snapshot would allow it";
+    Counter "confman_applied_entries_total" ["group"] "Entries applied";
+    Histogram "confman_apply_seconds" ["group"] "Applying one batch of entries";
+    Gauge "confman_state_hash_prefix" ["group"] "The first 48 bits of the state's hash: equal on replicas at equal positions";
+    Counter "confman_state_hash_mismatches_total" ["group"] "How often a state differed from a recorded one";
+
+    Gauge "confman_snapshot_entries_since" ["group"] "Entries since the last verified snapshot: lost if every node burned now";
+    Gauge "confman_snapshot_last_index" ["group"] "Position of the last verified snapshot: what the store protects";
+    Gauge "confman_snapshot_last_timestamp_seconds" ["group"] "When the last verified snapshot was taken";
+    Counter "confman_snapshot_built_total" ["group"] "Snapshots built, uploaded and read back by this node";
+    Counter "confman_snapshot_errors_total" ["group", "phase", "kind"] "Snapshots that failed, by phase and by remedy";
+    Histogram "confman_snapshot_phase_seconds" ["group", "phase"] "How long each phase of a snapshot took";
+    Gauge "confman_snapshot_object_bytes" ["group"] "Size of the last snapshot that this node built";
+    Gauge "confman_snapshot_raw_bytes" ["group"] "The same before compression";
+    Gauge "confman_snapshot_records" ["group"] "Records in it";
+    Counter "confman_snapshot_tasks_total" ["group", "result"] "Snapshot tasks that this node carried out";
+    Counter "confman_snapshot_not_begun_total" ["class"] "Snapshots that could not begin because the store cannot be used, by remedy";
+    Counter "confman_restore_skipped_snapshots_total" ["group"] "Snapshots that a restore passed over because they were damaged or missing";
+
+    Counter "confman_store_errors_total" ["operation", "kind"] "Requests that the object store failed, by remedy: retry, wait, credentials, configuration, damaged, ...";
+    Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
+    Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
+    Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
+
+    Counter "confman_http_requests_total" ["route", "method", "status"] "Requests answered";
+    Histogram "confman_http_request_seconds" ["route"] "From a request's head to its answer's";
+};
+
+/// Says the meaning of each, so that `/metrics` has `# HELP` lines.
+pub(crate) fn describe() {
+    for meter in METERS {
+        let unit = if meter.name.ends_with("_seconds") {
+            Unit::Seconds
+        } else if meter.name.ends_with("_bytes") {
+            Unit::Bytes
+        } else {
+            Unit::Count
+        };
+        match meter.kind {
+            Kind::Counter => metrics::describe_counter!(meter.name, unit, meter.meaning),
+            Kind::Gauge => metrics::describe_gauge!(meter.name, unit, meter.meaning),
+            Kind::Histogram => metrics::describe_histogram!(meter.name, unit, meter.meaning),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                out.push(path);
+            }
+        }
+    }
+
+    /// The names that the sources hand to the macros that measure, tests left out.
+    fn measured() -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut files = Vec::new();
+        for package in [
+            "node/src",
+            "node/store/src",
+            "snapshot/src",
+            "bootstrap/src",
+        ] {
+            sources(&root.join(package), &mut files);
+        }
+        let mut names = BTreeSet::new();
+        for file in files.iter().filter(|f| !f.ends_with("meters.rs")) {
+            let text = std::fs::read_to_string(file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for part in code.split("\"confman_").skip(1) {
+                let name: String = part
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
+                    .collect();
+                // A prefix of names, and names of other things (a file, a feature), do not look like this.
+                if !name.is_empty()
+                    && !name.ends_with('_')
+                    && part.chars().nth(name.len()) == Some('"')
+                {
+                    names.insert(format!("confman_{name}"));
+                }
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn what_is_measured_is_declared_and_the_other_way_round() {
+        let declared: BTreeSet<String> = METERS.iter().map(|m| m.name.to_owned()).collect();
+        assert_eq!(declared.len(), METERS.len(), "one is declared twice");
+        assert_eq!(declared, measured());
+    }
+
+    #[test]
+    fn what_alerts_and_the_dashboard_ask_for_is_measured() {
+        let compose = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose");
+        let declared: BTreeSet<&str> = METERS.iter().map(|m| m.name).collect();
+        for page in [
+            "prometheus/rules.yml",
+            "prometheus/rules.test.yml",
+            "grafana/dashboards/confman.json",
+        ] {
+            let text = std::fs::read_to_string(compose.join(page)).unwrap();
+            let mut asked = 0;
+            for part in text.split("confman_").skip(1) {
+                let name: String = part
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
+                    .collect();
+                let name = format!("confman_{name}");
+                let of_a_histogram = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|suffix| name.strip_suffix(suffix));
+                assert!(
+                    declared.contains(of_a_histogram.unwrap_or(&name)),
+                    "{page} asks for {name}"
+                );
+                asked += 1;
+            }
+            assert!(asked > 10, "{page} asks for nothing");
+        }
+    }
+
+    #[test]
+    fn names_are_what_prometheus_users_expect() {
+        for meter in METERS {
+            assert_eq!(
+                meter.kind == Kind::Counter,
+                meter.name.ends_with("_total"),
+                "{}",
+                meter.name
+            );
+            if meter.kind == Kind::Histogram {
+                assert!(meter.name.ends_with("_seconds"), "{}", meter.name);
+            }
+        }
+    }
+
+    /// `UPDATE_METRICS=1 cargo test -p confman-node --lib meters` writes it.
+    #[test]
+    fn the_page_is_up_to_date() {
+        let mut page = String::from(
+            "# Metrics\n\nWhat `GET /metrics` of a node tells. This page is made from `node/src/meters.rs`.\n\n\
+             | metric | kind | labels | meaning |\n|---|---|---|---|\n",
+        );
+        for meter in METERS {
+            let kind = format!("{:?}", meter.kind).to_lowercase();
+            let _ = writeln!(
+                page,
+                "| `{}` | {kind} | {} | {} |",
+                meter.name,
+                meter.labels.join(", "),
+                meter.meaning
+            );
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("METRICS.md");
+        if std::env::var_os("UPDATE_METRICS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            there, page,
+            "run UPDATE_METRICS=1 cargo test -p confman-node --lib meters"
+        );
+    }
+}
