@@ -225,11 +225,11 @@ settings! {
         "The longest value that is taken; longer ones are answered 413"
     }
     STATE_CACHE_BYTES = "CONFMAN_STATE_CACHE_BYTES" (Number) {
-        Text("67108864"), number(MIB, 64 * GIB, "bytes"), false,
+        Text("33554432"), number(MIB, 64 * GIB, "bytes"), false,
         "Page cache of a group's database"
     }
     LOG_CACHE_BYTES = "CONFMAN_LOG_CACHE_BYTES" (Number) {
-        Text("33554432"), number(MIB, 64 * GIB, "bytes"), false,
+        Text("16777216"), number(MIB, 64 * GIB, "bytes"), false,
         "Newest entries of a group's log that are kept in memory"
     }
     LOG_FORMAT = "CONFMAN_LOG_FORMAT" (Choice<LogFormat>) {

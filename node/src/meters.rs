@@ -93,10 +93,14 @@ pub(crate) fn describe() {
         } else {
             Unit::Count
         };
+        let help = match meter.labels {
+            [] => meter.meaning.to_owned(),
+            labels => format!("{} (by {})", meter.meaning, labels.join(", ")),
+        };
         match meter.kind {
-            Kind::Counter => metrics::describe_counter!(meter.name, unit, meter.meaning),
-            Kind::Gauge => metrics::describe_gauge!(meter.name, unit, meter.meaning),
-            Kind::Histogram => metrics::describe_histogram!(meter.name, unit, meter.meaning),
+            Kind::Counter => metrics::describe_counter!(meter.name, unit, help),
+            Kind::Gauge => metrics::describe_gauge!(meter.name, unit, help),
+            Kind::Histogram => metrics::describe_histogram!(meter.name, unit, help),
         }
     }
 }

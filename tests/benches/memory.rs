@@ -38,8 +38,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (entries, large) = (argument("--entries", 100_000)?, argument("--large", 2)?);
     binary::confman_rebuilt()?;
     let cluster = Plan::new("memory")
-        // Snapshots on demand only, when the measurement wants them.
-        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "1000000000")
+        // Seldom by themselves, so that the snapshot that is measured is a large one; without any the log would never be purged.
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "200000")
         .env("CONFMAN_SNAPSHOT_BYTES_THRESHOLD", "1099511627776")
         .env("CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS", "31536000")
         .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10")

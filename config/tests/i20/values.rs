@@ -29,8 +29,8 @@ fn i20_the_defaults_are_those_of_the_contract() {
     assert_eq!(settings.write_timeout, Duration::from_secs(10));
     assert_eq!(settings.read_timeout, Duration::from_secs(5));
     assert_eq!(settings.body_max_bytes, 104_857_600);
-    assert_eq!(settings.state_cache_bytes, 64 << 20);
-    assert_eq!(settings.log_cache_bytes, 32 << 20);
+    assert_eq!(settings.state_cache_bytes, 32 << 20);
+    assert_eq!(settings.log_cache_bytes, 16 << 20);
     assert_eq!(settings.log_format, LogFormat::Text);
     assert_eq!(
         settings.log_level,

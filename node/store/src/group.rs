@@ -31,8 +31,8 @@ impl OpenOptions {
     pub fn new(cluster: ClusterId) -> Self {
         Self {
             cluster,
-            state_cache_bytes: 64 << 20,
-            log_cache_bytes: 32 << 20,
+            state_cache_bytes: 32 << 20,
+            log_cache_bytes: 16 << 20,
             flush_interval: std::time::Duration::from_secs(1),
         }
     }

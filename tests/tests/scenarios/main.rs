@@ -13,6 +13,7 @@ mod drtool_store;
 mod election;
 mod five_nodes;
 mod identity;
+mod monitoring;
 mod quorum_loss;
 mod restore_all;
 mod restore_faults;
