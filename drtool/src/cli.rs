@@ -61,6 +61,9 @@ const GROUPS: &[(&str, &[&str])] = &[
 
 /// Runs the command of this process and says how it ended.
 pub fn main() -> ExitCode {
+    // Of the variable FAILPOINTS; only in programs that were built for tests.
+    #[cfg(feature = "failpoints")]
+    let _points = fail::FailScenario::setup();
     let matches = command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,

@@ -43,6 +43,14 @@ pub(crate) enum DoorError {
         /// Its plan or order.
         rival: String,
     },
+    /// The recovery that made this life was undone.
+    #[error(
+        "the object store says that the recovery which made incarnation {incarnation} of this cluster was undone; nothing is written there\nhint: this data directory is a copy of one that was put back: stop the node and set the directory aside"
+    )]
+    Withdrawn {
+        /// The number of the life.
+        incarnation: u64,
+    },
     /// A newer life of this cluster owns the prefix; the watch over it fences this node.
     #[error(
         "the object store belongs to incarnation {incarnation} of this cluster; nothing is written there"
@@ -65,7 +73,10 @@ impl DoorError {
         match self {
             Self::Off => "off",
             Self::Store(_, kind) => kind.name(),
-            Self::Foreign { .. } | Self::Newer { .. } | Self::Rival { .. } => "foreign",
+            Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Rival { .. }
+            | Self::Withdrawn { .. } => "foreign",
         }
     }
 }
@@ -157,6 +168,11 @@ impl StoreDoor {
                     rival,
                 });
             }
+            Claim::Withdrawn => {
+                return Err(DoorError::Withdrawn {
+                    incarnation: cluster.incarnation,
+                });
+            }
             Claim::Newer(newer) => {
                 return Err(DoorError::Newer {
                     incarnation: newer.incarnation,
@@ -176,6 +192,31 @@ impl StoreDoor {
         }
         self.known.lock().await.claimed = true;
         Ok(repository)
+    }
+
+    /// Claims the prefix for a life that is about to begin; says what stands against that. A store that cannot be asked
+    /// stands against nothing (I18): then only the nodes keep two lives apart.
+    pub(crate) async fn stands_against(&self, identity: &Identity) -> Option<String> {
+        let cluster = identity.cluster();
+        let asked = self.claimed(&cluster, &identity.lineage);
+        match tokio::time::timeout(FACTS_WITHIN, asked).await {
+            Ok(Ok(_) | Err(DoorError::Off)) => None,
+            Ok(Err(error @ DoorError::Store(..))) => {
+                tracing::warn!(
+                    "incarnation {} begins without a claim in the store: {error}",
+                    cluster.incarnation
+                );
+                None
+            }
+            Ok(Err(against)) => Some(against.to_string()),
+            Err(_) => {
+                tracing::warn!(
+                    "incarnation {} begins without a claim in the store: no answer within {FACTS_WITHIN:?}",
+                    cluster.incarnation
+                );
+                None
+            }
+        }
     }
 
     /// Why the life of `identity` is not the one that the store knows under its number: another recovery claimed it.

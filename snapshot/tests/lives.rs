@@ -106,6 +106,30 @@ async fn m19_of_two_orders_for_one_life_the_first_stays_and_the_second_is_told()
     assert_eq!(claim, Claim::Newer(life(2)));
 }
 
+/// A copy of a directory whose recovery was undone: it does not get the prefix by asking again.
+#[tokio::test]
+async fn i13_a_life_that_was_withdrawn_is_not_claimed_again() {
+    let (repository, _) = repository();
+    let begun = |plan: &str| {
+        ClusterObject::new(life(2), 1_800_000_000_000_000, "node1", "nonce")
+            .with_recovery(serde_json::json!({ "planId": plan }))
+    };
+    let ours = begun("plan-a");
+    assert_eq!(repository.claim_cluster(&ours).await.unwrap(), Claim::Ours);
+    assert_eq!(repository.claim_cluster(&ours).await.unwrap(), Claim::Ours);
+    repository.withdraw_cluster(&ours).await.unwrap();
+    repository.withdraw_cluster(&ours).await.unwrap();
+    for again in [&ours, &begun("plan-b")] {
+        let claim = repository.claim_cluster(again).await.unwrap();
+        assert_eq!(claim, Claim::Withdrawn);
+    }
+    assert!(repository.list_clusters().await.unwrap().is_empty());
+    assert_eq!(
+        repository.highest_incarnation(&life(2).uuid).await.unwrap(),
+        2
+    );
+}
+
 #[tokio::test]
 async fn an_order_is_spent_once_and_for_ever() {
     let (repository, _) = repository();

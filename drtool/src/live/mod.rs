@@ -12,7 +12,7 @@
 mod account;
 mod codes;
 mod judge;
-mod report;
+pub(crate) mod report;
 mod show;
 pub(crate) mod status;
 mod words;

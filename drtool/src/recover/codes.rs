@@ -89,4 +89,34 @@ pub const CODES: &[Code] = &[
         meaning: "The plan was changed after it was made: its digest does not fit.",
         remedy: "Make another plan with the options that you want.",
     },
+    Code {
+        name: "RECOVER_STALE",
+        meaning: "The directory is not as it was when it was collected: something has run on it since.",
+        remedy: "Collect and plan again.",
+    },
+    Code {
+        name: "RECOVER_NOT_NAMED",
+        meaning: "The plan says nothing of this directory, or was never applied to it.",
+        remedy: "Name the right directory and the right plan; the refusal says whose the plan is.",
+    },
+    Code {
+        name: "RECOVER_SOURCE",
+        meaning: "The survivor takes a group from another node's directory, and that is not at hand or has changed.",
+        remedy: "Copy that directory to the survivor's machine and name it: --from NAME=DIR.",
+    },
+    Code {
+        name: "RECOVER_SPENT",
+        meaning: "The new life has acknowledged a write or taken in another node: taking it back would lose that.",
+        remedy: "Keep the new life; read what the old contents under aside/ have with `drtool diff` and `drtool inspect`.",
+    },
+    Code {
+        name: "RECOVER_CLAIM_STANDS",
+        meaning: "The directory was put back, but the store still says that the new incarnation is there: nodes that see it fence themselves.",
+        remedy: "Run the same undo again when the store answers.",
+    },
+    Code {
+        name: "RECOVER_UNVERIFIED",
+        meaning: "The living cluster is not, or not yet, what the plan says.",
+        remedy: "Each finding names the node and what to do; run `drtool recover verify` again afterwards.",
+    },
 ];

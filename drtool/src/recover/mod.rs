@@ -1,18 +1,26 @@
 //! A quorum is gone: collect, plan, apply, verify, undo.
 //!
 //! - [`collection`], [`directory`]: what is left, as one file of facts;
-//! - [`decide`](decide::decide): the pure function from facts to a [`plan::Plan`], with an exact account of the loss.
+//! - [`decide`](decide::decide): the pure function from facts to a [`plan::Plan`], with an exact account of the loss;
+//! - `apply`, `undo`: one directory becomes what the plan says, or what it was; `swap` has the moves, `copy` the copy,
+//!   `role` what a directory is to a plan, `store_side` the claim of the new incarnation;
+//! - `verify`: the living cluster against the plan.
 //!
 //! Promises:
 //! - nothing is planned while a quorum lives or could form, from fewer directories than there are members unless the
 //!   missing are given up by name, or from damaged, fenced or contradicting ones;
-//! - a plan says beforehand what it loses (I15), is refused when it was changed, and when the directory was.
+//! - a plan says beforehand what it loses (I15), is refused when it was changed, and when the directory was;
+//! - a repaired copy is swapped in, the old contents are kept, and what is killed half way can be gone on with or taken
+//!   back (I17); no node starts on a directory in between.
 //!
 //! Does not: need the store or a living node; both are asked when they are there.
 
+mod alive;
+mod apply;
 mod codes;
 mod collect;
 pub mod collection;
+mod copy;
 pub mod decide;
 pub mod directory;
 mod file;
@@ -20,7 +28,14 @@ mod loss;
 pub mod plan;
 mod plan_command;
 pub mod refusal;
+mod role;
+mod sources;
+mod store_side;
+mod summary;
 mod survey;
+mod swap;
+mod undo;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -31,7 +46,7 @@ pub use codes::CODES;
 
 use crate::context::Global;
 
-/// Recover from a lost quorum: collect, plan
+/// Recover from a lost quorum: collect, plan, apply, verify, undo
 #[derive(Debug, Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct RecoverArgs {
@@ -43,12 +58,18 @@ pub(crate) struct RecoverArgs {
 enum Step {
     Collect(collect::CollectArgs),
     Plan(plan_command::PlanArgs),
+    Apply(apply::ApplyArgs),
+    Verify(verify::VerifyArgs),
+    Undo(undo::UndoArgs),
 }
 
 pub(crate) async fn run(args: RecoverArgs, global: &Global) -> Result<ExitCode, Failure> {
     match args.step {
         Step::Collect(args) => collect::run(&args, global).await,
         Step::Plan(args) => plan_command::run(&args, global),
+        Step::Apply(args) => apply::run(&args, global).await,
+        Step::Verify(args) => verify::run(&args, global).await,
+        Step::Undo(args) => undo::run(&args, global).await,
     }
 }
 

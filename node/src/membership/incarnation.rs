@@ -23,7 +23,11 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
     let Some(pending) = node.pending() else {
         return false;
     };
-    let standing = standing_against(node, pending).await;
+    let mut standing = standing_against(node, pending).await;
+    // Of two recoveries that reach the store one gets it, before either acknowledges anything.
+    if standing.is_none() && node.groups().any(|g| g.is_leader() && !g.has_begun()) {
+        standing = node.store().stands_against(node.identity()).await;
+    }
     let before = node.hold_back(standing.clone());
     if let Some(why) = standing {
         if before.as_ref() != Some(&why) {
@@ -41,7 +45,13 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
             }
         }
     }
-    node.has_begun()
+    let begun = node.has_begun();
+    // What was read of the registry is of the older life: nobody of that is to be fed, not even once.
+    if begun && let Err(error) = node.refresh_registry() {
+        tracing::error!("read the registry of nodes: {error}");
+        return false;
+    }
+    begun
 }
 
 /// Asks every address that the older life had who is there. A node of the older life that answers and has not fenced

@@ -31,6 +31,9 @@ pub struct Operation {
     pub node: u64,
     /// The last entry as the plan saw it: another one means that the log is not the plan's.
     pub last: Option<Position>,
+    /// The last entry in the state. Where that was installed beyond the log, the log goes on after it, as openraft itself
+    /// would have it at the next start.
+    pub applied: Option<Position>,
     /// The members from now on, all of them voters.
     pub members: Vec<(u64, NodeInfo)>,
 }
@@ -63,8 +66,11 @@ pub fn operate(dir: &Path, operation: &Operation) -> Result<Operated, StoreError
     let payload = WirePayload {
         kind: Some(PayloadKind::Membership(membership(operation))),
     };
-    let index = operation
-        .last
+    let beyond = operation
+        .applied
+        .filter(|applied| operation.last.is_none_or(|last| last.index < applied.index));
+    let index = beyond
+        .or(operation.last)
         .map_or(0, |last| last.index.saturating_add(1));
     let position = Position::new(operation.term, operation.node, index);
     let last = log.stats().last;
@@ -103,6 +109,7 @@ pub fn operate(dir: &Path, operation: &Operation) -> Result<Operated, StoreError
     }
     log.extend_offline(
         vote,
+        beyond,
         &position,
         prost::Message::encode_to_vec(&payload).into(),
     )?;

@@ -115,6 +115,8 @@ pub enum Claim {
     Rival(String),
     /// A newer life of this cluster owns the prefix: fence.
     Newer(ClusterId),
+    /// The recovery that made this life was undone: it never was.
+    Withdrawn,
 }
 
 impl Repository {
@@ -124,9 +126,12 @@ impl Repository {
         let id = ours.cluster.clone();
         id.check()
             .map_err(|e| self.error(Kind::Bug, "claim", "", e.to_string(), ""))?;
-        let there = self.cluster_ids().await?;
+        let (there, undone) = self.cluster_ids().await?;
         if let Some(claim) = judge(&id, &there) {
             return Ok(claim);
+        }
+        if undone.contains(&id) {
+            return Ok(Claim::Withdrawn);
         }
         let object = paths::cluster(&id);
         let fresh = !there.contains(&id);
@@ -138,7 +143,7 @@ impl Repository {
         if there.lineage() != ours.lineage() {
             return Ok(Claim::Rival(there.lineage().to_owned()));
         }
-        match judge(&id, &self.cluster_ids().await?) {
+        match judge(&id, &self.cluster_ids().await?.0) {
             None => Ok(Claim::Ours),
             Some(claim) => {
                 if fresh && matches!(claim, Claim::Foreign(_)) {
@@ -152,7 +157,7 @@ impl Repository {
     /// Every cluster object under the prefix, highest incarnation first. One that cannot be read is an error: it may be
     /// the one that matters.
     pub async fn list_clusters(&self) -> Result<Vec<ClusterObject>, StoreError> {
-        let mut ids = self.cluster_ids().await?;
+        let (mut ids, _) = self.cluster_ids().await?;
         ids.sort_by(|a, b| (b.incarnation, &b.uuid).cmp(&(a.incarnation, &a.uuid)));
         let mut clusters = Vec::with_capacity(ids.len());
         for id in ids {
@@ -252,8 +257,8 @@ impl Repository {
         Ok(highest)
     }
 
-    /// The clusters that own the prefix; those whose recovery was undone are not among them.
-    async fn cluster_ids(&self) -> Result<Vec<ClusterId>, StoreError> {
+    /// The clusters that own the prefix, and those whose recovery was undone, which are not among them.
+    async fn cluster_ids(&self) -> Result<(Vec<ClusterId>, Vec<ClusterId>), StoreError> {
         let mut ids = Vec::new();
         let mut undone = Vec::new();
         self.list(paths::CLUSTERS, |object, _| {
@@ -270,7 +275,7 @@ impl Repository {
         })
         .await?;
         ids.retain(|id| !undone.contains(id));
-        Ok(ids)
+        Ok((ids, undone))
     }
 
     async fn put_cluster(&self, object: &str, ours: &ClusterObject) -> Result<(), StoreError> {

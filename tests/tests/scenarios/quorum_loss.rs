@@ -2,9 +2,16 @@
 
 use std::path::Path;
 
-use confman_tests::cluster::{CONFIG, Cluster, Plan};
+use anyhow::Context as _;
+use confman_tests::agree;
+use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
 use confman_tests::drtool::Ran;
-use serde_json::json;
+use confman_tests::history::{Op, Outcome};
+use confman_tests::http::Token;
+use confman_tests::load::{Load, LoadPlan};
+use serde_json::{Value, json};
+
+use crate::crash::judge;
 
 /// Loses the disks of these nodes, and stops the others.
 fn lose(cluster: &Cluster, lost: &[usize]) -> anyhow::Result<()> {
@@ -36,6 +43,41 @@ async fn plan(cluster: &Cluster, from: &str, lost: &[&str], out: &str) -> anyhow
         .args(given_up)
         .run()
         .await
+}
+
+/// Applies or undoes a plan at the directory of one node.
+async fn carry_out(cluster: &Cluster, step: &str, plan: &str, node: usize) -> anyhow::Result<Ran> {
+    let store = match cluster.store().await.as_ref() {
+        Some(store) => store.env(),
+        None => Default::default(),
+    };
+    cluster
+        .drtool(["recover", step, "--yes", "--json", "--plan", plan])
+        .arg(&cluster.node(node).data_dir)
+        .envs(store)
+        .run()
+        .await
+}
+
+/// Collects these directories, gives all other members up, and plans.
+async fn planned(cluster: &Cluster, nodes: &[usize], out: &str) -> anyhow::Result<Value> {
+    let collection = format!("collection-of-{out}");
+    collect(cluster, nodes, &collection).await?.expect(0)?;
+    let lost: Vec<&str> = (0..cluster.nodes().len())
+        .filter(|index| !nodes.contains(index))
+        .map(|index| cluster.node(index).name.as_str())
+        .collect();
+    plan(cluster, &collection, &lost, out)
+        .await?
+        .expect(0)?
+        .json()
+}
+
+/// Waits until the node's own account is of this incarnation and it takes a write; gives the write's token.
+async fn first_write(cluster: &Cluster, incarnation: u64, key: &str) -> anyhow::Result<Token> {
+    let token = cluster.write(key, &json!("first")).await?.token()?;
+    assert_eq!(token.incarnation, incarnation, "{token}");
+    Ok(token)
 }
 
 /// The code of the refusal that a command ended with.
@@ -92,5 +134,114 @@ async fn a_plan_is_refused_while_a_quorum_lives_or_could_and_made_when_it_is_gon
     assert_eq!(planned["newIncarnation"], 2, "{planned}");
     assert_eq!(planned["groups"][0]["loss"]["lostProven"], 0, "{planned}");
     assert!(Path::new(&cluster.dir()?.join("p3.json")).exists());
+    cluster.finish()
+}
+
+/// What the plan says that nobody can know is forgiven, and nothing else: those writes may be there or not.
+fn forgive(history: &[Op], planned: &Value, group: &Value) -> anyhow::Result<Vec<Op>> {
+    let groups = planned["groups"].as_array().context("no groups")?;
+    let of_group = groups.iter().find(|g| g["group"] == *group);
+    let loss = &of_group.context("no such group")?["loss"];
+    anyhow::ensure!(loss["lostProven"] == 0, "{loss}");
+    let from = loss["unknown"]["from"].as_u64().unwrap_or(u64::MAX);
+    let mut forgiven = history.to_vec();
+    for op in &mut forgiven {
+        if matches!(op.outcome, Outcome::Done { token, .. } if token.index >= from) {
+            op.outcome = Outcome::Unknown;
+        }
+    }
+    Ok(forgiven)
+}
+
+/// Three nodes, several shards, two disks gone under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_i15_one_of_three_goes_on_and_loses_no_more_than_the_plan_said() -> anyhow::Result<()> {
+    let cluster = Plan::new("recover")
+        .env("CONFMAN_SHARDS", "3")
+        .start()
+        .await?;
+    cluster.fill("app", "k", 200, "value").await?;
+    let old_token = cluster.write("app/token", &json!("old")).await?.token()?;
+    // A read that saw what is lost would have to be forgiven too, and does not say what it saw.
+    let writers = LoadPlan {
+        readers: 0,
+        ..LoadPlan::default()
+    };
+    let load = Load::start(&cluster, &writers);
+    load.wait_progress(200, PATIENCE).await?;
+    cluster.kill_all()?;
+    let history = load.stop().await?;
+    cluster.node(0).wipe()?;
+    cluster.node(1).wipe()?;
+    let planned = planned(&cluster, &[2], "plan.json").await?;
+    let groups = planned["groups"].as_array().context("no groups")?;
+    assert_eq!(groups.len(), 4, "{planned}");
+    assert!(
+        groups.iter().all(|g| !g["loss"]["unknown"].is_null()),
+        "two of three may have answered without the third: {planned}"
+    );
+    let applied = carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?
+        .json()?;
+    assert_eq!(applied["store"]["claimed"], true, "{applied}");
+    // Again: nothing more is done.
+    let again = carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?
+        .json()?;
+    assert_eq!(again["already"], true, "{again}");
+    cluster.node(2).start()?;
+    let token = first_write(&cluster, 2, "app/after").await?;
+    assert!(token.term > 1_000, "{token}");
+
+    // No acknowledged write is lost beyond what the plan announced.
+    let events = agree::audits(&cluster, Some("load")).await?;
+    let group = &events.first().context("no events")?["group"];
+    let forgiven = forgive(&history, &planned, group)?;
+    let done = |op: &&Op| matches!(op.outcome, Outcome::Done { .. });
+    let sure = forgiven.iter().filter(done).count();
+    eprintln!(
+        "{sure} of {} writes are known to be kept",
+        history.iter().filter(done).count()
+    );
+    assert!(sure > 50, "almost nothing was judged: {sure}");
+    judge(&cluster, &forgiven).await?;
+
+    // It stands in the history of every group, with what was lost.
+    let events = agree::audits(&cluster, None).await?;
+    let recovered: Vec<&Value> = events
+        .iter()
+        .filter(|e| e["action"] == "cluster.recovered")
+        .collect();
+    assert_eq!(recovered.len(), 4, "one in each group");
+    assert!(
+        recovered
+            .iter()
+            .all(|e| e["key"] == planned["planId"] && e["version"] == 2)
+    );
+    let verified = cluster.drtool(["recover", "verify", "--json"]);
+    let verified = verified.run().await?.expect(0)?.json()?;
+    assert_eq!(verified["ok"], true, "{verified}");
+    let recorded = &verified["recorded"];
+    assert_eq!(recorded["planId"], planned["planId"], "{verified}");
+    assert_eq!(recorded["digest"], planned["digest"], "{verified}");
+
+    // Tokens of the old life are refused, never answered with the new one's data.
+    let stale = cluster
+        .api(2)
+        .get("/api/v1/config/app/token")
+        .consistency("read-your-writes")
+        .header("x-confman-version", &old_token.to_string())
+        .send()
+        .await?;
+    assert_eq!(stale.status, 409, "{}", stale.text());
+    // It survives a restart, and does not begin again.
+    cluster.node(2).kill()?;
+    cluster.node(2).start()?;
+    cluster.wait_ready(2).await?;
+    let read = cluster.read(2, "app/after", "linearizable").await?;
+    assert_eq!(read, Some(json!("first")));
+    assert_eq!(cluster.status(2).await?["incarnation"], 2);
     cluster.finish()
 }

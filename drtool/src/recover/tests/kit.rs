@@ -13,15 +13,15 @@ use crate::recover::collection::*;
 use crate::recover::decide::{Wishes, decide};
 use crate::recover::plan::Plan;
 
-pub(super) const UUID: &str = "0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70";
-pub(super) const NOW_US: i64 = 1_790_000_000_000_000;
+pub(crate) const UUID: &str = "0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70";
+pub(crate) const NOW_US: i64 = 1_790_000_000_000_000;
 
-pub(super) fn at(term: u64, index: u64) -> Position {
+pub(crate) fn at(term: u64, index: u64) -> Position {
     // The leader of term 2 is node 2, and so on: which one it is does not matter.
     Position::new(term, (term - 1) % 3 + 1, index)
 }
 
-pub(super) fn info(id: u64) -> NodeInfo {
+pub(crate) fn info(id: u64) -> NodeInfo {
     NodeInfo {
         name: format!("node{id}"),
         api_url: format!("http://host{id}:6100"),
@@ -29,7 +29,7 @@ pub(super) fn info(id: u64) -> NodeInfo {
     }
 }
 
-pub(super) fn members(ids: impl IntoIterator<Item = u64>) -> Membership {
+pub(crate) fn members(ids: impl IntoIterator<Item = u64>) -> Membership {
     let ids: BTreeSet<u64> = ids.into_iter().collect();
     Membership {
         position: Some(at(1, 0)),
@@ -39,7 +39,7 @@ pub(super) fn members(ids: impl IntoIterator<Item = u64>) -> Membership {
 }
 
 /// A log from the birth on: one leader of term 1, then others from the given positions on.
-pub(super) fn group(
+pub(crate) fn group(
     name: &GroupId,
     voters: u64,
     leaders: &[Position],
@@ -73,7 +73,7 @@ pub(super) fn group(
     }
 }
 
-pub(super) fn put(position: Position, key: &str) -> TailEntry {
+pub(crate) fn put(position: Position, key: &str) -> TailEntry {
     TailEntry {
         position,
         what: format!("put app/{key} by alice"),
@@ -82,7 +82,7 @@ pub(super) fn put(position: Position, key: &str) -> TailEntry {
     }
 }
 
-pub(super) fn directory(id: u64, groups: Vec<GroupFacts>) -> Directory {
+pub(crate) fn directory(id: u64, groups: Vec<GroupFacts>) -> Directory {
     let nodes: BTreeMap<u64, NodeInfo> = groups
         .first()
         .map(|g| g.membership.nodes.clone())
@@ -123,7 +123,7 @@ pub(super) fn directory(id: u64, groups: Vec<GroupFacts>) -> Directory {
 }
 
 /// A node whose groups are both at `last`, committed and applied up to `known`.
-pub(super) fn node(id: u64, voters: u64, last: Position, known: Position) -> Directory {
+pub(crate) fn node(id: u64, voters: u64, last: Position, known: Position) -> Directory {
     let of = |name: GroupId| {
         let begins = at(last.term, last.index.min(5));
         let leaders = if last.term > 1 {
@@ -141,7 +141,7 @@ pub(super) fn node(id: u64, voters: u64, last: Position, known: Position) -> Dir
     directory(id, vec![of(GroupId::meta()), of(GroupId::config(0))])
 }
 
-pub(super) fn error(code: &str) -> FindingFacts {
+pub(crate) fn error(code: &str) -> FindingFacts {
     FindingFacts {
         severity: Severity::Error,
         code: code.to_owned(),
@@ -149,7 +149,7 @@ pub(super) fn error(code: &str) -> FindingFacts {
     }
 }
 
-pub(super) fn collection(directories: Vec<Directory>) -> Collection {
+pub(crate) fn collection(directories: Vec<Directory>) -> Collection {
     Collection {
         kind: KIND.to_owned(),
         version: VERSION,
@@ -166,7 +166,7 @@ pub(super) fn collection(directories: Vec<Directory>) -> Collection {
     }
 }
 
-pub(super) fn claim(incarnation: u64, lineage: &str) -> ClaimFacts {
+pub(crate) fn claim(incarnation: u64, lineage: &str) -> ClaimFacts {
     ClaimFacts {
         cluster: ClusterId::new(UUID, incarnation),
         lineage: lineage.to_owned(),
@@ -176,7 +176,7 @@ pub(super) fn claim(incarnation: u64, lineage: &str) -> ClaimFacts {
 }
 
 /// A node that answers, with the leader that it knows.
-pub(super) fn live(id: u64, leader: Option<u64>) -> Live {
+pub(crate) fn live(id: u64, leader: Option<u64>) -> Live {
     let node = NodeRef {
         id,
         name: format!("node{id}"),
@@ -225,7 +225,7 @@ pub(super) fn live(id: u64, leader: Option<u64>) -> Live {
     }
 }
 
-pub(super) fn wishes(lost: &[&str]) -> Wishes {
+pub(crate) fn wishes(lost: &[&str]) -> Wishes {
     Wishes {
         lost: lost.iter().map(|name| (*name).to_owned()).collect(),
         plan_id: "recovery-0123456789abcdef".to_owned(),
@@ -234,7 +234,7 @@ pub(super) fn wishes(lost: &[&str]) -> Wishes {
     }
 }
 
-pub(super) fn planned(collection: &Collection, wishes: &Wishes) -> Plan {
+pub(crate) fn planned(collection: &Collection, wishes: &Wishes) -> Plan {
     match decide(collection, wishes) {
         Ok(plan) => plan,
         Err(refusals) => panic!("refused: {refusals:#?}"),
@@ -242,7 +242,7 @@ pub(super) fn planned(collection: &Collection, wishes: &Wishes) -> Plan {
 }
 
 /// The codes of the refusals, each once.
-pub(super) fn refused(collection: &Collection, wishes: &Wishes) -> Vec<&'static str> {
+pub(crate) fn refused(collection: &Collection, wishes: &Wishes) -> Vec<&'static str> {
     let refusals = match decide(collection, wishes) {
         Ok(plan) => panic!("a plan:\n{plan}"),
         Err(refusals) => refusals,

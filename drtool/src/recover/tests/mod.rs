@@ -1,6 +1,6 @@
 //! Collections that a cluster could leave, and what is planned from them.
 
 mod golden;
-mod kit;
+pub(crate) mod kit;
 mod properties;
 mod refusals;

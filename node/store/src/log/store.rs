@@ -291,11 +291,12 @@ impl LogStore {
             .map_err(StoreError::io("write the log", &self.inner.path))
     }
 
-    /// Writes a vote and, after the last entry, one more; blocks until both are durable. For a copy of a log that no
-    /// Raft runs on.
+    /// Writes a vote and, after the last entry, one more; blocks until both are durable. With `after` the log begins
+    /// there anew. For a copy of a log that no Raft runs on.
     pub(crate) fn extend_offline(
         &self,
         vote: wire::WireVote,
+        after: Option<confman_snapshot::model::Position>,
         position: &confman_snapshot::model::Position,
         payload: bytes::Bytes,
     ) -> Result<(), StoreError> {
@@ -303,6 +304,10 @@ impl LogStore {
         let write = || -> io::Result<()> {
             let mut log = self.inner.log.write();
             log.raft.save_vote(DiskVote(vote))?;
+            if let Some(after) = after {
+                log.raft.purge(DiskId(after))?;
+                log.keep_from_first();
+            }
             let size = payload.len();
             log.raft
                 .append([(DiskId(*position), DiskPayload(payload))])?;

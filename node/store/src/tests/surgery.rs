@@ -32,6 +32,7 @@ fn operation(last: Position) -> Operation {
         term: 1_003,
         node: 2,
         last: Some(last),
+        applied: None,
         members: vec![(2, info("node2"))],
     }
 }
@@ -89,6 +90,36 @@ async fn surgery_raises_the_vote_and_appends_one_entry_and_does_it_once() {
     assert_eq!(
         entries[6].log_id.leader_id.term, 3,
         "the old tail stays as it is"
+    );
+}
+
+/// M20: a snapshot was installed, and the node died before openraft had cut the log off.
+#[tokio::test]
+async fn m20_a_state_that_was_installed_beyond_the_log_goes_on_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = survivor(dir.path()).await;
+    let log_dir = DataPaths::new(dir.path()).group(&GroupId::config(0)).log();
+    let mut beyond = operation(last);
+    beyond.applied = Some(Position::new(3, 1, 90));
+    let done = operate(&log_dir, &beyond).unwrap();
+    assert_eq!(done.membership, Position::new(1_003, 2, 91));
+    assert!(operate(&log_dir, &beyond).unwrap().already);
+    let mut log = LogStore::open(&log_dir, 1 << 20, None, "test".to_owned()).unwrap();
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(state.last_purged_log_id.unwrap().index, 90);
+    let entries = log.try_get_log_entries(0..).await.unwrap();
+    assert_eq!(entries.len(), 1, "nothing of the old log is left before it");
+    // Within the log it changes nothing.
+    let other = tempfile::tempdir().unwrap();
+    let last = survivor(other.path()).await;
+    let log_dir = DataPaths::new(other.path())
+        .group(&GroupId::config(0))
+        .log();
+    let mut within = operation(last);
+    within.applied = Some(Position::new(3, 1, 4));
+    assert_eq!(
+        operate(&log_dir, &within).unwrap().membership,
+        Position::new(1_003, 2, 7)
     );
 }
 
