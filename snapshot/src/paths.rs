@@ -232,6 +232,28 @@ pub fn probe(nonce: u64) -> String {
     format!("{PROBES}/{nonce:016x}")
 }
 
+/// One of several objects of a probe with this nonce; with an empty name, how all of them begin.
+pub fn probe_part(nonce: u64, name: &str) -> String {
+    format!("{PROBES}/{nonce:016x}-{name}")
+}
+
+/// Whether an object is one that [`probe`] or [`probe_part`] names.
+pub fn is_probe(object: &str) -> bool {
+    let Some(name) = object
+        .strip_prefix(PROBES)
+        .and_then(|rest| rest.strip_prefix('/'))
+    else {
+        return false;
+    };
+    let (nonce, part) = name.split_once('-').unwrap_or((name, ""));
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    nonce.len() == 16
+        && nonce
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        && part.bytes().all(good)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -273,6 +295,13 @@ mod tests {
             prop_assert_eq!(parse_snapshot(&pin), None);
             let folder = notes(NoteKind::Pin, &group) + "/";
             prop_assert!(pin.starts_with(&folder));
+        }
+
+        #[test]
+        fn an_object_of_a_probe_is_known_again(nonce in any::<u64>(), name in "[a-z0-9-]{1,20}") {
+            prop_assert!(is_probe(&probe(nonce)) && is_probe(&probe_part(nonce, &name)));
+            let upper = format!("{}/A", probe(nonce));
+            prop_assert!(!is_probe(&upper) && !is_probe(&name));
         }
 
         #[test]

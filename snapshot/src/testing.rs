@@ -15,8 +15,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result, UploadPart,
 };
 
 use crate::lthash::StateHash;
@@ -65,6 +65,10 @@ pub enum Fault {
     Swap(String),
     /// No answer, ever.
     Hang,
+    /// A put whose condition is accepted and ignored.
+    Unconditional,
+    /// A deletion that says yes and does nothing.
+    Nothing,
     /// A listing without the objects whose names contain this.
     Hide(String),
     /// A listing that shows each object twice, in reverse.
@@ -229,7 +233,16 @@ impl FaultStore {
 
     /// Does `work` as the script says, for calls without a body.
     async fn run<T>(&self, op: Op, name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.next(op, name) {
+        self.act(self.next(op, name), name, work).await
+    }
+
+    async fn act<T>(
+        &self,
+        fault: Option<Fault>,
+        name: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match fault {
             Some(Fault::Before(failure)) => Err(failure.error(name)),
             Some(Fault::After(failure)) => {
                 work.await?;
@@ -324,14 +337,14 @@ impl ObjectStore for FaultStore {
         &self,
         path: &Path,
         payload: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
-        self.run(
-            Op::Put,
-            path.as_ref(),
-            self.0.inner.put_opts(path, payload, options),
-        )
-        .await
+        let fault = self.next(Op::Put, path.as_ref());
+        if matches!(fault, Some(Fault::Unconditional)) {
+            options.mode = PutMode::Overwrite;
+        }
+        let put = self.0.inner.put_opts(path, payload, options);
+        self.act(fault, path.as_ref(), put).await
     }
 
     async fn put_multipart_opts(
@@ -382,9 +395,11 @@ impl ObjectStore for FaultStore {
             .and_then(move |path| {
                 let store = store.clone();
                 async move {
-                    store
-                        .run(Op::Delete, path.as_ref(), store.0.inner.delete(&path))
-                        .await?;
+                    let fault = store.next(Op::Delete, path.as_ref());
+                    if !matches!(fault, Some(Fault::Nothing)) {
+                        let delete = store.0.inner.delete(&path);
+                        store.act(fault, path.as_ref(), delete).await?;
+                    }
                     Ok(path)
                 }
             })

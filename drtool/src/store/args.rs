@@ -69,6 +69,26 @@ impl StoreArgs {
         Ok(repository)
     }
 
+    /// The same store with some of its own variables set otherwise.
+    ///
+    /// # Errors
+    /// As [`StoreArgs::open`].
+    pub async fn open_as(
+        &self,
+        variables: &[(&str, &str)],
+        global: &Global,
+    ) -> Result<Repository, Failure> {
+        let mut target = self.target(std::env::vars_os().collect(), Path::new("."))?;
+        for (name, value) in variables {
+            target.env.retain(|(there, _)| there != name);
+            target.env.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        global.note(format!("the same store with {variables:?}"));
+        let StorePlace { url, data_dir } = &target.place;
+        let opened = Repository::open_existing(url, data_dir, target.env).await;
+        opened.map_err(|error| errors::store(&error))
+    }
+
     /// The store, for reading only, by type.
     ///
     /// # Errors

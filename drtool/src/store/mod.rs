@@ -5,7 +5,7 @@
 //! - [`errors`]: the store's errors as ends of a command.
 //! - [`pick`]: which snapshot is meant; [`records`]: single records out of it; [`facts`]: what its group had recorded.
 //! - [`values`]: entries and changes as the API shows them.
-//! - [`snapshot`], [`retention`], [`get`], [`export`]: the commands.
+//! - [`snapshot`], [`retention`], [`get`], [`export`], [`probe`]: the commands.
 //!
 //! Promises: nothing here needs a node; a command that reads holds a [`reader::StoreReader`], which has no way to
 //! write (I16); what deletes takes a [`crate::consent::Consent`].
@@ -18,6 +18,7 @@ pub mod export;
 pub mod facts;
 pub mod get;
 pub mod pick;
+pub mod probe;
 pub mod reader;
 pub mod records;
 pub mod retention;

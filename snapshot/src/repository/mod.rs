@@ -46,7 +46,7 @@ use crate::source::ChunkSource;
 pub use cluster::{Begun, Claim, ClusterObject};
 pub use notes::Note;
 pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
-pub use probe::Probe;
+pub use probe::{Check, Latency, LongProbe, Probe, ProbePlan, ProbeReport, Suitability, Verdict};
 pub use reports::{ListedReport, Report};
 pub use settings::{SettingInForce, StoreSettings};
 pub use snapshots::{Inventory, Listed, Listing, Uploaded, Verified};

@@ -1,6 +1,7 @@
 //! The commands of `drtool` that need only the bucket: real nodes fill it, and are gone when it is read.
 
 mod contents;
+mod probe;
 mod retention;
 
 use std::path::Path;

@@ -1,12 +1,12 @@
-//! A short look at what a store honours, for a readable verdict at the start.
+//! A short look at what a store honours, which nodes take at their start.
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
 
-use super::Repository;
 use crate::error::{Kind, StoreError};
 use crate::paths;
+use crate::repository::Repository;
 use crate::source::ChunkSource;
 
 /// What a probe of the store learned.
