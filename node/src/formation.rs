@@ -199,6 +199,7 @@ impl Formation<'_> {
             cluster: identity.cluster(),
             lineage: identity.lineage.clone(),
             unborn: self.data.paths().incarnation().exists(),
+            node_id: identity.node_id,
         }
     }
 
@@ -608,6 +609,7 @@ fn wire_node(member: &MemberAtBirth) -> proto::Node {
         name: info.name,
         api_url: info.api_url,
         peer_addr: info.peer_addr,
+        boot: 0,
     }
 }
 

@@ -95,16 +95,22 @@ async fn at(
     addr: &str,
 ) -> Result<Outcome, ForwardError> {
     let failed = |e: String| ForwardError::Failed(format!("{name} ({addr}): {e}"));
-    let mut stub = group
+    let stub = group
         .channels()
         .stub(addr, Purpose::Control)
         .map_err(|e| failed(e.to_string()))?;
-    let request = proto::ProposeRequest {
-        header: Some(group.header(id)),
-        command: command.encode_to_vec(),
+    let ask = || {
+        let mut stub = stub.clone();
+        let request = proto::ProposeRequest {
+            header: Some(group.header(id)),
+            command: command.encode_to_vec(),
+        };
+        let request = with_deadline(request, group.write_timeout());
+        async move { stub.propose(request).await }
     };
-    let reply = stub
-        .propose(with_deadline(request, group.write_timeout()))
+    let reply = group
+        .acquaintances()
+        .call(id, addr, ask)
         .await
         .map_err(|s| match Refusal::of(&s) {
             Some(Refusal::StateDiffers) => ForwardError::Refused(s.message().to_owned()),

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::api::backend::{
     Applied, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode, WriteContext,
 };
+use crate::peer::acquaintance::Acquaintances;
 use crate::peer::client::{Channels, Purpose, with_deadline};
 use crate::peer::proto;
 use crate::readindex::ReadRounds;
@@ -53,6 +54,8 @@ pub(crate) struct GroupContext {
     pub(crate) lineage: String,
     /// Channels to the other nodes.
     pub(crate) channels: Channels,
+    /// Which process speaks for which node.
+    pub(crate) acquaintances: Arc<Acquaintances>,
     /// Where each registered node is now: a node that moved keeps its id, and openraft keeps dialling
     /// the address that a replication began with.
     pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
@@ -89,6 +92,8 @@ impl GroupContext {
             to_node: to,
             group: group.to_string(),
             lineage: self.lineage.clone(),
+            from_boot: self.acquaintances.boot(),
+            to_boot: self.acquaintances.boot_of(to),
         }
     }
 }
@@ -353,19 +358,23 @@ impl Group {
     }
 
     async fn ask_read_index(&self, leader: &LeaderPeer) -> Result<u64, String> {
-        let mut stub = self
+        let stub = self
             .context
             .channels
             .stub(&leader.peer_addr, Purpose::Control)
             .map_err(|e| e.to_string())?;
-        let request = proto::ReadIndexRequest {
-            header: Some(self.header(leader.info.id)),
+        let ask = || {
+            let mut stub = stub.clone();
+            let request = proto::ReadIndexRequest {
+                header: Some(self.header(leader.info.id)),
+            };
+            let within = ASK_WITHIN.min(self.context.read_timeout);
+            async move { stub.read_index(with_deadline(request, within)).await }
         };
-        let reply = stub
-            .read_index(with_deadline(
-                request,
-                ASK_WITHIN.min(self.context.read_timeout),
-            ))
+        let reply = self
+            .context
+            .acquaintances
+            .call(leader.info.id, &leader.peer_addr, ask)
             .await
             .map_err(|s| s.message().to_owned())?
             .into_inner();
@@ -394,6 +403,11 @@ impl Group {
     /// Channels to the other nodes.
     pub(crate) fn channels(&self) -> &Channels {
         &self.context.channels
+    }
+
+    /// Which process speaks for which node.
+    pub(crate) fn acquaintances(&self) -> &Arc<Acquaintances> {
+        &self.context.acquaintances
     }
 
     /// A hybrid logical time: the wall clock, but never behind what the state or this node has

@@ -13,6 +13,7 @@
 
 mod account;
 mod agreement;
+mod alone;
 pub mod api;
 pub mod auth;
 pub mod cli;

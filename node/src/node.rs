@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::api::backend::{Backend, GroupBackend, SnapshotRequestError};
 use crate::group::Group;
 use crate::peer::client::Channels;
+use crate::peer::proto;
 use crate::store_door::StoreDoor;
 
 /// The parts a node is assembled from.
@@ -135,6 +136,21 @@ impl Node {
     /// One of its groups.
     pub(crate) fn group(&self, id: &GroupId) -> Option<Arc<Group>> {
         self.groups.get(id).cloned()
+    }
+
+    /// Asks a peer who it is, in this node's name.
+    pub(crate) fn question(&self) -> proto::HelloRequest {
+        proto::HelloRequest {
+            from: Some(proto::Node {
+                id: self.id(),
+                name: self.name().to_owned(),
+                ..Default::default()
+            }),
+            cluster_uuid: self.cluster.uuid.clone(),
+            incarnation: self.cluster.incarnation,
+            lineage: self.identity.lineage.clone(),
+            introducing: false,
+        }
     }
 
     /// All its groups, in order.

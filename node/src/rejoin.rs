@@ -41,10 +41,16 @@ pub(crate) async fn rejoin(
         nonce,
         ..
     } = formation;
-    let reply = match ask_in(settings, channels, nonce, leader, resume).await {
+    let reply = match ask_in(settings, channels, (nonce, desk.own.boot), leader, resume).await {
         Ok(reply) => reply,
         Err(status) => match Refusal::of(&status) {
-            Some(Refusal::NameInUse | Refusal::UnknownName | Refusal::Token | Refusal::Retired) => {
+            Some(
+                Refusal::NameInUse
+                | Refusal::UnknownName
+                | Refusal::Token
+                | Refusal::Retired
+                | Refusal::SecondProcess,
+            ) => {
                 return Err(StartError::Join(status.message().to_owned()));
             }
             _ => {
@@ -68,6 +74,7 @@ pub(crate) async fn rejoin(
         lineage: identity.lineage.clone(),
         // Nobody is admitted to a life before it has begun.
         unborn: false,
+        node_id: identity.node_id,
     }));
     tracing::info!(
         node_id = identity.node_id, replaces = ?reply.replaces, cluster = %cluster.uuid,
@@ -81,7 +88,7 @@ pub(crate) async fn rejoin(
 async fn ask_in(
     settings: &Settings,
     channels: &Channels,
-    nonce: &str,
+    (nonce, boot): (&str, u64),
     leader: proto::Node,
     resume: Option<u64>,
 ) -> Result<proto::JoinReply, Status> {
@@ -91,6 +98,7 @@ async fn ask_in(
         peer_addr: settings.peer_advertise.clone(),
         nonce: nonce.to_owned(),
         node_id: resume.unwrap_or(0),
+        boot,
     };
     let mut at = leader;
     for _ in 0..ASKED_AT_MOST {

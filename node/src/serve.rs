@@ -33,6 +33,7 @@ use crate::formation::{Established, Formation};
 use crate::front::Front;
 use crate::group::{Group, GroupContext, Raft};
 use crate::node::{Node, Parts};
+use crate::peer::acquaintance::Acquaintances;
 use crate::peer::client::Channels;
 use crate::peer::desk::{Desk, Stage};
 use crate::peer::network::Factory;
@@ -125,9 +126,16 @@ async fn serve(
         name: settings.node_name.clone(),
         api_url: settings.api_advertise.clone(),
         peer_addr: settings.peer_advertise.clone(),
+        // None is 0, which is no process.
+        boot: rand::random::<u64>().max(1),
     };
-    let (desk, births) = Desk::new(own, settings.cluster_token.as_ref());
     let channels = Channels::new(settings.cluster_token.as_ref())?;
+    let acquaintances = Acquaintances::new(own.boot, channels.clone());
+    let (desk, births) = Desk::new(
+        own,
+        Arc::clone(&acquaintances),
+        settings.cluster_token.as_ref(),
+    );
     let store = Arc::new(StoreDoor::new(&settings));
     let closing = CancellationToken::new();
     let front = Front::new(&settings.node_name, prometheus.clone());
@@ -178,13 +186,24 @@ async fn serve(
     let outfit = Outfit {
         settings: Arc::clone(&settings),
         channels,
+        acquaintances: Arc::clone(&acquaintances),
         store,
         addresses: Arc::default(),
         retired,
         newer,
         prometheus,
     };
-    let node = assemble(outfit, &data, identity, restored).await?;
+    if let Some(own) = desk.own_in(&desk.stage()) {
+        acquaintances.become_node(own);
+    }
+    let node = tokio::select! {
+        node = assemble(outfit, &data, identity, restored) => node?,
+        why = &mut stop_asked => {
+            tracing::info!(why, "asked to stop before the node served");
+            closing.cancel();
+            return Ok(());
+        }
+    };
     desk.enter(Stage::Member(Arc::clone(&node)));
     let backend: Arc<dyn crate::api::backend::Backend> = Arc::clone(&node) as _;
     front.open(crate::api::router(
@@ -209,6 +228,7 @@ async fn serve(
         fenced = watch::fence(&node) => Ok(Some(fenced)),
         fenced = watch::newer(told_newer) => Ok(Some(fenced)),
         retired = watch::retired(told_retired) => Err(retired),
+        rejected = watch::rejected(acquaintances.rejected()) => Err(rejected),
     };
     background.cancel();
     match &ended {
@@ -283,6 +303,7 @@ async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: Cancellati
 struct Outfit {
     settings: Arc<Settings>,
     channels: Channels,
+    acquaintances: Arc<Acquaintances>,
     store: Arc<StoreDoor>,
     addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
     /// Where the groups report that a peer calls this node's id retired.
@@ -314,6 +335,7 @@ async fn assemble(
             .with_context(|| format!("open group {id}"))?;
         opened.push((id, parts));
     }
+    crate::alone::prove(&outfit.settings, &outfit.acquaintances, &identity, &opened).await?;
     if identity.state() != IdentityState::Initialized {
         identity.set_state(IdentityState::Initialized);
         data.write_identity(&identity)?;
@@ -353,7 +375,7 @@ async fn assemble(
 }
 
 /// Log, machine and reads of one group.
-type OpenedStore = (LogStore, StateMachine, StateHandle);
+pub(crate) type OpenedStore = (LogStore, StateMachine, StateHandle);
 
 async fn open_store(
     settings: &Settings,
@@ -383,6 +405,7 @@ async fn run_group(
         incarnation: identity.incarnation,
         lineage: identity.lineage.clone(),
         channels: outfit.channels.clone(),
+        acquaintances: Arc::clone(&outfit.acquaintances),
         addresses: Arc::clone(&outfit.addresses),
         transfers: Arc::default(),
         leader_silence_max: settings.election_max,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::now_us;
 use crate::node::Node;
+use crate::peer::acquaintance::Rejected;
 
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the store is asked whether a newer incarnation of this cluster lives.
@@ -80,6 +81,19 @@ pub(crate) async fn retired(
         Ok(reason) => anyhow::anyhow!(
             "{}\nhint: its data is kept; move the data directory aside and start again to join under a new id",
             reason.as_deref().unwrap_or("this node id was retired")
+        ),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Resolves when a peer does not take this process for the node that it says it is (I14).
+pub(crate) async fn rejected(
+    mut told: tokio::sync::watch::Receiver<Option<Rejected>>,
+) -> anyhow::Error {
+    match told.wait_for(Option::is_some).await {
+        Ok(rejected) => anyhow::anyhow!(
+            "{}",
+            rejected.as_ref().map(Rejected::told).unwrap_or_default()
         ),
         Err(_) => std::future::pending().await,
     }

@@ -187,6 +187,25 @@ pub fn create_key(file: &Path, name: &str, role: &str) -> anyhow::Result<String>
     Ok(key.trim().to_owned())
 }
 
+/// Copies a directory with all that is in it.
+///
+/// # Errors
+/// Something cannot be read or written.
+pub fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    for item in std::fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let item = item?;
+        let target = to.join(item.file_name());
+        if item.file_type()?.is_dir() {
+            copy_dir(&item.path(), &target)?;
+        } else {
+            std::fs::copy(item.path(), &target)
+                .with_context(|| format!("copy {}", item.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
 impl Cluster {
     /// The nodes, in order of their names.
     #[must_use]
@@ -198,6 +217,37 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, index: usize) -> &Node {
         &self.nodes[index]
+    }
+
+    /// A second process for a node's name, on ports of its own, with a copy of the node's data directory as it is now, or
+    /// with none. It is not among the nodes of the cluster.
+    ///
+    /// # Errors
+    /// Ports cannot be had, or the directory cannot be copied.
+    pub fn second(&self, index: usize, with_data: bool) -> anyhow::Result<Node> {
+        let node = &self.nodes[index];
+        let (api, peer) = (free_port()?, free_port()?);
+        let label = format!("{}-second-{api}", node.name);
+        let data_dir = self.dir()?.join(&label);
+        if with_data {
+            copy_dir(&node.data_dir, &data_dir)?;
+        }
+        let (api_url, peer_addr) = (
+            format!("http://127.0.0.1:{api}"),
+            format!("127.0.0.1:{peer}"),
+        );
+        let mut env = node.env();
+        for (name, value) in [
+            ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
+            ("CONFMAN_API_LISTEN", format!("127.0.0.1:{api}")),
+            ("CONFMAN_PEER_LISTEN", peer_addr.clone()),
+            // Otherwise that of the node in CONFMAN_PEERS.
+            ("CONFMAN_PEER_ADVERTISE", peer_addr.clone()),
+        ] {
+            env.insert(name.to_owned(), value);
+        }
+        let log = self.dir()?.join(format!("{label}.log"));
+        Ok(Node::new(label, api_url, peer_addr, data_dir, log, env))
     }
 
     /// The admin key.

@@ -69,16 +69,7 @@ async fn standing_against(node: &Node, pending: &BeginIncarnation) -> Option<Str
         .filter(|addr| addr != own && !addr.is_empty())
         .collect();
     let asked = addresses.iter().map(|addr| async move {
-        let question = proto::HelloRequest {
-            from: Some(proto::Node {
-                id: node.id(),
-                name: node.name().to_owned(),
-                ..Default::default()
-            }),
-            cluster_uuid: node.cluster().uuid.clone(),
-            incarnation: node.cluster().incarnation,
-            lineage: node.identity().lineage.clone(),
-        };
+        let question = node.question();
         (addr, hello(node.channels(), addr, question).await)
     });
     let answers = futures::future::join_all(asked).await;

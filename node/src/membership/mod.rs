@@ -46,6 +46,7 @@ pub(crate) async fn admit(
             name: leader.info.name,
             api_url: leader.info.api_url,
             peer_addr: leader.peer_addr,
+            boot: 0,
         };
         return Ok(proto::JoinReply {
             ask_leader: Some(at),
@@ -64,7 +65,10 @@ pub(crate) async fn admit(
         .iter()
         .find(|n| ask.node_id != 0 && n.id == ask.node_id)
     {
-        Some(known) if known.state() == NodeState::Joining && known.name == ask.name => known.id,
+        Some(known) if known.state() == NodeState::Joining && known.name == ask.name => {
+            alone(node, known, ask.boot).await?;
+            known.id
+        }
         Some(known) => {
             return Err(Refusal::Retired.status(format!(
                 "node id {} ({}) cannot go on joining\nhint: move the data directory aside and start again: the node joins under a new id",
@@ -138,16 +142,7 @@ async fn admit_anew(
         )));
     }
     for old in &living {
-        let question = proto::HelloRequest {
-            from: Some(proto::Node {
-                id: node.id(),
-                name: node.name().to_owned(),
-                ..Default::default()
-            }),
-            cluster_uuid: node.cluster().uuid.clone(),
-            incarnation: node.cluster().incarnation,
-            lineage: node.identity().lineage.clone(),
-        };
+        let question = node.question();
         if let Ok(answer) = hello(node.channels(), &old.peer_addr, question).await
             && answer.cluster_uuid == node.cluster().uuid
             && answer.node.is_some_and(|n| n.id == old.id)
@@ -183,12 +178,29 @@ async fn admit_anew(
     }
 }
 
+/// Whether no other process goes on with the join that `boot` goes on with: its directory may have been copied.
+async fn alone(node: &Node, joining: &NodeRecord, boot: u64) -> Result<(), Status> {
+    if let Ok(answer) = hello(node.channels(), &joining.peer_addr, node.question()).await
+        && answer.cluster_uuid == node.cluster().uuid
+        && answer
+            .node
+            .is_some_and(|n| n.id == joining.id && n.boot != boot)
+    {
+        return Err(Refusal::SecondProcess.status(format!(
+            "node id {} ({}) is joining already, as another process at {}\nhint: stop one of the two, and set its data directory aside",
+            joining.id, joining.name, joining.peer_addr
+        )));
+    }
+    Ok(())
+}
+
 fn wire_node(node: &NodeRecord) -> proto::Node {
     proto::Node {
         id: node.id,
         name: node.name.clone(),
         api_url: node.api_url.clone(),
         peer_addr: node.peer_addr.clone(),
+        boot: 0,
     }
 }
 
@@ -319,16 +331,7 @@ async fn ask_who_leads(node: &Node) -> Option<proto::Node> {
         .iter()
         .filter(|p| p.name != node.name())
     {
-        let question = proto::HelloRequest {
-            from: Some(proto::Node {
-                id: node.id(),
-                name: node.name().to_owned(),
-                ..Default::default()
-            }),
-            cluster_uuid: node.cluster().uuid.clone(),
-            incarnation: node.cluster().incarnation,
-            lineage: node.identity().lineage.clone(),
-        };
+        let question = node.question();
         if let Ok(answer) = hello(node.channels(), &peer.addr, question).await
             && answer.cluster_uuid == node.cluster().uuid
             && answer.leader.is_some()

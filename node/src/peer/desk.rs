@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot};
 
+use super::acquaintance::{Acquaintances, Own};
 use super::proto;
 use crate::node::Node;
 
@@ -24,6 +25,8 @@ pub(crate) struct Life {
     pub(crate) lineage: String,
     /// It was prepared and has not begun: nothing of it was acknowledged, and it ends no other.
     pub(crate) unborn: bool,
+    /// The id of this node in it.
+    pub(crate) node_id: u64,
 }
 
 /// How far this node has come.
@@ -61,6 +64,8 @@ pub(crate) enum Birth {
 pub(crate) struct Desk {
     /// This node as it wants to be reached.
     pub(crate) own: proto::Node,
+    /// Which process speaks for which node.
+    pub(crate) acquaintances: Arc<Acquaintances>,
     stage: ArcSwap<Stage>,
     births: mpsc::Sender<Birth>,
     token: Option<[u8; 32]>,
@@ -70,12 +75,14 @@ impl Desk {
     /// A desk that hands birth messages to the returned queue.
     pub(crate) fn new(
         own: proto::Node,
+        acquaintances: Arc<Acquaintances>,
         token: Option<&SecretString>,
     ) -> (Arc<Self>, mpsc::Receiver<Birth>) {
         let (births, queue) = mpsc::channel(16);
         let token = token.map(|t| sha256(t.expose_secret().as_bytes()));
         let desk = Self {
             own,
+            acquaintances,
             stage: ArcSwap::from_pointee(Stage::Unknown),
             births,
             token,
@@ -89,6 +96,24 @@ impl Desk {
 
     pub(crate) fn enter(&self, stage: Stage) {
         self.stage.store(Arc::new(stage));
+    }
+
+    /// Who this process is in the life that its stage is of; none without an id.
+    pub(crate) fn own_in(&self, stage: &Stage) -> Option<Own> {
+        let (id, cluster, lineage) = match stage {
+            Stage::Starting(life) => (life.node_id, &life.cluster, &life.lineage),
+            Stage::Member(node) => (node.id(), node.cluster(), &node.identity().lineage),
+            _ => return None,
+        };
+        Some(Own {
+            node: proto::Node {
+                id,
+                ..self.own.clone()
+            },
+            cluster_uuid: cluster.uuid.clone(),
+            incarnation: cluster.incarnation,
+            lineage: lineage.clone(),
+        })
     }
 
     pub(crate) fn births(&self) -> &mpsc::Sender<Birth> {

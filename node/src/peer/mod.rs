@@ -1,5 +1,6 @@
 //! What nodes say to each other, over tonic.
 //!
+//! - [`acquaintance`] knows which process speaks for which node id, and lets no second one in (I14);
 //! - [`client`] keeps one channel per address and purpose, with deadlines on every call;
 //! - [`network`] is openraft's view of it;
 //! - [`service`] answers, and refuses before Raft whatever names another cluster, another
@@ -7,6 +8,7 @@
 //!
 //! Bodies of Raft messages are our own versioned structs (`confman_store::wire`), never openraft's.
 
+pub(crate) mod acquaintance;
 pub(crate) mod client;
 mod codec;
 pub(crate) mod desk;
@@ -57,6 +59,8 @@ pub(crate) enum Refusal {
     StoreUnreachable,
     /// A snapshot record with another state hash than the leader's own at that position.
     StateDiffers,
+    /// The two processes do not know each other: an introduction by Hello comes first.
+    NotIntroduced,
     /// Another process answers under the sender's node id: its data directory was copied.
     SecondProcess,
     /// The sender's log ends before what it acknowledged: an older copy of its data directory was put back.
@@ -64,7 +68,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 13] = [
+    const ALL: [Refusal; 14] = [
         Refusal::Token,
         Refusal::OtherCluster,
         Refusal::OtherIncarnation,
@@ -76,6 +80,7 @@ impl Refusal {
         Refusal::UnknownName,
         Refusal::StoreUnreachable,
         Refusal::StateDiffers,
+        Refusal::NotIntroduced,
         Refusal::SecondProcess,
         Refusal::OlderDirectory,
     ];
@@ -94,6 +99,7 @@ impl Refusal {
             Refusal::UnknownName => "unknown-name",
             Refusal::StoreUnreachable => "store-unreachable",
             Refusal::StateDiffers => "state-differs",
+            Refusal::NotIntroduced => "not-introduced",
             Refusal::SecondProcess => "second-process",
             Refusal::OlderDirectory => "older-directory",
         }
@@ -101,7 +107,11 @@ impl Refusal {
 
     /// The refusal that a status carries, if it is one.
     pub(crate) fn of(status: &Status) -> Option<Refusal> {
-        let code = status.metadata().get(CODE_KEY)?.to_str().ok()?;
+        Self::of_code(status.metadata().get(CODE_KEY)?.to_str().ok()?)
+    }
+
+    /// The refusal of that code.
+    pub(crate) fn of_code(code: &str) -> Option<Refusal> {
         Refusal::ALL.into_iter().find(|r| r.code() == code)
     }
 

@@ -89,11 +89,57 @@ impl Network {
         self.factory
             .context
             .channels
-            .stub(
-                &self.factory.context.address(self.target, &self.member),
-                self.purpose,
-            )
+            .stub(&self.address(), self.purpose)
             .map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))
+    }
+
+    fn address(&self) -> String {
+        self.factory.context.address(self.target, &self.member)
+    }
+
+    /// Sends one message, to a process that knows this one.
+    async fn call<F>(
+        &self,
+        body: Bytes,
+        mut send: impl FnMut(Stub, proto::RaftMessage) -> F,
+    ) -> Result<Bytes, RpcError>
+    where
+        F: Future<Output = Result<tonic::Response<proto::RaftMessage>, Status>>,
+    {
+        let stub = self.stub()?;
+        let answer = self
+            .factory
+            .context
+            .acquaintances
+            .call(self.target, &self.address(), || {
+                send(stub.clone(), self.message(body.clone()))
+            })
+            .await
+            .map_err(|s| self.failed(&s))?;
+        Ok(answer.into_inner().body)
+    }
+
+    /// Makes sure that the target knows this process, before a stream to it.
+    async fn introduced(&self) -> Result<(), RpcError> {
+        let address = self.address();
+        let acquaintances = &self.factory.context.acquaintances;
+        let introduced = acquaintances.introduced(self.target, &address).await;
+        introduced.map_err(|s| self.failed(&s))
+    }
+
+    /// After a stream that was refused because the target does not know this process, or is another one by now; `to_boot`
+    /// is whom it was for.
+    async fn introduce_again(&self, status: &Status, to_boot: u64) {
+        if Refusal::of(status) == Some(Refusal::NotIntroduced) {
+            let address = self.address();
+            let acquaintances = &self.factory.context.acquaintances;
+            let introduced = acquaintances
+                .introduce(self.target, &address, to_boot)
+                .await;
+            if let Err(status) = introduced {
+                drop(self.failed(&status));
+            }
+        }
     }
 
     fn header(&self) -> proto::Header {
@@ -121,6 +167,9 @@ impl Network {
                         .send_replace(Some(status.message().to_owned()));
                 }
                 let context = &self.factory.context;
+                if matches!(refusal, Refusal::SecondProcess | Refusal::OlderDirectory) {
+                    context.acquaintances.reject(refusal, status.message());
+                }
                 if let Some(newer) =
                     Refusal::incarnation(status).filter(|n| *n > context.incarnation)
                 {
@@ -161,13 +210,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let message = self.message(codec::encode_append(rpc));
-        let reply = self
-            .stub()?
-            .append_one(with_deadline(message, option.hard_ttl()))
-            .await
-            .map_err(|s| self.failed(&s))?;
-        codec::decode_append_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
+        let within = option.hard_ttl();
+        let answer = self
+            .call(codec::encode_append(rpc), |mut stub, message| async move {
+                stub.append_one(with_deadline(message, within)).await
+            })
+            .await?;
+        codec::decode_append_response(answer).map_err(|e| self.garbled(&e))
     }
 
     fn stream_append<'s, S>(
@@ -185,8 +234,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
             if self.purpose == Purpose::Heartbeat {
                 return openraft::network::stream_append_sequential(self, input, option).await;
             }
+            if let Err(error) = self.introduced().await {
+                // As below: openraft would be back at once.
+                tokio::time::sleep(OPEN_AGAIN).await;
+                return Err(error);
+            }
             let in_flight = Arc::new(AtomicUsize::new(0));
             let header = self.header();
+            let to_boot = header.to_boot;
             let counted = Arc::clone(&in_flight);
             let outgoing = input.map(move |request| {
                 counted.fetch_add(1, Ordering::AcqRel);
@@ -223,7 +278,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
                             codec::decode_append_result(message.body)
                                 .map_err(|e| network.garbled(&e))
                         }
-                        Err(status) => Err(network.failed(&status)),
+                        Err(status) => {
+                            network.introduce_again(&status, to_boot).await;
+                            Err(network.failed(&status))
+                        }
                     };
                     let go_on = matches!(item, Ok(Ok(_)));
                     Some((item, go_on.then_some(answers)))
@@ -239,13 +297,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        let message = self.message(codec::encode_vote_request(&rpc));
-        let reply = self
-            .stub()?
-            .vote(with_deadline(message, option.hard_ttl()))
-            .await
-            .map_err(|s| self.failed(&s))?;
-        codec::decode_vote_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
+        let within = option.hard_ttl();
+        let answer = self
+            .call(
+                codec::encode_vote_request(&rpc),
+                |mut stub, message| async move { stub.vote(with_deadline(message, within)).await },
+            )
+            .await?;
+        codec::decode_vote_response(answer).map_err(|e| self.garbled(&e))
     }
 
     async fn pre_vote(
@@ -253,13 +312,16 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        let message = self.message(codec::encode_vote_request(&rpc));
-        let reply = self
-            .stub()?
-            .pre_vote(with_deadline(message, option.hard_ttl()))
-            .await
-            .map_err(|s| self.failed(&s))?;
-        codec::decode_vote_response(reply.into_inner().body).map_err(|e| self.garbled(&e))
+        let within = option.hard_ttl();
+        let answer = self
+            .call(
+                codec::encode_vote_request(&rpc),
+                |mut stub, message| async move {
+                    stub.pre_vote(with_deadline(message, within)).await
+                },
+            )
+            .await?;
+        codec::decode_vote_response(answer).map_err(|e| self.garbled(&e))
     }
 
     async fn full_snapshot(
@@ -280,15 +342,16 @@ impl RaftNetworkV2<TypeConfig> for Network {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
-        let message = self.message(codec::encode_transfer(&req));
-        let reply = self
-            .stub()?
-            .transfer_leader(with_deadline(message, option.hard_ttl()))
-            .await
-            .map_err(|s| self.failed(&s))?;
-        match codec::decode_transfer_result(reply.into_inner().body)
-            .map_err(|e| self.garbled(&e))?
-        {
+        let within = option.hard_ttl();
+        let answer = self
+            .call(
+                codec::encode_transfer(&req),
+                |mut stub, message| async move {
+                    stub.transfer_leader(with_deadline(message, within)).await
+                },
+            )
+            .await?;
+        match codec::decode_transfer_result(answer).map_err(|e| self.garbled(&e))? {
             None => Ok(Ok(())),
             Some(refused) => Err(RPCError::Network(NetworkError::from_string(refused))),
         }
@@ -320,6 +383,7 @@ impl Network {
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
         let group = &self.factory.group;
+        self.introduced().await?;
         // Whoever receives a snapshot needs what follows it, and the object itself.
         let _pinned = Pinned::new(&self.factory.context.transfers);
         let mut head = proto::SnapshotHead {
@@ -396,9 +460,17 @@ impl Network {
         let mut stub = self
             .stub()
             .map_err(|e| Status::unavailable(e.to_string()))?;
+        let to_boot = self.header().to_boot;
         let reply = tokio::time::timeout(INSTALL_WITHIN, stub.install_snapshot(parts))
             .await
-            .map_err(|_| Status::deadline_exceeded("snapshot was not installed in time"))??;
+            .map_err(|_| Status::deadline_exceeded("snapshot was not installed in time"))?;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(status) => {
+                self.introduce_again(&status, to_boot).await;
+                return Err(status);
+            }
+        };
         let vote = codec::decode_vote(reply.into_inner().body)
             .map_err(|e| Status::data_loss(e.to_string()))?;
         Ok(SnapshotResponse::new(vote))

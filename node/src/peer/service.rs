@@ -2,7 +2,8 @@
 //!
 //! Order of checks: token; then (cluster, incarnation), so that a node of an older life can do no
 //! harm (I13); then the node id it is for, since openraft panics on a message for another id and an
-//! address may have been reused; then whether the sender's id was retired (I14).
+//! address may have been reused; then whether the sender's id was retired; then whether the two
+//! processes know each other (I14).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -111,6 +112,7 @@ fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group
     if let Some(reason) = node.retired(header.from_node) {
         return Err(Refusal::Retired.status(reason));
     }
+    node.meta().acquaintances().check(header)?;
     let group = header.group.parse().ok().and_then(|id| node.group(&id));
     group.ok_or_else(|| Refusal::NotServing.status(format!("no group {}", escape(&header.group))))
 }
@@ -153,6 +155,10 @@ impl Peer for Service {
             node: Some(self.desk.own.clone()),
             ..Default::default()
         };
+        let own = self.desk.own_in(&stage);
+        if let Some(own) = &own {
+            reply.node = Some(own.node.clone());
+        }
         let mut held = |cluster: &confman_snapshot::model::ClusterId, state: State| {
             reply.cluster_uuid.clone_from(&cluster.uuid);
             reply.incarnation = cluster.incarnation;
@@ -187,10 +193,9 @@ impl Peer for Service {
                     name: l.info.name,
                     api_url: l.info.api_url,
                     peer_addr: l.peer_addr,
+                    boot: 0,
                 });
-                if let Some(own) = &mut reply.node {
-                    own.id = node.id();
-                }
+                reply.serving = true;
                 let same = ask.cluster_uuid == node.cluster().uuid;
                 let id = ask.from.as_ref().map_or(0, |n| n.id);
                 if same
@@ -201,6 +206,12 @@ impl Peer for Service {
                     reply.caller_retired_reason = reason;
                 }
             }
+        }
+        if let Some(own) = own
+            && let Some(rejected) = self.desk.acquaintances.answer(&own, &ask).await
+        {
+            reply.rejected_code = rejected.refusal.code().to_owned();
+            reply.rejected_reason = rejected.words;
         }
         Ok(Response::new(reply))
     }

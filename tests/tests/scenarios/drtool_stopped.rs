@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan, copy_dir};
 use confman_tests::drtool::{Drtool, Ran};
 use confman_tests::wait::wait_until;
 use serde_json::{Value, json};
@@ -35,23 +35,9 @@ fn tree(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, (Vec<u8>, SystemTime)>> 
     Ok(all)
 }
 
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for item in fs::read_dir(from)? {
-        let item = item?;
-        let target = to.join(item.file_name());
-        if item.file_type()?.is_dir() {
-            copy(&item.path(), &target)?;
-        } else {
-            fs::copy(item.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
 fn copied(from: &Path) -> anyhow::Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("confman-copy-").tempdir()?;
-    copy(from, dir.path())?;
+    copy_dir(from, dir.path())?;
     Ok(dir)
 }
 

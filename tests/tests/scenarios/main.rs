@@ -17,6 +17,7 @@ mod monitoring;
 mod quorum_loss;
 mod restore_all;
 mod restore_faults;
+mod second_process;
 mod settings;
 mod snapshot_cycle;
 mod status;

@@ -1,0 +1,483 @@
+//! Which process speaks for which node id: a node's data directory may have been copied, and two processes with one id
+//! could vote twice.
+//!
+//! Every process draws a *boot* when it starts, and every Raft message names the boots of both ends. Two processes
+//! exchange Hello before the first message between them, so each knows that the other lived after it was asked; a
+//! message that was under way when its sender died proves nothing and changes nothing here.
+//!
+//! - A boot that is not the known one must introduce itself. When the known process still answers at its address, the
+//!   newcomer is refused; when it does not, the newcomer takes its place.
+//! - A process whose place was taken is never let in again: it lived on while another one spoke under its id.
+//!
+//! So a restart, however quick, is never refused: the process before it answers nobody and speaks no more. What is not
+//! found: two processes that no peer hears both of, on the two sides of a partition; it is found when that heals.
+//!
+//! In memory only. Who starts asks everybody, so one peer that remembers is enough.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::client::{Channels, Purpose, with_deadline};
+use super::{Refusal, proto};
+
+/// How long an introduction may take: the other side may look for the process that it knows.
+const INTRODUCE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a process that is asked whether it still lives may take.
+const LIVES_WITHIN: Duration = Duration::from_millis(800);
+/// How many boots of one node whose place was taken are remembered.
+const GONE_MAX: usize = 64;
+
+/// A process, as it introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    boot: u64,
+    addr: String,
+    /// Boots before it: none of them speaks again.
+    gone: VecDeque<u64>,
+}
+
+/// What a process that introduces itself is to the one that is known under its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Newcomer {
+    /// It is the known one, or there is none.
+    Welcome,
+    /// There is a known one: it takes its place unless that one lives, at this address.
+    Unless { boot: u64, addr: String },
+    /// Its own place was taken before.
+    Gone { addr: String },
+}
+
+/// The known processes, by node id.
+#[derive(Debug, Default)]
+struct Book {
+    known: HashMap<u64, Known>,
+}
+
+impl Book {
+    fn judge(&self, id: u64, boot: u64) -> Newcomer {
+        match self.known.get(&id) {
+            None => Newcomer::Welcome,
+            Some(known) if known.boot == boot => Newcomer::Welcome,
+            Some(known) if known.gone.contains(&boot) => Newcomer::Gone {
+                addr: known.addr.clone(),
+            },
+            Some(known) => Newcomer::Unless {
+                boot: known.boot,
+                addr: known.addr.clone(),
+            },
+        }
+    }
+
+    fn enter(&mut self, id: u64, boot: u64, addr: &str) {
+        let mut gone = VecDeque::new();
+        if let Some(before) = self.known.remove(&id) {
+            gone = before.gone;
+            if before.boot != boot {
+                gone.push_back(before.boot);
+            }
+            if gone.len() > GONE_MAX {
+                gone.pop_front();
+            }
+        }
+        let known = Known {
+            boot,
+            addr: addr.to_owned(),
+            gone,
+        };
+        self.known.insert(id, known);
+    }
+
+    /// Whether a message of that boot may be heard.
+    fn hears(&self, id: u64, boot: u64) -> Result<(), Option<String>> {
+        match self.known.get(&id) {
+            Some(known) if known.boot == boot => Ok(()),
+            Some(known) if known.gone.contains(&boot) => Err(Some(known.addr.clone())),
+            _ => Err(None),
+        }
+    }
+}
+
+/// Who this process is, once its data directory has said so.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) node: proto::Node,
+    pub(crate) cluster_uuid: String,
+    pub(crate) incarnation: u64,
+    pub(crate) lineage: String,
+}
+
+/// Why a peer does not take this process for the node that it says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    pub(crate) refusal: Refusal,
+    pub(crate) words: String,
+}
+
+impl Rejected {
+    /// The same with what an operator can do.
+    pub(crate) fn told(&self) -> String {
+        format!("{}\nhint: {}", self.words, hint(self.refusal))
+    }
+}
+
+fn hint(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::OlderDirectory => {
+            "this data directory is older than what the node acknowledged: set it aside and start the node with an empty one; it rejoins under a new id and loses nothing"
+        }
+        _ => {
+            "one data directory is a copy of the other: keep the process whose directory is the node's own, stop the other one and set its directory aside; a node that is to be moved is stopped first"
+        }
+    }
+}
+
+/// What one process knows of the others.
+pub(crate) struct Acquaintances {
+    boot: u64,
+    channels: Channels,
+    own: Mutex<Option<Own>>,
+    book: Mutex<Book>,
+    /// One introduction to a node at a time.
+    introducing: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<()>>>>,
+    /// Told when a peer rejects this process.
+    rejected: watch::Sender<Option<Rejected>>,
+}
+
+impl Acquaintances {
+    pub(crate) fn new(boot: u64, channels: Channels) -> Arc<Self> {
+        Arc::new(Self {
+            boot,
+            channels,
+            own: Mutex::default(),
+            book: Mutex::default(),
+            introducing: Mutex::default(),
+            rejected: watch::channel(None).0,
+        })
+    }
+
+    /// The boot of this process.
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Says who this process is: from now on it can introduce itself.
+    pub(crate) fn become_node(&self, own: Own) {
+        *self.own.lock() = Some(own);
+    }
+
+    /// Told when a peer rejects this process.
+    pub(crate) fn rejected(&self) -> watch::Receiver<Option<Rejected>> {
+        self.rejected.subscribe()
+    }
+
+    /// A peer refused a message of this process for good.
+    pub(crate) fn reject(&self, refusal: Refusal, words: &str) {
+        self.rejected.send_replace(Some(Rejected {
+            refusal,
+            words: words.to_owned(),
+        }));
+    }
+
+    /// The boot of the process known as that node; 0 for none.
+    pub(crate) fn boot_of(&self, id: u64) -> u64 {
+        self.book.lock().known.get(&id).map_or(0, |k| k.boot)
+    }
+
+    /// Whether a message is between this process and the known one of that node.
+    pub(crate) fn check(&self, header: &proto::Header) -> Result<(), Status> {
+        if header.to_boot != self.boot {
+            return Err(Refusal::NotIntroduced.status(format!(
+                "the message is for another process of node id {}, or its sender does not know this one",
+                header.to_node
+            )));
+        }
+        match self.book.lock().hears(header.from_node, header.from_boot) {
+            Ok(()) => Ok(()),
+            Err(None) => Err(Refusal::NotIntroduced.status(format!(
+                "the process that speaks for node id {} has not introduced itself",
+                header.from_node
+            ))),
+            Err(Some(addr)) => Err(Refusal::SecondProcess.status(taken(header.from_node, &addr))),
+        }
+    }
+
+    /// A process that was just heard of, and lives, says that it is this node.
+    /// `answered` when it is the one that answered at that address.
+    async fn meet(&self, id: u64, boot: u64, addr: &str, answered: bool) -> Result<(), Rejected> {
+        let second = |words: String| Rejected {
+            refusal: Refusal::SecondProcess,
+            words,
+        };
+        let judged = self.book.lock().judge(id, boot);
+        match judged {
+            Newcomer::Welcome => {}
+            Newcomer::Gone { addr } => return Err(second(taken(id, &addr))),
+            Newcomer::Unless {
+                boot: known,
+                addr: at,
+            } => {
+                if !(answered && at == addr) && self.lives(id, known, &at).await {
+                    return Err(second(alive(id, &at)));
+                }
+                tracing::debug!(
+                    node_id = id,
+                    addr,
+                    "another process speaks for the node now"
+                );
+            }
+        }
+        let mut book = self.book.lock();
+        match book.judge(id, boot) {
+            Newcomer::Gone { addr } => Err(second(taken(id, &addr))),
+            _ => {
+                book.enter(id, boot, addr);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the process of that boot answers at the address under that id.
+    async fn lives(&self, id: u64, boot: u64, addr: &str) -> bool {
+        let Some(own) = self.own.lock().clone() else {
+            return false;
+        };
+        let asked = self.hello(addr, question(&own, false), LIVES_WITHIN).await;
+        asked.is_ok_and(|reply| {
+            reply.cluster_uuid == own.cluster_uuid
+                && reply.node.is_some_and(|n| n.id == id && n.boot == boot)
+        })
+    }
+
+    /// Introduces this process to a node unless both know each other.
+    pub(crate) async fn introduced(&self, id: u64, addr: &str) -> Result<(), Status> {
+        if self.boot_of(id) != 0 {
+            return Ok(());
+        }
+        self.introduce(id, addr, 0).await
+    }
+
+    /// Calls a peer that knows this process. One that does not, or is another process by now, is told who speaks, and
+    /// called once more.
+    pub(crate) async fn call<T, F>(
+        &self,
+        id: u64,
+        addr: &str,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        self.introduced(id, addr).await?;
+        let before = self.boot_of(id);
+        match call().await {
+            Err(status) if Refusal::of(&status) == Some(Refusal::NotIntroduced) => {
+                self.introduce(id, addr, before).await?;
+                call().await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Introduces this process to a node, unless somebody else has done so since it was known as `before`.
+    pub(crate) async fn introduce(&self, id: u64, addr: &str, before: u64) -> Result<(), Status> {
+        let turn = Arc::clone(self.introducing.lock().entry(id).or_default());
+        let _turn = turn.lock().await;
+        if before != self.boot_of(id) {
+            return Ok(());
+        }
+        let own = self
+            .own
+            .lock()
+            .clone()
+            .ok_or_else(|| Refusal::NotServing.status("this process is no node yet"))?;
+        let reply = self
+            .hello(addr, question(&own, true), INTRODUCE_WITHIN)
+            .await?;
+        if let Some(rejected) = rejection(&reply) {
+            self.rejected.send_replace(Some(rejected.clone()));
+            return Err(rejected.refusal.status(rejected.words));
+        }
+        let there = reply.node.clone().unwrap_or_default();
+        // Whose life is over is told in answer to the message itself, which comes next.
+        let same_life = (reply.incarnation, &reply.lineage) == (own.incarnation, &own.lineage);
+        if reply.cluster_uuid != own.cluster_uuid {
+            return Err(Refusal::OtherCluster
+                .status(format!("{addr} is of cluster {}", reply.cluster_uuid)));
+        }
+        if !same_life {
+            return Ok(());
+        }
+        if there.id != id {
+            return Err(Refusal::OtherNode.status(format!(
+                "{addr} is node id {} ({}), not {id}",
+                there.id, there.name
+            )));
+        }
+        if !reply.serving {
+            return Err(Refusal::NotServing
+                .status(format!("node {} does not run its groups yet", there.name)));
+        }
+        self.meet(id, there.boot, addr, true)
+            .await
+            .map_err(|rejected| rejected.refusal.status(rejected.words))
+    }
+
+    /// Asks addresses whether this process is the only one of its node: those of the others, which remember whom they
+    /// heard, and those that this node has or had, where another one may answer.
+    pub(crate) async fn ask_around(&self, addresses: &BTreeSet<String>) -> Option<Rejected> {
+        let own = self.own.lock().clone()?;
+        let asked = addresses.iter().map(|addr| {
+            let own = &own;
+            async move {
+                let reply = self
+                    .hello(addr, question(own, true), INTRODUCE_WITHIN)
+                    .await
+                    .ok()?;
+                if reply.cluster_uuid != own.cluster_uuid {
+                    return None;
+                }
+                if let Some(rejected) = rejection(&reply) {
+                    return Some(rejected);
+                }
+                let there = reply.node.unwrap_or_default();
+                if there.id == own.node.id && there.boot != 0 && there.boot != self.boot {
+                    return Some(Rejected {
+                        refusal: Refusal::SecondProcess,
+                        words: alive(own.node.id, addr),
+                    });
+                }
+                let known = there.id != own.node.id && reply.serving;
+                if known && reply.incarnation == own.incarnation && reply.lineage == own.lineage {
+                    // It answered just now; whether another process of its id lives is for the two to find out.
+                    drop(self.meet(there.id, there.boot, addr, true).await);
+                }
+                None
+            }
+        });
+        let answers = futures::future::join_all(asked).await;
+        answers.into_iter().flatten().next()
+    }
+
+    async fn hello(
+        &self,
+        addr: &str,
+        ask: proto::HelloRequest,
+        within: Duration,
+    ) -> Result<proto::HelloReply, Status> {
+        let mut stub = self
+            .channels
+            .stub(addr, Purpose::Control)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        tokio::time::timeout(within, stub.hello(with_deadline(ask, within)))
+            .await
+            .map_err(|_| Status::deadline_exceeded(format!("no answer within {within:?}")))?
+            .map(tonic::Response::into_inner)
+    }
+
+    /// Answers a process that introduces itself; `own` is who this one is.
+    pub(crate) async fn answer(&self, own: &Own, ask: &proto::HelloRequest) -> Option<Rejected> {
+        let from = ask.from.as_ref()?;
+        let same = ask.cluster_uuid == own.cluster_uuid
+            && ask.incarnation == own.incarnation
+            && ask.lineage == own.lineage;
+        if !ask.introducing || !same || from.id == 0 || from.boot == 0 {
+            return None;
+        }
+        if from.id == own.node.id {
+            return (from.boot != self.boot).then(|| Rejected {
+                refusal: Refusal::SecondProcess,
+                words: alive(from.id, &own.node.peer_addr),
+            });
+        }
+        self.meet(from.id, from.boot, &from.peer_addr, false)
+            .await
+            .err()
+    }
+}
+
+fn question(own: &Own, introducing: bool) -> proto::HelloRequest {
+    proto::HelloRequest {
+        from: Some(own.node.clone()),
+        cluster_uuid: own.cluster_uuid.clone(),
+        incarnation: own.incarnation,
+        lineage: own.lineage.clone(),
+        introducing,
+    }
+}
+
+fn rejection(reply: &proto::HelloReply) -> Option<Rejected> {
+    let refusal = Refusal::of_code(&reply.rejected_code)?;
+    Some(Rejected {
+        refusal,
+        words: reply.rejected_reason.clone(),
+    })
+}
+
+fn alive(id: u64, addr: &str) -> String {
+    format!("node id {id} is alive at {addr}, in another process")
+}
+
+fn taken(id: u64, addr: &str) -> String {
+    format!("another process has taken the place of this one as node id {id}, at {addr}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i14_a_process_whose_place_was_taken_is_not_heard_again() {
+        let mut book = Book::default();
+        assert_eq!(book.judge(2, 10), Newcomer::Welcome);
+        assert_eq!(book.hears(2, 10), Err(None), "not before it is introduced");
+        book.enter(2, 10, "a:1");
+        assert_eq!(book.hears(2, 10), Ok(()));
+        // A restart: the process before it must not live.
+        let known = Newcomer::Unless {
+            boot: 10,
+            addr: "a:1".to_owned(),
+        };
+        assert_eq!(book.judge(2, 11), known);
+        assert_eq!(book.hears(2, 11), Err(None));
+        book.enter(2, 11, "a:1");
+        assert_eq!(book.hears(2, 11), Ok(()));
+        // The one before it lives after all.
+        assert_eq!(book.hears(2, 10), Err(Some("a:1".to_owned())));
+        let gone = Newcomer::Gone {
+            addr: "a:1".to_owned(),
+        };
+        assert_eq!(book.judge(2, 10), gone);
+        // Another node's processes are another matter.
+        assert_eq!(book.judge(3, 10), Newcomer::Welcome);
+    }
+
+    #[test]
+    fn restarts_without_number_are_no_burden() {
+        let mut book = Book::default();
+        for boot in 1..=1000 {
+            book.enter(2, boot, "a:1");
+        }
+        assert_eq!(book.known[&2].gone.len(), GONE_MAX);
+        assert_eq!(book.hears(2, 1000), Ok(()));
+        assert_eq!(book.hears(2, 999), Err(Some("a:1".to_owned())));
+        assert_eq!(
+            book.hears(2, 1),
+            Err(None),
+            "long forgotten: it would have to introduce itself"
+        );
+    }
+
+    #[test]
+    fn being_introduced_twice_is_nothing_new() {
+        let mut book = Book::default();
+        book.enter(2, 10, "a:1");
+        book.enter(2, 10, "b:1");
+        assert_eq!(book.known[&2].addr, "b:1");
+        assert!(book.known[&2].gone.is_empty());
+    }
+}
