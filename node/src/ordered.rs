@@ -73,6 +73,7 @@ pub(crate) async fn carry_out(
         cluster: life.clone(),
         lineage: identity.lineage.clone(),
         unborn: true,
+        node_id: identity.node_id,
     }));
     let restored = match restore(formation, repository.clone(), &identity, &order).await {
         Ok(restored) => restored,
