@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 #[allow(clippy::large_enum_variant)] // There is one in a process.
 enum Command {
     Status(live::status::StatusArgs),
+    Member(live::member::MemberArgs),
     Snapshot(store::snapshot::SnapshotArgs),
     Retention(store::retention::RetentionArgs),
     Get(store::get::GetArgs),
@@ -50,7 +51,7 @@ enum Command {
 
 /// The commands as the help shows them.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Live cluster", &["status"]),
+    ("Live cluster", &["status", "member"]),
     (
         "Store",
         &["snapshot", "retention", "get", "export", "store", "restore"],
@@ -94,6 +95,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         Command::Status(args) => live::status::run(&args, global).await,
+        Command::Member(args) => live::member::run(args, global).await,
         Command::Snapshot(args) => store::snapshot::run(args, global).await,
         Command::Retention(args) => store::retention::run(args, global).await,
         Command::Get(args) => store::get::run(args, global).await,

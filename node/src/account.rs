@@ -124,6 +124,7 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
         restore: node
             .restore_report(group.id())
             .map(|report| restore_status(&report)),
+        membership_wait: node.waits_for(group.id()),
         members,
         group: name,
     }
@@ -222,12 +223,9 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
     {
         return Some("a restore that has not caught up".to_owned());
     }
-    if !raft
-        .membership_config
-        .membership()
-        .voter_ids()
-        .any(|id| id == node.id())
-    {
+    let membership = raft.membership_config.membership();
+    let is_learner = node.shall_learn() && membership.get_node(&node.id()).is_some();
+    if !is_learner && !membership.voter_ids().any(|id| id == node.id()) {
         return Some("a learner that is catching up".to_owned());
     }
     None

@@ -121,8 +121,18 @@ impl Formation<'_> {
                     }
                     return self.start(facts);
                 }
-                Decision::Fence { hint, .. } => {
-                    return self.fence(facts, format!("{}\nhint: {hint}", verdict.reason));
+                Decision::Fence { newer, hint } => {
+                    // Whoever retired this node's id says why, and what to do.
+                    let told = hellos.values().find(|hello| hello.caller_retired);
+                    let reason = match told {
+                        Some(hello) if newer.is_none() => hello.caller_retired_reason.clone(),
+                        _ => verdict.reason,
+                    };
+                    let reason = match reason.contains("\nhint: ") {
+                        true => reason,
+                        false => format!("{reason}\nhint: {hint}"),
+                    };
+                    return self.fence(facts, reason);
                 }
                 Decision::Refuse { finding, hint } => {
                     return Err(StartError::Refused {

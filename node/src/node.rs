@@ -4,23 +4,24 @@
 //! the registry of node ids, which is read again whenever `__meta/0` has applied something, because
 //! every peer message is checked against it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use confman_bootstrap::report::RestoreReport;
-use confman_client::wire::{Readiness, SnapshotItem, Status};
+use confman_client::wire::{GroupMembers, Readiness, SnapshotItem, Status};
 use confman_config::Settings;
 use confman_snapshot::fnv1a64;
 use confman_snapshot::model::{ClusterId, GroupId};
 use confman_store::command::BeginIncarnation;
+use confman_store::membership::NodeWish;
 use confman_store::records::{NodeRecord, NodeState};
 use confman_store::{DataPaths, Identity, names};
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 
-use crate::api::backend::{Backend, GroupBackend, SnapshotRequestError};
+use crate::api::backend::{Backend, GroupBackend, MembershipView, SnapshotRequestError};
 use crate::group::Group;
 use crate::peer::client::Channels;
 use crate::peer::proto;
@@ -41,6 +42,8 @@ pub(crate) struct Parts {
     pub(crate) pending: Option<BeginIncarnation>,
     /// Told when a newer life of the cluster is met.
     pub(crate) newer: tokio::sync::watch::Sender<Option<String>>,
+    /// Told when this node's id is called retired.
+    pub(crate) told_retired: tokio::sync::watch::Sender<Option<String>>,
 }
 
 /// The registered nodes as of the last look.
@@ -66,6 +69,9 @@ pub(crate) struct Node {
     prometheus: PrometheusHandle,
     pending: Option<BeginIncarnation>,
     newer: tokio::sync::watch::Sender<Option<String>>,
+    told_retired: tokio::sync::watch::Sender<Option<String>>,
+    /// What the membership of each group that this node leads waits for.
+    waits: Mutex<BTreeMap<GroupId, String>>,
     /// Why the life of this node cannot begin yet.
     held_back: Mutex<Option<String>>,
 }
@@ -93,6 +99,8 @@ impl Node {
             prometheus: parts.prometheus,
             pending: parts.pending,
             newer: parts.newer,
+            told_retired: parts.told_retired,
+            waits: Mutex::default(),
             held_back: Mutex::default(),
         }))
     }
@@ -193,6 +201,34 @@ impl Node {
         std::mem::replace(&mut *self.held_back.lock(), why)
     }
 
+    /// Says what the membership of a group waits for.
+    pub(crate) fn wait_for(&self, group: &GroupId, what: Option<String>) {
+        let mut waits = self.waits.lock();
+        match what {
+            Some(what) => waits.insert(group.clone(), what),
+            None => waits.remove(group),
+        };
+    }
+
+    /// What the membership of a group waits for, when this node leads it.
+    pub(crate) fn waits_for(&self, group: &GroupId) -> Option<String> {
+        self.waits.lock().get(group).cloned()
+    }
+
+    /// Another member says that this node's id was retired.
+    pub(crate) fn told_retired(&self, reason: String) {
+        self.told_retired.send_replace(Some(reason));
+    }
+
+    /// Whether this node is wished to follow without a vote.
+    pub(crate) fn shall_learn(&self) -> bool {
+        self.registry
+            .load()
+            .nodes
+            .iter()
+            .any(|n| n.id == self.id() && n.wish() == NodeWish::Learner)
+    }
+
     /// A node of a newer life of this cluster has spoken. It need not have begun, so it ends this one only where no
     /// leader shows: a living quorum is ended by nobody who asks, only by what that life has committed.
     pub(crate) fn meet_newer(&self, incarnation: u64) {
@@ -210,21 +246,7 @@ impl Node {
         let retired = nodes
             .iter()
             .filter(|n| n.state() == NodeState::Retired)
-            .map(|n| {
-                let successor = nodes
-                    .iter()
-                    .filter(|o| o.name == n.name && o.id > n.id)
-                    .map(|o| o.id)
-                    .max();
-                let reason = match successor {
-                    Some(by) => format!(
-                        "node id {} ({}) was retired: node id {by} took its place",
-                        n.id, n.name
-                    ),
-                    None => format!("node id {} ({}) was retired", n.id, n.name),
-                };
-                (n.id, reason)
-            })
+            .map(|n| (n.id, why_retired(n, &nodes)))
             .collect();
         let addresses = nodes.iter().map(|n| (n.id, n.peer_addr.clone())).collect();
         self.addresses.store(Arc::new(addresses));
@@ -248,6 +270,39 @@ impl Node {
         let id = GroupId::config(u32::try_from(partition).unwrap_or(0));
         self.groups.get(&id).unwrap_or(&self.meta).clone()
     }
+}
+
+/// Why `node`, which is retired, may not speak any more, and how its machine can be a member again.
+fn why_retired(node: &NodeRecord, nodes: &[NodeRecord]) -> String {
+    let who = format!("node id {} ({})", node.id, node.name);
+    let successor = nodes
+        .iter()
+        .filter(|o| o.name == node.name && o.id > node.id && o.state() != NodeState::Retired)
+        .map(|o| o.id)
+        .max();
+    if let Some(by) = successor {
+        return format!(
+            "{who} was retired: node id {by} took its place\nhint: its data is kept; {} lives as node id {by}, so give this machine another name if it is to be a node",
+            node.name
+        );
+    }
+    let gone = match nodes
+        .iter()
+        .find(|o| o.replaces == Some(node.id) && o.name != node.name)
+    {
+        Some(by) => format!("{who} was replaced by {} ({})", by.name, by.id),
+        None if node.retired_index > 0 => {
+            format!(
+                "{who} was removed at index {} of __meta/0",
+                node.retired_index
+            )
+        }
+        None => format!("{who} was retired"),
+    };
+    format!(
+        "{gone}\nhint: its data is kept; to take this machine in again run `drtool member add {} {}`, move its data directory aside and start it",
+        node.name, node.peer_addr
+    )
 }
 
 #[async_trait]
@@ -282,6 +337,31 @@ impl Backend for Node {
 
     async fn readiness(&self) -> Readiness {
         crate::account::readiness(self)
+    }
+
+    fn membership(&self) -> MembershipView {
+        let groups = self.groups.values().map(|group| {
+            let raft = group.metrics();
+            let membership = raft.membership_config.membership();
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            GroupMembers {
+                group: group.id().to_string(),
+                leader: group.leader_peer().map(|l| l.info.id),
+                learners: membership
+                    .nodes()
+                    .map(|(id, _)| *id)
+                    .filter(|id| !voters.contains(id))
+                    .collect(),
+                voters: voters.into_iter().collect(),
+                joint: membership.get_joint_config().len() != 1,
+            }
+        });
+        MembershipView {
+            cluster_uuid: self.cluster.uuid.clone(),
+            incarnation: self.cluster.incarnation,
+            groups: groups.collect(),
+            up: crate::membership::alive(self, &self.meta),
+        }
     }
 
     fn metrics_text(&self) -> String {

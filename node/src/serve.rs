@@ -353,6 +353,7 @@ async fn assemble(
         store,
         addresses,
         newer,
+        retired,
         prometheus,
         ..
     } = outfit;
@@ -371,6 +372,7 @@ async fn assemble(
         prometheus,
         pending,
         newer,
+        told_retired: retired,
     })?)
 }
 

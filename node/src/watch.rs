@@ -78,8 +78,9 @@ pub(crate) async fn retired(
     mut told: tokio::sync::watch::Receiver<Option<String>>,
 ) -> anyhow::Error {
     match told.wait_for(Option::is_some).await {
+        // The words are another node's, with the remedy.
         Ok(reason) => anyhow::anyhow!(
-            "{}\nhint: its data is kept; move the data directory aside and start again to join under a new id",
+            "{}",
             reason.as_deref().unwrap_or("this node id was retired")
         ),
         Err(_) => std::future::pending().await,
@@ -150,7 +151,7 @@ pub(crate) async fn restores(node: Arc<Node>, stop: CancellationToken) {
                 .any(|id| id == node.id());
             let committed = raft.local_committed.as_ref().map_or(0, |id| id.index);
             let applied = *group.state().applied_watch().borrow();
-            if !votes || applied < committed {
+            if !(votes || node.shall_learn()) || applied < committed {
                 continue;
             }
             report.caught_up(report.snapshot_index, applied, now_us());

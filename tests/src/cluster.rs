@@ -32,6 +32,7 @@ const LOG_LINES_SHOWN: usize = 60;
 pub struct Plan {
     name: String,
     nodes: usize,
+    spares: usize,
     env: BTreeMap<String, String>,
     store: bool,
 }
@@ -47,6 +48,8 @@ pub struct Cluster {
     /// Numbers the idempotency keys.
     pub(crate) writes: AtomicU64,
     finished: bool,
+    /// How many nodes were there at the birth; the others are spares.
+    born: usize,
 }
 
 impl Plan {
@@ -67,6 +70,7 @@ impl Plan {
         Self {
             name: name.to_owned(),
             nodes: 3,
+            spares: 0,
             env,
             store: true,
         }
@@ -76,6 +80,14 @@ impl Plan {
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    /// Machines beside the nodes of the birth, which nobody lists and that are not started with the others: they come
+    /// when an operator says so.
+    #[must_use]
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares;
         self
     }
 
@@ -108,7 +120,7 @@ impl Plan {
             false => None,
         };
         let mut ports = Vec::new();
-        for _ in 0..self.nodes {
+        for _ in 0..self.nodes + self.spares {
             ports.push((free_port()?, free_port()?));
         }
         let peer = |index: usize| format!("127.0.0.1:{}", ports[index].1);
@@ -119,13 +131,18 @@ impl Plan {
         for (index, (api_port, _)) in ports.iter().enumerate() {
             let name = format!("node{}", index + 1);
             let data_dir = dir.path().join(&name);
+            let mut listed = peers.clone();
+            if index >= self.nodes {
+                // It looks for the members, and nobody looks for it.
+                listed.push(format!("{name}={}", peer(index)));
+            }
             let api_url = format!("http://127.0.0.1:{api_port}");
             let mut env: BTreeMap<String, String> = [
                 ("CONFMAN_NODE_NAME", name.clone()),
                 ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
                 ("CONFMAN_API_LISTEN", format!("127.0.0.1:{api_port}")),
                 ("CONFMAN_PEER_LISTEN", peer(index)),
-                ("CONFMAN_PEERS", peers.join(",")),
+                ("CONFMAN_PEERS", listed.join(",")),
                 ("CONFMAN_API_KEYS_FILE", keys.display().to_string()),
                 (
                     "CONFMAN_CLUSTER_TOKEN",
@@ -151,6 +168,7 @@ impl Plan {
             dir: Some(dir),
             writes: AtomicU64::new(0),
             finished: false,
+            born: self.nodes,
         })
     }
 
@@ -314,13 +332,16 @@ impl Cluster {
             .context("run confman")
     }
 
-    /// Starts every node that is down.
+    /// Starts every node that is down, and no spare that was never started.
     ///
     /// # Errors
     /// One cannot be started.
     pub fn start_all(&self) -> anyhow::Result<()> {
         self.nodes
             .iter()
+            .enumerate()
+            .filter(|(index, node)| *index < self.born || node.has_data())
+            .map(|(_, node)| node)
             .filter(|node| node.pid().is_none())
             .try_for_each(Node::start)
     }

@@ -79,4 +79,99 @@ pub const CODES: &[Code] = &[
         meaning: "A group has no verified snapshot: if every node is lost, all of it is.",
         remedy: "`drtool snapshot create` makes one now.",
     },
+    Code {
+        name: "CHANGE_RUNNING",
+        meaning: "Another change of the membership is under way; there is one at a time.",
+        remedy: "Wait for it (`drtool member list` shows it), or call it off with a change of the same node: `drtool member remove NAME`.",
+    },
+    Code {
+        name: "CHANGE_GOES_ON",
+        meaning: "The change was begun and has not ended in the time that the command follows it.",
+        remedy: "It goes on without the command. Run the same command again to follow it; `drtool status` says what a group waits for.",
+    },
+    Code {
+        name: "CHANGE_GIVEN_UP",
+        meaning: "A change of the membership was given up, or another one took its place. Some groups may have changed.",
+        remedy: "`drtool member list` shows what is. Every intent can be repeated; what is already so is nothing to do.",
+    },
+    Code {
+        name: "MEMBERSHIP_CHANGED",
+        meaning: "Somebody changed the membership between the plan and the request.",
+        remedy: "Run the command again: it plans anew from what is now.",
+    },
+    Code {
+        name: "LESS_TOLERANCE",
+        meaning: "After the change fewer nodes may go than now.",
+        remedy: "Add a node first, or use `replace`. If it is meant, say --allow-less-tolerance.",
+    },
+    Code {
+        name: "RESULT_HAS_NO_QUORUM",
+        meaning: "With the membership that the change leads to nothing could be committed, by the nodes that are up now.",
+        remedy: "Bring nodes that are down back first, or remove those that are gone for good before any other.",
+    },
+    Code {
+        name: "LAST_VOTER",
+        meaning: "Nobody would vote any more.",
+        remedy: "Add or promote another node first.",
+    },
+    Code {
+        name: "MEMBER_UNKNOWN",
+        meaning: "The cluster has no node of that name.",
+        remedy: "`drtool member list` shows the names.",
+    },
+    Code {
+        name: "MEMBER_EXISTS",
+        meaning: "A node of that name is a member.",
+        remedy: "To move it start it with its new addresses; to change what it is use `promote`, `demote` or `remove`.",
+    },
+    Code {
+        name: "MEMBER_DOWN",
+        meaning: "The node does not answer the leader, so it cannot catch up or lead.",
+        remedy: "Look whether its process runs and at its log; start it again with its usual settings.",
+    },
+    Code {
+        name: "EXPECTED_ELSEWHERE",
+        meaning: "The name is expected to join from another address.",
+        remedy: "To expect it elsewhere, `drtool member remove NAME` first, then `add` it again.",
+    },
+    Code {
+        name: "ADDRESS_TAKEN",
+        meaning: "Another member listens for nodes at that address.",
+        remedy: "Give the new node an address of its own.",
+    },
+    Code {
+        name: "ADDRESS_NEEDED",
+        meaning: "The new node is no member yet, and where it will listen was not said.",
+        remedy: "Give HOST:PORT, where the new node listens for other nodes.",
+    },
+    Code {
+        name: "BAD_ADDRESS",
+        meaning: "The address is no host and port.",
+        remedy: "Give the address where the node listens for other nodes, such as node4.example:6101.",
+    },
+    Code {
+        name: "BAD_NAME",
+        meaning: "The text is no name of a node.",
+        remedy: "A name is 1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit.",
+    },
+    Code {
+        name: "SAME_NAME",
+        meaning: "A node cannot take its own place.",
+        remedy: "A node that lost its disk needs no command: start it empty under its name.",
+    },
+    Code {
+        name: "ALREADY_VOTES",
+        meaning: "The node that is to take another's place votes already.",
+        remedy: "To have fewer nodes, `drtool member remove` the one that goes.",
+    },
+    Code {
+        name: "NOT_A_VOTER",
+        meaning: "Only who votes can lead.",
+        remedy: "`drtool member promote` it first.",
+    },
+    Code {
+        name: "GROUP_UNKNOWN",
+        meaning: "The cluster has no group of that name.",
+        remedy: "`drtool status` shows the groups.",
+    },
 ];

@@ -2,7 +2,7 @@
 //!
 //! - [`account`] asks every node, [`judge`] puts together what they say (pure), [`report`] is the document, [`show`] the
 //!   text of it.
-//! - [`status`]: the command.
+//! - [`status`]: that command; [`member`]: who is a member.
 //!
 //! Promises: whose view a line is stands in the line; what is not known is called unknown; nothing of a cluster can steer
 //! a terminal.
@@ -12,6 +12,7 @@
 mod account;
 mod codes;
 mod judge;
+pub(crate) mod member;
 pub(crate) mod report;
 mod show;
 pub(crate) mod status;

@@ -322,6 +322,7 @@ fn foreign_problem(status: StatusCode, body: &[u8]) -> Problem {
         } else {
             format!("{}: {first}", reason.to_lowercase())
         },
+        code: None,
         instance: None,
         hint: None,
         field: None,

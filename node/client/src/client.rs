@@ -18,8 +18,8 @@ use crate::{
     names,
     trust::Trust,
     wire::{
-        AuditEvent, BatchRequest, BatchResult, List, NamespaceInfo, Readiness, SnapshotItem,
-        StateHashAt, Status, VersionToken, header,
+        AuditEvent, BatchRequest, BatchResult, ChangeAnswer, ChangeRequest, List, Members,
+        NamespaceInfo, Readiness, SnapshotItem, StateHashAt, Status, VersionToken, header,
     },
 };
 
@@ -250,6 +250,29 @@ impl Client {
         ask.repeatable = false;
         ask.attempt_max = wait_max;
         ask.total_max = wait_max;
+        self.json(&ask).await
+    }
+
+    /// Who is and shall be a member, as the leader of `__meta/0` knows it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn members(&self) -> Result<Answered<Members>, ClientError> {
+        self.json(&self.read_ask("/api/v1/admin/members".to_owned()))
+            .await
+    }
+
+    /// Begins a change of the membership. Sent twice with one id it is one change.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn change_members(
+        &self,
+        request: &ChangeRequest,
+    ) -> Result<Answered<ChangeAnswer>, ClientError> {
+        let mut ask = self.write_ask(Method::POST, "/api/v1/admin/members/changes".to_owned());
+        ask.content_type = Some("application/json");
+        ask.upload = Upload::Bytes(encode(request)?);
         self.json(&ask).await
     }
 

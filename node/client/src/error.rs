@@ -73,6 +73,8 @@ impl ErrorKind {
                 ProblemKind::Unauthorized
                 | ProblemKind::Forbidden
                 | ProblemKind::OldIncarnation
+                | ProblemKind::Refused
+                | ProblemKind::MembershipChanged
                 | ProblemKind::PreconditionFailed
                 | ProblemKind::PayloadTooLarge
                 | ProblemKind::IdempotencyKeyReused
@@ -279,6 +281,7 @@ mod tests {
             title: String::new(),
             status,
             detail: String::new(),
+            code: None,
             instance: None,
             hint: None,
             field: None,

@@ -5,6 +5,7 @@
 //! - [`Client`]: one method a question. Tries every endpoint, follows 307 to the leader, waits
 //!   out elections, and ends with an answer or with a [`ClientError`] before its deadline.
 //! - [`Strength`]: the arithmetic of majorities, for whoever shows it or plans with it.
+//! - [`members`]: what a change of the membership would do, and whether it may be.
 //! - [`ErrorKind`]: errors by what the user must do, with the exit code of each.
 //!
 //! Promises:
@@ -22,6 +23,7 @@ mod course;
 mod endpoint;
 mod entries;
 mod error;
+pub mod members;
 mod names;
 mod options;
 mod quorum;

@@ -5,10 +5,12 @@
 //!
 //! Does not: say how a command is replicated, or how a read index is found.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use confman_client::wire::GroupMembers;
 use confman_client::wire::Readiness;
 use confman_client::wire::SnapshotItem;
 use confman_client::wire::Status;
@@ -104,6 +106,19 @@ pub enum ReadError {
     Unavailable(String),
 }
 
+/// The membership of every group and who answers, as this node's replicas have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MembershipView {
+    /// The cluster.
+    pub cluster_uuid: String,
+    /// Its life.
+    pub incarnation: u64,
+    /// Each group.
+    pub groups: Vec<GroupMembers>,
+    /// Ids that answered this node lately, where it leads `__meta/0`.
+    pub up: BTreeSet<u64>,
+}
+
 /// Why a snapshot that was asked for is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotRequestError {
@@ -167,6 +182,8 @@ pub trait Backend: Send + Sync {
     async fn status(&self) -> Status;
     /// What `GET /health/ready` answers.
     async fn readiness(&self) -> Readiness;
+    /// The membership of every group.
+    fn membership(&self) -> MembershipView;
     /// What `GET /metrics` answers: Prometheus text.
     fn metrics_text(&self) -> String;
     /// Has a snapshot of `group` (of all groups without it) made now, and answers when it is verified and recorded.

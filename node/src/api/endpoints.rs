@@ -20,6 +20,7 @@ use super::call::answer;
 use super::config;
 use super::failure::Answer;
 use super::failure::Failure;
+use super::members;
 use super::namespaces;
 use super::operate;
 
@@ -90,6 +91,8 @@ pub static ENDPOINTS: &[Endpoint] = endpoints! {
     Get    "/api/v1/status"             Read    operate::status;
     Get    "/api/v1/status/hash"        Read    operate::state_hash;
     Post   "/api/v1/admin/snapshots"    Operate operate::snapshots;
+    Get    "/api/v1/admin/members"      Operate members::get;
+    Post   "/api/v1/admin/members/changes" Operate members::change;
     Get    "/api/v1/namespaces"         Read    namespaces::list;
     Get    "/api/v1/namespaces/{*path}" Read    namespaces::get;
     Put    "/api/v1/namespaces/{*path}" Write   namespaces::put;

@@ -66,6 +66,13 @@ impl Failure {
         self
     }
 
+    /// With the stable name of this refusal.
+    #[must_use]
+    pub(crate) fn code(mut self, code: &str) -> Self {
+        self.0.problem.code = Some(code.to_owned());
+        self
+    }
+
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.problem.hint = Some(hint.into());

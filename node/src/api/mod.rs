@@ -38,6 +38,7 @@ mod forward;
 mod headers;
 pub(crate) mod json;
 pub mod limits;
+mod members;
 mod names;
 mod namespaces;
 mod operate;

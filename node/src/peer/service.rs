@@ -352,6 +352,22 @@ impl Peer for Service {
         Ok(Response::new(proto::ReadIndexReply { index }))
     }
 
+    async fn state_at(
+        &self,
+        request: Request<proto::StateAtRequest>,
+    ) -> Reply<proto::StateAtReply> {
+        let ask = self.admit(request)?;
+        let group = self.group(ask.header.as_ref())?;
+        let stats = group.state().stats();
+        let applied = stats
+            .applied
+            .ok_or_else(|| Refusal::NotServing.status("nothing is applied yet"))?;
+        Ok(Response::new(proto::StateAtReply {
+            index: applied.index,
+            hash: stats.state_hash.to_vec(),
+        }))
+    }
+
     async fn propose(&self, request: Request<proto::ProposeRequest>) -> Reply<proto::ProposeReply> {
         let ask = self.admit(request)?;
         let group = self.group(ask.header.as_ref())?;

@@ -11,6 +11,7 @@ mod entries;
 mod hostile;
 mod large;
 mod leadership;
+mod members;
 mod namespaces;
 mod operate;
 mod roles;

@@ -15,6 +15,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/status", "viewer"),
     ("GET", "/api/v1/status/hash", "viewer"),
     ("POST", "/api/v1/admin/snapshots", "admin"),
+    ("GET", "/api/v1/admin/members", "admin"),
+    ("POST", "/api/v1/admin/members/changes", "admin"),
     ("GET", "/api/v1/namespaces", "viewer"),
     ("GET", "/api/v1/namespaces/{*path}", "viewer"),
     ("PUT", "/api/v1/namespaces/{*path}", "editor"),

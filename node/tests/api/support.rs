@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use confman_client::wire::{GroupReadiness, NodeRef, Readiness, SnapshotItem, Status};
 use confman_node::api::access::{Identity, Keyring, NoKeys, Role};
 use confman_node::api::backend::{
-    Applied, Backend, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode,
+    Applied, Backend, GroupBackend, LeaderInfo, MembershipView, ProposeError, ReadError, ReadMode,
     SnapshotRequestError, WriteContext,
 };
 use confman_node::api::limits::Limits;
@@ -204,6 +204,7 @@ pub(crate) struct TestNode {
     config: Vec<Arc<TestGroup>>,
     pub(crate) ready: Mutex<bool>,
     pub(crate) snapshot: Mutex<Result<(), SnapshotRequestError>>,
+    pub(crate) members: Mutex<MembershipView>,
 }
 
 impl TestNode {
@@ -223,6 +224,7 @@ impl TestNode {
             config: self.config.iter().map(twin).collect(),
             ready: Mutex::new(true),
             snapshot: Mutex::new(Ok(())),
+            members: Mutex::default(),
         })
     }
 
@@ -247,6 +249,20 @@ impl TestNode {
     /// The state of one group.
     pub(crate) fn state(&self, group: usize) -> &StateHandle {
         &self.config[group].state
+    }
+
+    /// Has something committed in the group of the cluster's own affairs.
+    pub(crate) async fn propose_meta(&self, op: Op) {
+        let applied = self
+            .meta
+            .propose(WriteContext::default(), op)
+            .await
+            .unwrap();
+        assert!(
+            applied.outcome.as_refused().is_none(),
+            "{}",
+            applied.outcome
+        );
     }
 }
 
@@ -303,6 +319,10 @@ impl Backend for TestNode {
                 reason: (!ready).then(|| "no leader".to_owned()),
             }],
         }
+    }
+
+    fn membership(&self) -> MembershipView {
+        self.members.lock().clone()
     }
 
     fn metrics_text(&self) -> String {
@@ -377,6 +397,7 @@ pub(crate) async fn node(shards: u32) -> (Arc<TestNode>, tempfile::TempDir) {
         config,
         ready: Mutex::new(true),
         snapshot: Mutex::new(Ok(())),
+        members: Mutex::default(),
     });
     (node, dir)
 }

@@ -13,6 +13,7 @@ mod drtool_store;
 mod election;
 mod five_nodes;
 mod identity;
+mod membership;
 mod monitoring;
 mod quorum_loss;
 mod restore_all;

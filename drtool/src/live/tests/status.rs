@@ -87,6 +87,9 @@ fn nobody_answers() {
 
 #[test]
 fn every_code_has_a_page() {
+    for code in confman_client::members::REFUSALS {
+        assert!(crate::codes::find(code).is_some(), "{code}");
+    }
     let mut all = town(3, 1);
     all.orphan(3);
     all.status(2).groups[0].leader.as_mut().unwrap().id = 2;

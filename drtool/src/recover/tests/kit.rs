@@ -182,6 +182,7 @@ pub(crate) fn live(id: u64, leader: Option<u64>) -> Live {
         name: format!("node{id}"),
     };
     let group = |name: &str| GroupStatus {
+        membership_wait: None,
         group: name.to_owned(),
         role: ReplicaRole::Follower,
         term: 2,

@@ -12,6 +12,7 @@ mod batch;
 mod entry;
 pub mod header;
 mod list;
+mod members;
 mod problem;
 mod readiness;
 mod snapshot;
@@ -28,6 +29,10 @@ pub use entry::{
     Entry, EntryHead, NamespaceInfo, ParseValueTypeError, PutEnvelope, ValueType, etag, parse_etag,
 };
 pub use list::List;
+pub use members::{
+    Change, ChangeAnswer, ChangeIntent, ChangeRequest, ExpectedMember, GroupMembers, MemberNode,
+    MemberState, MemberWish, Members,
+};
 pub use problem::{Problem, ProblemKind};
 pub use readiness::{GroupReadiness, Readiness};
 pub use snapshot::SnapshotItem;

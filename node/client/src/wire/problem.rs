@@ -15,6 +15,9 @@ pub struct Problem {
     pub status: u16,
     /// What happened this time.
     pub detail: String,
+    /// The stable name of this refusal, where its kind has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
@@ -37,6 +40,7 @@ impl Problem {
             title: kind.title().to_owned(),
             status: kind.status(),
             detail: detail.into(),
+            code: None,
             instance: None,
             hint: None,
             field: None,
@@ -110,6 +114,10 @@ problem_kinds! {
     MethodNotAllowed => "method-not-allowed", 405, "the method is not allowed here";
     /// The version token is of an earlier life of the cluster.
     OldIncarnation => "old-incarnation", 409, "the version token is of an earlier life of the cluster";
+    /// What was asked for must not be now; `code` says why.
+    Refused => "refused", 409, "refused";
+    /// The plan was made from a membership that is another one now.
+    MembershipChanged => "membership-changed", 409, "the membership has changed since the plan was made";
     /// `If-Match` or `If-None-Match` did not hold.
     PreconditionFailed => "precondition-failed", 412, "the precondition does not hold";
     /// The body is larger than allowed.

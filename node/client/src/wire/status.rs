@@ -86,6 +86,9 @@ pub struct GroupStatus {
     pub snapshot_error: Option<SnapshotError>,
     /// How this replica came back, when it did.
     pub restore: Option<RestoreStatus>,
+    /// What the next step of the membership waits for, where this replica leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership_wait: Option<String>,
     /// The membership, with what this replica knows of each.
     pub members: Vec<MemberStatus>,
 }
