@@ -157,7 +157,7 @@ impl Node {
             cluster_uuid: self.cluster.uuid.clone(),
             incarnation: self.cluster.incarnation,
             lineage: self.identity.lineage.clone(),
-            introducing: false,
+            ..Default::default()
         }
     }
 

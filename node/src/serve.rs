@@ -33,7 +33,7 @@ use crate::formation::{Established, Formation};
 use crate::front::Front;
 use crate::group::{Group, GroupContext, Raft};
 use crate::node::{Node, Parts};
-use crate::peer::acquaintance::Acquaintances;
+use crate::peer::acquaintance::{Acquaintances, Own};
 use crate::peer::client::Channels;
 use crate::peer::desk::{Desk, Stage};
 use crate::peer::network::Factory;
@@ -193,11 +193,9 @@ async fn serve(
         newer,
         prometheus,
     };
-    if let Some(own) = desk.own_in(&desk.stage()) {
-        acquaintances.become_node(own);
-    }
+    let own = desk.own_in(&desk.stage());
     let node = tokio::select! {
-        node = assemble(outfit, &data, identity, restored) => node?,
+        node = assemble(outfit, &data, own, identity, restored) => node?,
         why = &mut stop_asked => {
             tracing::info!(why, "asked to stop before the node served");
             closing.cancel();
@@ -221,6 +219,7 @@ async fn serve(
         tokio::spawn(ordered::finish(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::restores(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
+        tokio::spawn(crate::alone::tell(Arc::clone(&node), background.clone())),
     ];
     let ended = tokio::select! {
         why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(None) }
@@ -318,6 +317,7 @@ struct Outfit {
 async fn assemble(
     outfit: Outfit,
     data: &DataDir,
+    own: Option<Own>,
     mut identity: Identity,
     mut restored: BTreeMap<GroupId, report::RestoreReport>,
 ) -> anyhow::Result<Arc<Node>> {
@@ -335,7 +335,15 @@ async fn assemble(
             .with_context(|| format!("open group {id}"))?;
         opened.push((id, parts));
     }
-    crate::alone::prove(&outfit.settings, &outfit.acquaintances, &identity, &opened).await?;
+    let own = own.context("a node without an id")?;
+    crate::alone::prove(
+        &outfit.settings,
+        &outfit.acquaintances,
+        own,
+        &identity,
+        &opened,
+    )
+    .await?;
     if identity.state() != IdentityState::Initialized {
         identity.set_state(IdentityState::Initialized);
         data.write_identity(&identity)?;
@@ -420,6 +428,7 @@ async fn run_group(
         group: id.clone(),
         context: context.clone(),
         control: machine.control(),
+        applied: state.applied_watch(),
     };
     let control = machine.control();
     let config = Arc::new(raft_config(settings, id).validate()?);

@@ -12,6 +12,9 @@
 //! So a restart, however quick, is never refused: the process before it answers nobody and speaks no more. What is not
 //! found: two processes that no peer hears both of, on the two sides of a partition; it is found when that heals.
 //!
+//! Whoever introduces itself also says what its data directory held when it started. One that holds less than the node is
+//! known to have promised ([`Evidence`]) is an older copy, and is refused.
+//!
 //! In memory only. Who starts asks everybody, so one peer that remembers is enough.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -23,6 +26,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::client::{Channels, Purpose, with_deadline};
+use super::evidence::Evidence;
 use super::{Refusal, proto};
 
 /// How long an introduction may take: the other side may look for the process that it knows.
@@ -32,6 +36,9 @@ const LIVES_WITHIN: Duration = Duration::from_millis(800);
 /// How many boots of one node whose place was taken are remembered.
 const GONE_MAX: usize = 64;
 
+/// [`Evidence`] that several connections add to.
+pub(crate) type Promised = Arc<Mutex<Evidence>>;
+
 /// A process, as it introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
@@ -39,6 +46,8 @@ struct Known {
     addr: String,
     /// Boots before it: none of them speaks again.
     gone: VecDeque<u64>,
+    /// What is missing in its data directory: it is not spoken to.
+    older: Option<String>,
 }
 
 /// What a process that introduces itself is to the one that is known under its id.
@@ -50,6 +59,15 @@ enum Newcomer {
     Unless { boot: u64, addr: String },
     /// Its own place was taken before.
     Gone { addr: String },
+}
+
+/// Why a message is not heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unheard {
+    /// Its sender has not introduced itself.
+    Unknown,
+    /// Its sender is not the node that it says it is.
+    Rejected(Rejected),
 }
 
 /// The known processes, by node id.
@@ -73,7 +91,7 @@ impl Book {
         }
     }
 
-    fn enter(&mut self, id: u64, boot: u64, addr: &str) {
+    fn enter(&mut self, id: u64, boot: u64, addr: &str, older: Option<String>) {
         let mut gone = VecDeque::new();
         if let Some(before) = self.known.remove(&id) {
             gone = before.gone;
@@ -88,16 +106,22 @@ impl Book {
             boot,
             addr: addr.to_owned(),
             gone,
+            older,
         };
         self.known.insert(id, known);
     }
 
     /// Whether a message of that boot may be heard.
-    fn hears(&self, id: u64, boot: u64) -> Result<(), Option<String>> {
+    fn hears(&self, id: u64, boot: u64) -> Result<(), Unheard> {
         match self.known.get(&id) {
-            Some(known) if known.boot == boot => Ok(()),
-            Some(known) if known.gone.contains(&boot) => Err(Some(known.addr.clone())),
-            _ => Err(None),
+            Some(known) if known.boot == boot => match &known.older {
+                None => Ok(()),
+                Some(missing) => Err(Unheard::Rejected(older(id, missing))),
+            },
+            Some(known) if known.gone.contains(&boot) => {
+                Err(Unheard::Rejected(second(taken(id, &known.addr))))
+            }
+            _ => Err(Unheard::Unknown),
         }
     }
 }
@@ -119,6 +143,10 @@ pub(crate) struct Rejected {
 }
 
 impl Rejected {
+    fn status(&self) -> Status {
+        self.refusal.status(self.words.clone())
+    }
+
     /// The same with what an operator can do.
     pub(crate) fn told(&self) -> String {
         format!("{}\nhint: {}", self.words, hint(self.refusal))
@@ -128,7 +156,7 @@ impl Rejected {
 fn hint(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::OlderDirectory => {
-            "this data directory is older than what the node acknowledged: set it aside and start the node with an empty one; it rejoins under a new id and loses nothing"
+            "a copy from before was put back, or a disk lost what was written: set this data directory aside and start the node with an empty one; it rejoins under a new id and loses nothing"
         }
         _ => {
             "one data directory is a copy of the other: keep the process whose directory is the node's own, stop the other one and set its directory aside; a node that is to be moved is stopped first"
@@ -141,7 +169,11 @@ pub(crate) struct Acquaintances {
     boot: u64,
     channels: Channels,
     own: Mutex<Option<Own>>,
+    /// What its data directory held when it started.
+    standings: Mutex<Vec<proto::Standing>>,
     book: Mutex<Book>,
+    /// What each node is known to have promised, by group and node id.
+    promised: Mutex<HashMap<(String, u64), Promised>>,
     /// One introduction to a node at a time.
     introducing: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<()>>>>,
     /// Told when a peer rejects this process.
@@ -154,7 +186,9 @@ impl Acquaintances {
             boot,
             channels,
             own: Mutex::default(),
+            standings: Mutex::default(),
             book: Mutex::default(),
+            promised: Mutex::default(),
             introducing: Mutex::default(),
             rejected: watch::channel(None).0,
         })
@@ -165,9 +199,30 @@ impl Acquaintances {
         self.boot
     }
 
-    /// Says who this process is: from now on it can introduce itself.
-    pub(crate) fn become_node(&self, own: Own) {
+    /// Says who this process is, and what its data directory holds: from now on it can introduce itself.
+    pub(crate) fn become_node(&self, own: Own, standings: Vec<proto::Standing>) {
+        *self.standings.lock() = standings;
         *self.own.lock() = Some(own);
+    }
+
+    /// What the data directory of this process held when it started.
+    pub(crate) fn standings(&self) -> Vec<proto::Standing> {
+        self.standings.lock().clone()
+    }
+
+    /// What a node is known to have promised in a group, to be added to.
+    pub(crate) fn promised(&self, group: &str, id: u64) -> Promised {
+        let mut promised = self.promised.lock();
+        Arc::clone(promised.entry((group.to_owned(), id)).or_default())
+    }
+
+    /// What is missing in a data directory of a node.
+    fn missing(&self, id: u64, standings: &[proto::Standing]) -> Option<String> {
+        let promised = self.promised.lock();
+        standings.iter().find_map(|standing| {
+            let promised = promised.get(&(standing.group.clone(), id))?;
+            promised.lock().missing_in(standing)
+        })
     }
 
     /// Told when a peer rejects this process.
@@ -198,21 +253,23 @@ impl Acquaintances {
         }
         match self.book.lock().hears(header.from_node, header.from_boot) {
             Ok(()) => Ok(()),
-            Err(None) => Err(Refusal::NotIntroduced.status(format!(
+            Err(Unheard::Unknown) => Err(Refusal::NotIntroduced.status(format!(
                 "the process that speaks for node id {} has not introduced itself",
                 header.from_node
             ))),
-            Err(Some(addr)) => Err(Refusal::SecondProcess.status(taken(header.from_node, &addr))),
+            Err(Unheard::Rejected(rejected)) => Err(rejected.status()),
         }
     }
 
     /// A process that was just heard of, and lives, says that it is this node.
     /// `answered` when it is the one that answered at that address.
-    async fn meet(&self, id: u64, boot: u64, addr: &str, answered: bool) -> Result<(), Rejected> {
-        let second = |words: String| Rejected {
-            refusal: Refusal::SecondProcess,
-            words,
-        };
+    async fn meet(
+        &self,
+        (id, boot): (u64, u64),
+        addr: &str,
+        answered: bool,
+        standings: &[proto::Standing],
+    ) -> Result<(), Rejected> {
         let judged = self.book.lock().judge(id, boot);
         match judged {
             Newcomer::Welcome => {}
@@ -231,13 +288,26 @@ impl Acquaintances {
                 );
             }
         }
+        // With what was promised until now: from here on this process's own promises are added.
+        let missing = self.missing(id, standings);
         let mut book = self.book.lock();
         match book.judge(id, boot) {
-            Newcomer::Gone { addr } => Err(second(taken(id, &addr))),
+            Newcomer::Gone { addr } => return Err(second(taken(id, &addr))),
+            Newcomer::Welcome if book.known.contains_key(&id) => {}
             _ => {
-                book.enter(id, boot, addr);
-                Ok(())
+                if let Some(missing) = &missing {
+                    tracing::error!(
+                        node_id = id,
+                        addr,
+                        "an older data directory is not let in: {missing}"
+                    );
+                }
+                book.enter(id, boot, addr, missing);
             }
+        }
+        match book.hears(id, boot) {
+            Err(Unheard::Rejected(rejected)) => Err(rejected),
+            _ => Ok(()),
         }
     }
 
@@ -246,7 +316,7 @@ impl Acquaintances {
         let Some(own) = self.own.lock().clone() else {
             return false;
         };
-        let asked = self.hello(addr, question(&own, false), LIVES_WITHIN).await;
+        let asked = self.hello(addr, question(&own), LIVES_WITHIN).await;
         asked.is_ok_and(|reply| {
             reply.cluster_uuid == own.cluster_uuid
                 && reply.node.is_some_and(|n| n.id == id && n.boot == boot)
@@ -255,10 +325,13 @@ impl Acquaintances {
 
     /// Introduces this process to a node unless both know each other.
     pub(crate) async fn introduced(&self, id: u64, addr: &str) -> Result<(), Status> {
-        if self.boot_of(id) != 0 {
-            return Ok(());
+        let known = self.book.lock().known.get(&id).map(|k| k.older.clone());
+        match known {
+            None => self.introduce(id, addr, 0).await,
+            Some(None) => Ok(()),
+            // A leader that took such a log for the one it knows would count on entries that are not there.
+            Some(Some(missing)) => Err(unwilling(&older(id, &missing))),
         }
-        self.introduce(id, addr, 0).await
     }
 
     /// Calls a peer that knows this process. One that does not, or is another process by now, is told who speaks, and
@@ -296,11 +369,11 @@ impl Acquaintances {
             .clone()
             .ok_or_else(|| Refusal::NotServing.status("this process is no node yet"))?;
         let reply = self
-            .hello(addr, question(&own, true), INTRODUCE_WITHIN)
+            .hello(addr, self.introduction(&own), INTRODUCE_WITHIN)
             .await?;
         if let Some(rejected) = rejection(&reply) {
             self.rejected.send_replace(Some(rejected.clone()));
-            return Err(rejected.refusal.status(rejected.words));
+            return Err(rejected.status());
         }
         let there = reply.node.clone().unwrap_or_default();
         // Whose life is over is told in answer to the message itself, which comes next.
@@ -322,22 +395,28 @@ impl Acquaintances {
             return Err(Refusal::NotServing
                 .status(format!("node {} does not run its groups yet", there.name)));
         }
-        self.meet(id, there.boot, addr, true)
+        self.meet((id, there.boot), addr, true, &reply.standings)
             .await
-            .map_err(|rejected| rejected.refusal.status(rejected.words))
+            .map_err(|rejected| unwilling(&rejected))
     }
 
     /// Asks addresses whether this process is the only one of its node: those of the others, which remember whom they
     /// heard, and those that this node has or had, where another one may answer.
-    pub(crate) async fn ask_around(&self, addresses: &BTreeSet<String>) -> Option<Rejected> {
+    /// `now` is what this node holds durably, for them to remember.
+    pub(crate) async fn ask_around(
+        &self,
+        addresses: &BTreeSet<String>,
+        now: &[proto::Standing],
+    ) -> Option<Rejected> {
         let own = self.own.lock().clone()?;
+        let question = proto::HelloRequest {
+            now: now.to_vec(),
+            ..self.introduction(&own)
+        };
         let asked = addresses.iter().map(|addr| {
-            let own = &own;
+            let (own, question) = (&own, question.clone());
             async move {
-                let reply = self
-                    .hello(addr, question(own, true), INTRODUCE_WITHIN)
-                    .await
-                    .ok()?;
+                let reply = self.hello(addr, question, INTRODUCE_WITHIN).await.ok()?;
                 if reply.cluster_uuid != own.cluster_uuid {
                     return None;
                 }
@@ -346,15 +425,13 @@ impl Acquaintances {
                 }
                 let there = reply.node.unwrap_or_default();
                 if there.id == own.node.id && there.boot != 0 && there.boot != self.boot {
-                    return Some(Rejected {
-                        refusal: Refusal::SecondProcess,
-                        words: alive(own.node.id, addr),
-                    });
+                    return Some(second(alive(own.node.id, addr)));
                 }
                 let known = there.id != own.node.id && reply.serving;
                 if known && reply.incarnation == own.incarnation && reply.lineage == own.lineage {
                     // It answered just now; whether another process of its id lives is for the two to find out.
-                    drop(self.meet(there.id, there.boot, addr, true).await);
+                    let met = self.meet((there.id, there.boot), addr, true, &reply.standings);
+                    drop(met.await);
                 }
                 None
             }
@@ -389,24 +466,63 @@ impl Acquaintances {
             return None;
         }
         if from.id == own.node.id {
-            return (from.boot != self.boot).then(|| Rejected {
-                refusal: Refusal::SecondProcess,
-                words: alive(from.id, &own.node.peer_addr),
-            });
+            return (from.boot != self.boot).then(|| second(alive(from.id, &own.node.peer_addr)));
         }
-        self.meet(from.id, from.boot, &from.peer_addr, false)
-            .await
-            .err()
+        let met = self.meet((from.id, from.boot), &from.peer_addr, false, &ask.standings);
+        if let Err(rejected) = met.await {
+            return Some(rejected);
+        }
+        for standing in &ask.now {
+            let promised = self.promised(&standing.group, from.id);
+            promised.lock().told(standing);
+            tracing::debug!(
+                node_id = from.id,
+                group = standing.group,
+                vote_term = standing.vote_term,
+                end = standing.end,
+                "told what it holds"
+            );
+        }
+        None
+    }
+
+    fn introduction(&self, own: &Own) -> proto::HelloRequest {
+        proto::HelloRequest {
+            introducing: true,
+            standings: self.standings(),
+            ..question(own)
+        }
     }
 }
 
-fn question(own: &Own, introducing: bool) -> proto::HelloRequest {
+fn question(own: &Own) -> proto::HelloRequest {
     proto::HelloRequest {
         from: Some(own.node.clone()),
         cluster_uuid: own.cluster_uuid.clone(),
         incarnation: own.incarnation,
         lineage: own.lineage.clone(),
-        introducing,
+        ..Default::default()
+    }
+}
+
+/// This process does not speak to a peer: which is that peer's trouble, not its own.
+fn unwilling(rejected: &Rejected) -> Status {
+    Refusal::NotServing.status(rejected.words.clone())
+}
+
+fn second(words: String) -> Rejected {
+    Rejected {
+        refusal: Refusal::SecondProcess,
+        words,
+    }
+}
+
+fn older(id: u64, missing: &str) -> Rejected {
+    Rejected {
+        refusal: Refusal::OlderDirectory,
+        words: format!(
+            "the data directory of node id {id} is older than what the node promised: {missing}"
+        ),
     }
 }
 
@@ -434,8 +550,12 @@ mod tests {
     fn i14_a_process_whose_place_was_taken_is_not_heard_again() {
         let mut book = Book::default();
         assert_eq!(book.judge(2, 10), Newcomer::Welcome);
-        assert_eq!(book.hears(2, 10), Err(None), "not before it is introduced");
-        book.enter(2, 10, "a:1");
+        assert_eq!(
+            book.hears(2, 10),
+            Err(Unheard::Unknown),
+            "not before it is introduced"
+        );
+        book.enter(2, 10, "a:1", None);
         assert_eq!(book.hears(2, 10), Ok(()));
         // A restart: the process before it must not live.
         let known = Newcomer::Unless {
@@ -443,11 +563,12 @@ mod tests {
             addr: "a:1".to_owned(),
         };
         assert_eq!(book.judge(2, 11), known);
-        assert_eq!(book.hears(2, 11), Err(None));
-        book.enter(2, 11, "a:1");
+        assert_eq!(book.hears(2, 11), Err(Unheard::Unknown));
+        book.enter(2, 11, "a:1", None);
         assert_eq!(book.hears(2, 11), Ok(()));
         // The one before it lives after all.
-        assert_eq!(book.hears(2, 10), Err(Some("a:1".to_owned())));
+        let rejected = Err(Unheard::Rejected(second(taken(2, "a:1"))));
+        assert_eq!(book.hears(2, 10), rejected);
         let gone = Newcomer::Gone {
             addr: "a:1".to_owned(),
         };
@@ -460,14 +581,14 @@ mod tests {
     fn restarts_without_number_are_no_burden() {
         let mut book = Book::default();
         for boot in 1..=1000 {
-            book.enter(2, boot, "a:1");
+            book.enter(2, boot, "a:1", None);
         }
         assert_eq!(book.known[&2].gone.len(), GONE_MAX);
         assert_eq!(book.hears(2, 1000), Ok(()));
-        assert_eq!(book.hears(2, 999), Err(Some("a:1".to_owned())));
+        assert!(matches!(book.hears(2, 999), Err(Unheard::Rejected(_))));
         assert_eq!(
             book.hears(2, 1),
-            Err(None),
+            Err(Unheard::Unknown),
             "long forgotten: it would have to introduce itself"
         );
     }
@@ -475,9 +596,19 @@ mod tests {
     #[test]
     fn being_introduced_twice_is_nothing_new() {
         let mut book = Book::default();
-        book.enter(2, 10, "a:1");
-        book.enter(2, 10, "b:1");
+        book.enter(2, 10, "a:1", None);
+        book.enter(2, 10, "b:1", None);
         assert_eq!(book.known[&2].addr, "b:1");
         assert!(book.known[&2].gone.is_empty());
+    }
+
+    #[test]
+    fn d08_an_older_directory_is_not_heard_and_a_later_process_may_be() {
+        let mut book = Book::default();
+        book.enter(2, 10, "a:1", Some("it voted".to_owned()));
+        let rejected = Err(Unheard::Rejected(older(2, "it voted")));
+        assert_eq!(book.hears(2, 10), rejected);
+        book.enter(2, 11, "a:1", None);
+        assert_eq!(book.hears(2, 11), Ok(()));
     }
 }

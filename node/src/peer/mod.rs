@@ -1,6 +1,7 @@
 //! What nodes say to each other, over tonic.
 //!
 //! - [`acquaintance`] knows which process speaks for which node id, and lets no second one in (I14);
+//! - [`evidence`] is what a node is known to have promised: one that starts with less has an older directory;
 //! - [`client`] keeps one channel per address and purpose, with deadlines on every call;
 //! - [`network`] is openraft's view of it;
 //! - [`service`] answers, and refuses before Raft whatever names another cluster, another
@@ -12,6 +13,7 @@ pub(crate) mod acquaintance;
 pub(crate) mod client;
 mod codec;
 pub(crate) mod desk;
+pub(crate) mod evidence;
 pub(crate) mod network;
 pub(crate) mod service;
 

@@ -8,12 +8,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use confman_snapshot::model::GroupId;
-use confman_store::types::{Member, Snapshot, TypeConfig, Vote};
+use confman_store::types::{LogId, Member, Snapshot, TypeConfig, Vote};
 use confman_store::{SnapshotHandle, StateMachineControl};
 use futures::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
@@ -24,8 +24,10 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use prost::Message;
+use tokio::sync::watch;
 use tonic::Status;
 
+use super::acquaintance::Promised;
 use super::client::{Purpose, Stub, with_deadline};
 use super::{Refusal, codec, proto};
 use crate::group::GroupContext;
@@ -47,6 +49,8 @@ pub(crate) struct Factory {
     pub(crate) group: GroupId,
     pub(crate) context: GroupContext,
     pub(crate) control: StateMachineControl,
+    /// The last entry that this replica has applied.
+    pub(crate) applied: watch::Receiver<u64>,
 }
 
 /// The network to one target.
@@ -55,6 +59,8 @@ pub(crate) struct Network {
     target: u64,
     member: Member,
     purpose: Purpose,
+    /// What the target has promised.
+    promised: Promised,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -75,7 +81,9 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 
 impl Factory {
     fn to(&self, target: u64, member: &Member, purpose: Purpose) -> Network {
+        let acquaintances = &self.context.acquaintances;
         Network {
+            promised: acquaintances.promised(&self.group.to_string(), target),
             factory: self.clone(),
             target,
             member: member.clone(),
@@ -139,6 +147,15 @@ impl Network {
             if let Err(status) = introduced {
                 drop(self.failed(&status));
             }
+        }
+    }
+
+    /// The target holds the log of the leader of `term` up to `matched`.
+    fn acked(&self, term: u64, matched: Option<LogId>) {
+        let applied = *self.factory.applied.borrow();
+        match matched {
+            Some(matched) => self.promised.lock().acked(term, matched.index, applied),
+            None => self.promised.lock().voted(term),
         }
     }
 
@@ -211,12 +228,21 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let within = option.hard_ttl();
+        let term = rpc.vote.leader_id.term;
+        let last = rpc.entries.last().map(|entry| entry.log_id);
+        let last = last.or(rpc.prev_log_id);
         let answer = self
             .call(codec::encode_append(rpc), |mut stub, message| async move {
                 stub.append_one(with_deadline(message, within)).await
             })
             .await?;
-        codec::decode_append_response(answer).map_err(|e| self.garbled(&e))
+        let answer = codec::decode_append_response(answer).map_err(|e| self.garbled(&e))?;
+        match &answer {
+            AppendEntriesResponse::Success => self.acked(term, last),
+            AppendEntriesResponse::PartialSuccess(matched) => self.acked(term, *matched),
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
+        }
+        Ok(answer)
     }
 
     fn stream_append<'s, S>(
@@ -240,11 +266,15 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 return Err(error);
             }
             let in_flight = Arc::new(AtomicUsize::new(0));
+            // All requests of a stream are of one leader.
+            let term = Arc::new(AtomicU64::new(0));
+            let term_sent = Arc::clone(&term);
             let header = self.header();
             let to_boot = header.to_boot;
             let counted = Arc::clone(&in_flight);
             let outgoing = input.map(move |request| {
                 counted.fetch_add(1, Ordering::AcqRel);
+                term_sent.store(request.vote.leader_id.term, Ordering::Release);
                 proto::RaftMessage {
                     header: Some(header.clone()),
                     body: codec::encode_append(request),
@@ -268,6 +298,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let network = &*self;
             let replies = futures::stream::unfold(Some(answers), move |answers| {
                 let in_flight = Arc::clone(&in_flight);
+                let term = Arc::clone(&term);
                 async move {
                     let mut answers = answers?;
                     let next = next_answer(&mut answers, &in_flight).await;
@@ -275,8 +306,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                         Ok(None) => return None,
                         Ok(Some(message)) => {
                             in_flight.fetch_sub(1, Ordering::AcqRel);
-                            codec::decode_append_result(message.body)
-                                .map_err(|e| network.garbled(&e))
+                            let answer = codec::decode_append_result(message.body);
+                            if let Ok(Ok(matched)) = &answer {
+                                network.acked(term.load(Ordering::Acquire), *matched);
+                            }
+                            answer.map_err(|e| network.garbled(&e))
                         }
                         Err(status) => {
                             network.introduce_again(&status, to_boot).await;
@@ -304,7 +338,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 |mut stub, message| async move { stub.vote(with_deadline(message, within)).await },
             )
             .await?;
-        codec::decode_vote_response(answer).map_err(|e| self.garbled(&e))
+        let answer = codec::decode_vote_response(answer).map_err(|e| self.garbled(&e))?;
+        if answer.vote_granted {
+            self.promised.lock().voted(rpc.vote.leader_id.term);
+        }
+        Ok(answer)
     }
 
     async fn pre_vote(

@@ -196,6 +196,7 @@ impl Peer for Service {
                     boot: 0,
                 });
                 reply.serving = true;
+                reply.standings = self.desk.acquaintances.standings();
                 let same = ask.cluster_uuid == node.cluster().uuid;
                 let id = ask.from.as_ref().map_or(0, |n| n.id);
                 if same
@@ -241,6 +242,13 @@ impl Peer for Service {
         let ask = self.admit(request)?;
         let group = self.group(ask.header.as_ref())?;
         let request = codec::decode_vote_request(ask.body).map_err(garbled)?;
+        if let Some(header) = &ask.header {
+            // It has saved its vote before it asks for others'.
+            let promised = group
+                .acquaintances()
+                .promised(&header.group, header.from_node);
+            promised.lock().voted(request.vote.leader_id.term);
+        }
         let response = group.raft().vote(request).await.map_err(stopped)?;
         Ok(body(codec::encode_vote_response(&response)))
     }

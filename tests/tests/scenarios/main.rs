@@ -15,6 +15,7 @@ mod five_nodes;
 mod identity;
 mod membership;
 mod monitoring;
+mod older_copy;
 mod quorum_loss;
 mod restore_all;
 mod restore_faults;

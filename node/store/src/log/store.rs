@@ -323,7 +323,7 @@ impl LogStore {
     }
 
     /// The vote as it stands in the log.
-    pub(crate) fn wire_vote(&self) -> Option<wire::WireVote> {
+    pub fn wire_vote(&self) -> Option<wire::WireVote> {
         self.inner.log.read().raft.log_state().vote().map(|v| v.0)
     }
 
