@@ -78,7 +78,7 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_READ_TIMEOUT_MS", "1000"),
         ("CONFMAN_VALUE_MAX_BYTES", "1048576"),
         ("CONFMAN_STATE_CACHE_BYTES", "16777216"),
-        ("CONFMAN_LOG_CACHE_BYTES", "16777216"),
+        ("CONFMAN_LOG_CACHE_BYTES", "8388608"),
         ("CONFMAN_LOG_FORMAT", "json"),
         ("CONFMAN_LOG", "debug,openraft=warn,confman_node::api=trace"),
         ("CONFMAN_ENDPOINTS", "http://a:1,http://b:2"),
