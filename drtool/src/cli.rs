@@ -12,7 +12,7 @@ use confman_cli::output;
 use confman_client::ErrorKind;
 
 use crate::context::Global;
-use crate::{explain, live, pages, recover, restore, stopped, store};
+use crate::{explain, live, pages, recover, restore, runbook, stopped, store};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -44,6 +44,7 @@ enum Command {
     Inspect(stopped::inspect::InspectArgs),
     Verify(stopped::verify::VerifyArgs),
     Diff(stopped::diff::DiffArgs),
+    Runbook(runbook::RunbookArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
     Man(pages::ManArgs),
@@ -58,7 +59,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     ("Stopped node", &["inspect", "verify", "diff"]),
     ("Quorum loss", &["recover"]),
-    ("Help", &["explain", "completions", "man"]),
+    ("Help", &["runbook", "explain", "completions", "man"]),
 ];
 
 /// Runs the command of this process and says how it ended.
@@ -106,6 +107,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => stopped::inspect::run(&args, global),
         Command::Verify(args) => stopped::verify::run(&args, global),
         Command::Diff(args) => stopped::diff::run(&args, global),
+        Command::Runbook(args) => runbook::run(&args, global).await,
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

@@ -29,5 +29,6 @@ pub mod store;
 mod cli;
 mod explain;
 mod pages;
+mod runbook;
 
 pub use cli::main;

@@ -10,7 +10,7 @@ use confman_cli::failure::{Failure, stdout_failed};
 use confman_client::Client;
 use jiff::Timestamp;
 
-use super::report::Report;
+use super::report::{Report, Verdict};
 use super::{account, judge, show};
 use crate::context::Global;
 
@@ -21,6 +21,10 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     watch: Option<u64>,
+    /// Wait until the cluster is healthy, for at most so many seconds [default: 300], then show it
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "300",
+          conflicts_with = "watch", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    wait_healthy: Option<u64>,
     #[command(flatten)]
     to: TargetArgs,
 }
@@ -28,7 +32,10 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, Failure> {
     let client = args.to.client(global.verbose, None)?;
     let Some(seconds) = args.watch else {
-        let report = look(&client).await?;
+        let report = match args.wait_healthy {
+            None => look(&client).await?,
+            Some(seconds) => wait_healthy(&client, Duration::from_secs(seconds), global).await?,
+        };
         if global.json {
             confman_cli::output::json(&report)?;
         } else {
@@ -43,6 +50,34 @@ pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, 
 pub(crate) async fn look(client: &Client) -> Result<Report, Failure> {
     let accounts = account::ask_all(client).await?;
     Ok(judge::report(accounts, Timestamp::now().as_microsecond()))
+}
+
+/// How often a cluster that is not healthy yet is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The first healthy report, or the last one when the time is over.
+async fn wait_healthy(
+    client: &Client,
+    bound: Duration,
+    global: &Global,
+) -> Result<Report, Failure> {
+    let deadline = tokio::time::Instant::now() + bound;
+    let mut said = None;
+    loop {
+        let report = look(client).await?;
+        let over = tokio::time::Instant::now() + LOOK_AGAIN > deadline;
+        if report.verdict == Verdict::Healthy || over {
+            return Ok(report);
+        }
+        let waits_for = report.findings.first().map(|finding| finding.what.clone());
+        if waits_for != said {
+            if let Some(what) = &waits_for {
+                global.note(format!("not healthy yet: {what}"));
+            }
+            said = waits_for;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 async fn watch(client: &Client, pause: Duration, global: &Global) -> Result<ExitCode, Failure> {
