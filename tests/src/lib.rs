@@ -30,5 +30,6 @@ pub mod random;
 pub mod register;
 pub mod requests;
 pub mod restore;
+pub mod runbook;
 pub mod store;
 pub mod wait;

@@ -19,6 +19,7 @@ mod older_copy;
 mod quorum_loss;
 mod restore_all;
 mod restore_faults;
+mod runbooks;
 mod second_process;
 mod settings;
 mod snapshot_cycle;

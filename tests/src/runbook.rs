@@ -1,0 +1,235 @@
+//! Carries out a runbook as an operator does: the `sh` blocks of its page, line by line, against a real cluster.
+//!
+//! A block may say where it is carried out (`sh on {node}`) or when (`sh after the store is back`); the test that knows what
+//! was broken supplies both. A line may say how its command ends (`# exit code 1`), otherwise it must succeed. What the
+//! machines' own tools do (`systemctl`, `mv`) is done by the harness; any other command is an error, so that nothing on a
+//! page goes untried.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::binary;
+use crate::cluster::Cluster;
+use crate::drtool::{Drtool, Ran};
+use crate::node::Node;
+
+/// A graceful stop must be over by then.
+const STOP_BOUND: Duration = Duration::from_secs(10);
+
+/// A page and what its names stand for.
+pub struct Runbook<'a> {
+    name: String,
+    cluster: &'a Cluster,
+    names: BTreeMap<String, String>,
+    places: BTreeMap<String, Vec<usize>>,
+}
+
+/// One block of commands.
+#[derive(Debug)]
+struct Block {
+    info: String,
+    lines: Vec<String>,
+}
+
+impl<'a> Runbook<'a> {
+    /// The page of that name, for this cluster.
+    #[must_use]
+    pub fn new(name: &str, cluster: &'a Cluster) -> Self {
+        Self {
+            name: name.to_owned(),
+            cluster,
+            names: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// What a name in braces stands for.
+    #[must_use]
+    pub fn name(mut self, name: &str, value: &str) -> Self {
+        self.names.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// On which nodes the blocks `on PLACE` are carried out, one after the other.
+    #[must_use]
+    pub fn place(mut self, place: &str, nodes: &[usize]) -> Self {
+        self.places.insert(place.to_owned(), nodes.to_vec());
+        self
+    }
+
+    /// Carries the page out. `event` is awaited at each block that waits for something (`after ...`).
+    ///
+    /// # Errors
+    /// A command ends otherwise than the page says, or is none that an operator could have meant.
+    pub async fn carry_out(
+        &self,
+        event: impl AsyncFn(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let page = Drtool::new(["runbook", &self.name, "--endpoints", "http://127.0.0.1:9"])
+            .run()
+            .await?
+            .expect(0)?
+            .stdout;
+        let blocks = blocks(&page);
+        ensure!(!blocks.is_empty(), "{} has no commands", self.name);
+        for block in blocks {
+            let on = match block.info.split_once(' ') {
+                None if block.info.is_empty() => vec![None],
+                None => bail!("{}: a block is marked {:?}", self.name, block.info),
+                Some(("after", what)) => {
+                    event(what).await?;
+                    vec![None]
+                }
+                Some(("on", place)) => {
+                    let nodes = self.places.get(place).with_context(|| {
+                        format!("{}: nobody says where {place:?} is", self.name)
+                    })?;
+                    nodes.iter().map(|node| Some(*node)).collect()
+                }
+                Some(_) => bail!("{}: a block is marked {:?}", self.name, block.info),
+            };
+            for node in on {
+                for line in &block.lines {
+                    self.line(line, node)
+                        .await
+                        .with_context(|| format!("runbook {}: {line}", self.name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn line(&self, line: &str, on: Option<usize>) -> anyhow::Result<()> {
+        let (command, code) = match line.split_once("# exit code ") {
+            Some((command, code)) => (command, code.trim().parse()?),
+            None => (line, 0),
+        };
+        let mut names = self.names.clone();
+        if let Some(index) = on {
+            let node = self.cluster.node(index);
+            let data = node.data_dir.to_str().context("a path that is no text")?;
+            names.insert("data".to_owned(), data.to_owned());
+        }
+        let command = names
+            .iter()
+            .fold(command.to_owned(), |text, (name, value)| {
+                text.replace(&format!("{{{name}}}"), value)
+            });
+        ensure!(
+            !command.contains('{'),
+            "a name is left in braces: {command}"
+        );
+        let words = words(&command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["drtool", args @ ..] => {
+                self.drtool(args).await?.expect(code)?;
+            }
+            ["confman", args @ ..] => self.confman(args, on, code)?,
+            ["systemctl", "start", "confman"] => self.here(on)?.start()?,
+            ["systemctl", "stop", "confman"] => {
+                let node = self.here(on)?;
+                if node.pid().is_some() {
+                    let (status, _) = node.stop(STOP_BOUND).await?;
+                    ensure!(status.success(), "{status}");
+                }
+            }
+            ["mv", from, to] => {
+                // A node that lost its disk has nothing to set aside.
+                if std::fs::exists(from)? {
+                    std::fs::rename(from, to)?;
+                }
+            }
+            _ => bail!("not a command that this test knows"),
+        }
+        Ok(())
+    }
+
+    fn here(&self, on: Option<usize>) -> anyhow::Result<&Node> {
+        let index = on.context("on which machine?")?;
+        Ok(self.cluster.node(index))
+    }
+
+    async fn drtool(&self, args: &[&str]) -> anyhow::Result<Ran> {
+        let tool = self.cluster.drtool(args);
+        let store = self.cluster.store().await;
+        let tool = match store.as_ref() {
+            Some(store) => tool.envs(store.env()),
+            None => tool,
+        };
+        drop(store);
+        tool.run().await
+    }
+
+    fn confman(&self, args: &[&str], on: Option<usize>, code: i32) -> anyhow::Result<()> {
+        let output = match on {
+            None => self.cluster.confman(args)?,
+            // On a node's machine with the node's settings.
+            Some(index) => std::process::Command::new(binary::confman()?)
+                .args(args)
+                .env_clear()
+                .envs(self.cluster.node(index).env())
+                .current_dir(self.cluster.dir()?)
+                .output()?,
+        };
+        let found = output.status.code().unwrap_or(-1);
+        ensure!(
+            found == code,
+            "expected exit code {code}, found {found}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    page.split("```")
+        .skip(1)
+        .step_by(2)
+        .filter_map(|text| {
+            let (info, body) = text.split_once('\n')?;
+            let info = info.strip_prefix("sh")?.trim();
+            Some(Block {
+                info: info.to_owned(),
+                lines: body
+                    .lines()
+                    .map(str::trim)
+                    .filter(|line| !line.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+/// Splits as a shell does, as far as the pages need: double quotes keep words together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in line.split('"').enumerate() {
+        if at % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_and_words_are_what_a_reader_sees() {
+        let page = "text\n```sh on {node}\na b\n\nc \"d e\"  # exit code 1\n```\nmore\n```json\n{}\n```\n```sh\nf\n```\n";
+        let found = blocks(page);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].info, "on {node}");
+        assert_eq!(found[0].lines.len(), 2);
+        assert_eq!(words("c \"d e\" f"), ["c", "d e", "f"]);
+        assert_eq!(found[1].info, "");
+    }
+}
