@@ -101,14 +101,15 @@ pub(crate) async fn run(args: &RunbookArgs, global: &Global) -> Result<ExitCode,
         output::json(&serde_json::json!({ "name": name, "text": text, "filledIn": names }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    output::line(text.trim_end())?;
-    output::line("")?;
-    match cluster {
-        Some(cluster) => output::line(&cluster.summary)?,
-        None => output::line(
-            "(No node answered, so names in braces are yours to fill in: --node, --set data=...)",
-        )?,
-    }
+    let about = cluster.map_or_else(
+        || {
+            "(No node answered, so names in braces are yours to fill in: --node, --set data=...)"
+                .to_owned()
+        },
+        |cluster| cluster.summary,
+    );
+    let page = format!("{}\n\n{about}\n", text.trim_end());
+    status::print(&confman_cli::escape::lines(&page))?;
     Ok(ExitCode::SUCCESS)
 }
 
