@@ -11,6 +11,7 @@
 
 mod account;
 mod codes;
+pub mod create;
 mod judge;
 pub(crate) mod member;
 pub(crate) mod report;

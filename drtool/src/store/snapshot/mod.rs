@@ -6,7 +6,9 @@
 //! - [`pin`]: what retention leaves alone;
 //! - [`summary`]: how a snapshot is shown everywhere.
 //!
-//! Promises: nothing here needs a node; none of these commands but `pin` and `unpin` writes to the store. A snapshot that cannot be read is
+//! - `create`: the one that asks a living cluster ([`crate::live::create`]), here because it is about snapshots too.
+//!
+//! Promises: nothing else here needs a node; none of these commands but `pin` and `unpin` writes to the store. A snapshot that cannot be read is
 //! named and the others are gone on with; a store that cannot be asked ends the command.
 
 mod diff;
@@ -23,10 +25,11 @@ use clap::{Args, Subcommand};
 use confman_cli::failure::Failure;
 
 use crate::context::Global;
+use crate::live::create;
 
 pub use summary::Summary;
 
-/// List, show, verify, compare, fetch and pin the snapshots in the store
+/// List, show, verify, compare, fetch and pin the snapshots in the store; have one made
 #[derive(Debug, Args)]
 pub struct SnapshotArgs {
     #[command(subcommand)]
@@ -36,6 +39,7 @@ pub struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // There is one in a process.
 enum SnapshotCommand {
+    Create(create::CreateArgs),
     List(list::ListArgs),
     Show(show::ShowArgs),
     Verify(verify::VerifyArgs),
@@ -51,6 +55,7 @@ enum SnapshotCommand {
 /// It did not do all it was asked.
 pub async fn run(args: SnapshotArgs, global: &Global) -> Result<ExitCode, Failure> {
     match args.command {
+        SnapshotCommand::Create(args) => create::run(&args, global).await,
         SnapshotCommand::List(args) => list::run(&args, global).await,
         SnapshotCommand::Show(args) => show::run(&args, global).await,
         SnapshotCommand::Verify(args) => verify::run(&args, global).await,
