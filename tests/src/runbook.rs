@@ -24,6 +24,7 @@ pub struct Runbook<'a> {
     cluster: &'a Cluster,
     names: BTreeMap<String, String>,
     places: BTreeMap<String, Vec<usize>>,
+    endpoints: Vec<String>,
 }
 
 /// One block of commands.
@@ -42,6 +43,7 @@ impl<'a> Runbook<'a> {
             cluster,
             names: BTreeMap::new(),
             places: BTreeMap::new(),
+            endpoints: cluster.endpoints(),
         }
     }
 
@@ -56,6 +58,16 @@ impl<'a> Runbook<'a> {
     #[must_use]
     pub fn place(mut self, place: &str, nodes: &[usize]) -> Self {
         self.places.insert(place.to_owned(), nodes.to_vec());
+        self
+    }
+
+    /// Only these nodes are known to the operator's machine.
+    #[must_use]
+    pub fn asks(mut self, nodes: &[usize]) -> Self {
+        self.endpoints = nodes
+            .iter()
+            .map(|node| self.cluster.node(*node).api_url.clone())
+            .collect();
         self
     }
 
@@ -153,7 +165,10 @@ impl<'a> Runbook<'a> {
     }
 
     async fn drtool(&self, args: &[&str]) -> anyhow::Result<Ran> {
-        let tool = self.cluster.drtool(args);
+        let tool = self
+            .cluster
+            .drtool(args)
+            .env("CONFMAN_ENDPOINTS", &self.endpoints.join(","));
         let store = self.cluster.store().await;
         let tool = match store.as_ref() {
             Some(store) => tool.envs(store.env()),

@@ -1,9 +1,10 @@
 //! Every runbook, carried out to the letter after the thing has happened that it is for.
 
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, Cluster, META, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::runbook::Runbook;
 use confman_tests::store::flip_bit;
+use confman_tests::wait::wait_until;
 use serde_json::json;
 
 /// For pages on which nothing has to happen in between.
@@ -184,7 +185,7 @@ async fn cluster_does_not_form() -> anyhow::Result<()> {
     for index in [0, 1] {
         cluster
             .node(index)
-            .wait_log(&["decision"], confman_tests::cluster::PATIENCE)
+            .wait_log(&["decision"], PATIENCE)
             .await?;
     }
     Runbook::new("cluster-does-not-form", &cluster)
@@ -222,4 +223,69 @@ async fn rotate_keys() -> anyhow::Result<()> {
         .carry_out(nothing)
         .await?;
     is_well(cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_quorum() -> anyhow::Result<()> {
+    let cluster = cluster("runbook-lost-quorum").await?;
+    let survivor = cluster.wait_leader(CONFIG).await?;
+    let lost: Vec<usize> = (0..3).filter(|index| *index != survivor).collect();
+    let mut given_up = String::new();
+    for index in &lost {
+        let node = cluster.node(*index);
+        node.kill()?;
+        node.wipe()?;
+        given_up.push_str(&format!(" --lost {}", node.name));
+    }
+    let data = cluster
+        .node(survivor)
+        .data_dir
+        .to_string_lossy()
+        .into_owned();
+    // Without a quorum the node that is left says so.
+    wait_until("the survivor has no leader", PATIENCE, || async {
+        let group = cluster.group(survivor, CONFIG).await?;
+        anyhow::ensure!(group["leader"].is_null(), "{group}");
+        Ok(())
+    })
+    .await?;
+    Runbook::new("lost-quorum", &cluster)
+        .name("directories", &data)
+        .name("lost", &given_up)
+        .place("survivors", &[survivor])
+        .carry_out(nothing)
+        .await?;
+    // The page ends with: the lost members join under new ids when they are started with empty directories.
+    for index in &lost {
+        cluster.node(*index).start()?;
+    }
+    cluster.wait_all_ready().await?;
+    assert_eq!(cluster.status(survivor).await?["incarnation"], 2);
+    is_well(cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn change_members() -> anyhow::Result<()> {
+    let cluster = Plan::new("runbook-change-members")
+        .spares(1)
+        .start()
+        .await?;
+    cluster.write("app/web/greeting", &json!("hello")).await?;
+    snapshots(&cluster).await?;
+    let new = cluster.node(3);
+    let peer = new.env()["CONFMAN_PEER_LISTEN"].clone();
+    Runbook::new("change-members", &cluster)
+        .name("new", &new.name)
+        .name("new-peer", &peer)
+        .place("{new}", &[3])
+        .asks(&[0, 1, 2])
+        .carry_out(nothing)
+        .await?;
+    // Three are left, and the fourth, whose id is retired, has stopped or says so.
+    for index in 0..3 {
+        let group = cluster.group(index, CONFIG).await?;
+        let members = group["members"].as_array().unwrap();
+        assert_eq!(members.len(), 3, "{group}");
+    }
+    cluster.finish()
 }
