@@ -1,8 +1,8 @@
 //! A running cluster, over HTTP.
 //!
-//! - [`account`] asks every node, [`judge`] puts together what they say (pure), [`report`] is the document, [`show`] the
+//! - `account` asks every node, `judge` puts together what they say (pure), `report` is the document, `show` the
 //!   text of it.
-//! - [`status`]: that command; [`member`]: who is a member.
+//! - `status`: that command; `member`: who is a member.
 //!
 //! Promises: whose view a line is stands in the line; what is not known is called unknown; nothing of a cluster can steer
 //! a terminal.

@@ -1,10 +1,10 @@
 //! Every node is gone: restore from the store. Drills of it.
 //!
-//! - [`choose`]: which snapshots of a group may be restored, best first: pure.
-//! - [`survey`]: what the store holds and what of it is whole; reads only.
-//! - [`members`]: who the new life begins with, and which ids nobody ever had.
-//! - [`plan`]: the plan as a file and as text. [`make`] makes one, [`apply`] turns it into the restore order.
-//! - [`alive`]: whether a node answers where a member should be.
+//! - `choose`: which snapshots of a group may be restored, best first: pure.
+//! - `survey`: what the store holds and what of it is whole; reads only.
+//! - `members`: who the new life begins with, and which ids nobody ever had.
+//! - `plan`: the plan as a file and as text. `make` makes one, `apply` turns it into the restore order.
+//! - `alive`: whether a node answers where a member should be.
 //!
 //! Promises: a plan says what is lost before anything is written (I15); it is refused where a node with data answers, and
 //! when the store is no longer what it was made from; applying it is one object that appears at once or not at all, and

@@ -1,7 +1,7 @@
 //! `drtool export`: a snapshot as one JSON document, or as the tree that `confman import` takes.
 //!
-//! - [`json`]: configs, namespaces, audit events, index, timestamp;
-//! - [`dir`]: one file a value.
+//! - `json`: configs, namespaces, audit events, index, timestamp;
+//! - `dir`: one file a value.
 //!
 //! Promises: a document is only printed when every snapshot in it was read to its end and proven; a directory that is
 //! not proven in the end is said so, with exit code 5. Memory is a few chunks and one value.

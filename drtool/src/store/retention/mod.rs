@@ -1,8 +1,8 @@
 //! `drtool retention`: which snapshots stay, which may go, and why; and letting them go where no cluster does.
 //!
-//! - [`view`]: what the store tells about every object;
-//! - [`judged`]: the verdict over each, by the nodes' own pure function;
-//! - [`apply`]: the plan of what would change, and carrying it out.
+//! - `view`: what the store tells about every object;
+//! - `judged`: the verdict over each, by the nodes' own pure function;
+//! - `apply`: the plan of what would change, and carrying it out.
 //!
 //! Promises (I10): nothing is judged by the clock but how long a mark is old; what is pinned, referred to or named by a
 //! restore order stays; nothing goes that was not marked a grace ago; and nothing goes unless the generations that stay

@@ -1,10 +1,10 @@
 //! `drtool snapshot`: what lies in the store.
 //!
-//! - [`list`], [`show`]: what there is, what one holds;
-//! - [`verify`]: whether it is what was written, and which object is not;
-//! - [`diff`], [`fetch`]: two of them side by side; one as local files;
-//! - [`pin`]: what retention leaves alone;
-//! - [`summary`]: how a snapshot is shown everywhere.
+//! - `list`, `show`: what there is, what one holds;
+//! - `verify`: whether it is what was written, and which object is not;
+//! - `diff`, `fetch`: two of them side by side; one as local files;
+//! - `pin`: what retention leaves alone;
+//! - `summary`: how a snapshot is shown everywhere.
 //!
 //! - `create`: the one that asks a living cluster ([`crate::live::create`]), here because it is about snapshots too.
 //!
