@@ -9,6 +9,7 @@ use confman_snapshot::error::{Kind, StoreError};
 use confman_snapshot::model::ClusterId;
 use confman_snapshot::repository::{Claim, ClusterObject, Repository};
 use confman_store::Identity;
+use confman_store::records::IncarnationKind;
 use tokio::sync::Mutex;
 
 /// How long a start waits for the store's account of who owns the prefix.
@@ -196,7 +197,11 @@ impl StoreDoor {
 
     /// Claims the prefix for a life that is about to begin; says what stands against that. A store that cannot be asked
     /// stands against nothing (I18): then only the nodes keep two lives apart.
-    pub(crate) async fn stands_against(&self, identity: &Identity) -> Option<String> {
+    pub(crate) async fn stands_against(
+        &self,
+        identity: &Identity,
+        kind: IncarnationKind,
+    ) -> Option<String> {
         let cluster = identity.cluster();
         let asked = self.claimed(&cluster, &identity.lineage);
         match tokio::time::timeout(FACTS_WITHIN, asked).await {
@@ -208,6 +213,8 @@ impl StoreDoor {
                 );
                 None
             }
+            // The object of an ordered life lies there already. Whoever shares its prefix is no other life of this cluster.
+            Ok(Err(DoorError::Foreign { .. })) if kind == IncarnationKind::Restore => None,
             Ok(Err(against)) => Some(against.to_string()),
             Err(_) => {
                 tracing::warn!(

@@ -26,7 +26,10 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
     let mut standing = standing_against(node, pending).await;
     // Of two recoveries that reach the store one gets it, before either acknowledges anything.
     if standing.is_none() && node.groups().any(|g| g.is_leader() && !g.has_begun()) {
-        standing = node.store().stands_against(node.identity()).await;
+        standing = node
+            .store()
+            .stands_against(node.identity(), pending.kind())
+            .await;
     }
     let before = node.hold_back(standing.clone());
     if let Some(why) = standing {
