@@ -1,90 +1,20 @@
 //! A quorum is gone: what the tool refuses, what it plans, and that the plan is what happens.
 
+mod kit;
+mod returning;
+mod undo;
+
 use std::path::Path;
 
 use anyhow::Context as _;
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
-use confman_tests::drtool::Ran;
+use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
 use confman_tests::history::{Op, Outcome};
-use confman_tests::http::Token;
 use confman_tests::load::{Load, LoadPlan};
 use serde_json::{Value, json};
 
+use self::kit::*;
 use crate::crash::judge;
-
-/// Loses the disks of these nodes, and stops the others.
-fn lose(cluster: &Cluster, lost: &[usize]) -> anyhow::Result<()> {
-    cluster.kill_all()?;
-    lost.iter()
-        .try_for_each(|index| cluster.node(*index).wipe())
-}
-
-/// Collects the directories of these nodes into a file of that name.
-async fn collect(cluster: &Cluster, nodes: &[usize], out: &str) -> anyhow::Result<Ran> {
-    let store = match cluster.store().await.as_ref() {
-        Some(store) => store.env(),
-        None => Default::default(),
-    };
-    let dirs = nodes.iter().map(|index| &cluster.node(*index).data_dir);
-    cluster
-        .drtool(["recover", "collect", "--force", "--json", "--out", out])
-        .envs(store)
-        .args(dirs)
-        .run()
-        .await
-}
-
-/// Plans from a collection, giving up these nodes.
-async fn plan(cluster: &Cluster, from: &str, lost: &[&str], out: &str) -> anyhow::Result<Ran> {
-    let given_up = lost.iter().flat_map(|name| ["--lost", name]);
-    cluster
-        .drtool(["recover", "plan", from, "--force", "--json", "--out", out])
-        .args(given_up)
-        .run()
-        .await
-}
-
-/// Applies or undoes a plan at the directory of one node.
-async fn carry_out(cluster: &Cluster, step: &str, plan: &str, node: usize) -> anyhow::Result<Ran> {
-    let store = match cluster.store().await.as_ref() {
-        Some(store) => store.env(),
-        None => Default::default(),
-    };
-    cluster
-        .drtool(["recover", step, "--yes", "--json", "--plan", plan])
-        .arg(&cluster.node(node).data_dir)
-        .envs(store)
-        .run()
-        .await
-}
-
-/// Collects these directories, gives all other members up, and plans.
-async fn planned(cluster: &Cluster, nodes: &[usize], out: &str) -> anyhow::Result<Value> {
-    let collection = format!("collection-of-{out}");
-    collect(cluster, nodes, &collection).await?.expect(0)?;
-    let lost: Vec<&str> = (0..cluster.nodes().len())
-        .filter(|index| !nodes.contains(index))
-        .map(|index| cluster.node(index).name.as_str())
-        .collect();
-    plan(cluster, &collection, &lost, out)
-        .await?
-        .expect(0)?
-        .json()
-}
-
-/// Waits until the node's own account is of this incarnation and it takes a write; gives the write's token.
-async fn first_write(cluster: &Cluster, incarnation: u64, key: &str) -> anyhow::Result<Token> {
-    let token = cluster.write(key, &json!("first")).await?.token()?;
-    assert_eq!(token.incarnation, incarnation, "{token}");
-    Ok(token)
-}
-
-/// The code of the refusal that a command ended with.
-fn refusal(ran: &Ran) -> anyhow::Result<String> {
-    let code = ran.json()?["error"]["code"].clone();
-    Ok(code.as_str().unwrap_or_default().to_owned())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_is_refused_while_a_quorum_lives_or_could_and_made_when_it_is_gone()
@@ -135,22 +65,6 @@ async fn a_plan_is_refused_while_a_quorum_lives_or_could_and_made_when_it_is_gon
     assert_eq!(planned["groups"][0]["loss"]["lostProven"], 0, "{planned}");
     assert!(Path::new(&cluster.dir()?.join("p3.json")).exists());
     cluster.finish()
-}
-
-/// What the plan says that nobody can know is forgiven, and nothing else: those writes may be there or not.
-fn forgive(history: &[Op], planned: &Value, group: &Value) -> anyhow::Result<Vec<Op>> {
-    let groups = planned["groups"].as_array().context("no groups")?;
-    let of_group = groups.iter().find(|g| g["group"] == *group);
-    let loss = &of_group.context("no such group")?["loss"];
-    anyhow::ensure!(loss["lostProven"] == 0, "{loss}");
-    let from = loss["unknown"]["from"].as_u64().unwrap_or(u64::MAX);
-    let mut forgiven = history.to_vec();
-    for op in &mut forgiven {
-        if matches!(op.outcome, Outcome::Done { token, .. } if token.index >= from) {
-            op.outcome = Outcome::Unknown;
-        }
-    }
-    Ok(forgiven)
 }
 
 /// Three nodes, several shards, two disks gone under load.

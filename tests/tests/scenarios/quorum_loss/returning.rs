@@ -1,0 +1,323 @@
+//! The old majority comes back: before, during, a second after and long after, with the store and without it. Never two
+//! incarnations that accept writes; whoever is fenced keeps its data and says how to come back (I13).
+
+use std::time::Duration;
+
+use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
+use confman_tests::wait::wait_until;
+use serde_json::json;
+
+use super::kit::*;
+
+/// Without a store, so that only the nodes themselves can keep the lives apart.
+fn without_store(name: &str) -> Plan {
+    Plan::new(name)
+        .without_store()
+        .env("CONFMAN_SNAPSHOT_ENABLED", "false")
+}
+
+async fn wait_fenced(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
+    let what = format!("{} is fenced", cluster.node(node).name);
+    wait_until(&what, PATIENCE, || async {
+        let (status, text) = readiness(cluster, node).await?;
+        anyhow::ensure!(status == 503, "{status}: {text}");
+        anyhow::ensure!(text.contains("fenced"), "{text}");
+        anyhow::ensure!(
+            text.contains("aside"),
+            "it does not say how to rejoin: {text}"
+        );
+        Ok(())
+    })
+    .await?;
+    anyhow::ensure!(cluster.node(node).has_data(), "its data is gone");
+    Ok(())
+}
+
+/// Before apply: the others elect a leader, and the plan is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_the_majority_is_back_before_apply_and_apply_is_refused() -> anyhow::Result<()> {
+    let cluster = Plan::new("back-before").start().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    cluster.kill_all()?;
+    take_away(&cluster, 0)?;
+    take_away(&cluster, 1)?;
+    planned(&cluster, &[2], "plan.json").await?;
+    bring_back(&cluster, 0)?;
+    bring_back(&cluster, 1)?;
+    cluster.node(0).start()?;
+    cluster.node(1).start()?;
+    cluster.wait_leader(CONFIG).await?;
+    let ran = carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(3)?;
+    assert_eq!(refusal(&ran)?, "RECOVER_QUORUM_ALIVE", "{ran}");
+    // The third had been with them meanwhile: then the plan is stale, whoever runs.
+    cluster.node(2).start()?;
+    cluster.wait_all_ready().await?;
+    cluster.write("app/meanwhile", &json!("v")).await?;
+    cluster.kill_all()?;
+    let ran = carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(3)?;
+    assert_eq!(refusal(&ran)?, "RECOVER_STALE", "{ran}");
+    cluster.finish()
+}
+
+/// During: the plan is applied, the others come back and elect a leader, then the survivor starts. It holds itself back.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_the_majority_is_back_between_apply_and_start_and_the_new_life_does_not_begin()
+-> anyhow::Result<()> {
+    let cluster = without_store("back-during").start().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    cluster.kill_all()?;
+    take_away(&cluster, 0)?;
+    take_away(&cluster, 1)?;
+    planned(&cluster, &[2], "plan.json").await?;
+    carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    bring_back(&cluster, 0)?;
+    bring_back(&cluster, 1)?;
+    cluster.node(0).start()?;
+    cluster.node(1).start()?;
+    wait_until("the old majority has a leader", PATIENCE, || async {
+        let written = try_write(&cluster, 0, "old").await;
+        let other = try_write(&cluster, 1, "old").await;
+        anyhow::ensure!(written.or(other).is_some(), "no write yet");
+        Ok(())
+    })
+    .await?;
+    cluster.node(2).start()?;
+    wait_until("the survivor holds itself back", PATIENCE, || async {
+        let (status, text) = readiness(&cluster, 2).await?;
+        anyhow::ensure!(
+            status == 503 && text.contains("incarnation 1 lives"),
+            "{text}"
+        );
+        Ok(())
+    })
+    .await?;
+    let written = only_incarnation_writes(&cluster, &[0, 1, 2], 1, Duration::from_secs(4)).await?;
+    assert!(written > 3, "the old majority does not write: {written}");
+    // The recovery was a mistake, and is taken back: three again.
+    cluster.node(2).kill()?;
+    carry_out(&cluster, "undo", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    cluster.node(2).start()?;
+    cluster.wait_all_ready().await?;
+    first_write(&cluster, 1, "app/after").await?;
+    cluster.finish()
+}
+
+/// A second after, and later: the new life has begun, the others come back one by one and together.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyhow::Result<()> {
+    for (name, store) in [("back-after", false), ("back-after-store", true)] {
+        let plan = if store {
+            Plan::new(name)
+        } else {
+            without_store(name)
+        };
+        let cluster = plan.start().await?;
+        cluster.fill("app", "k", 50, "value").await?;
+        cluster.kill_all()?;
+        take_away(&cluster, 0)?;
+        take_away(&cluster, 1)?;
+        planned(&cluster, &[2], "plan.json").await?;
+        carry_out(&cluster, "apply", "plan.json", 2)
+            .await?
+            .expect(0)?;
+        cluster.node(2).start()?;
+        first_write(&cluster, 2, "app/after").await?;
+        bring_back(&cluster, 0)?;
+        bring_back(&cluster, 1)?;
+        cluster.node(0).start()?;
+        cluster.node(1).start()?;
+        let written =
+            only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(5)).await?;
+        assert!(written > 3, "the new life does not write: {written}");
+        wait_fenced(&cluster, 0).await?;
+        wait_fenced(&cluster, 1).await?;
+        // It is not forgotten: with the new life away they still serve nothing.
+        cluster.node(2).kill()?;
+        for node in [0, 1] {
+            cluster.node(node).kill()?;
+            cluster.node(node).start()?;
+        }
+        let written = only_incarnation_writes(&cluster, &[0, 1], 2, Duration::from_secs(5)).await?;
+        assert_eq!(written, 0, "fenced nodes wrote");
+        wait_fenced(&cluster, 0).await?;
+        cluster.node(2).start()?;
+        cluster.wait_ready(2).await?;
+        cluster.finish()?;
+    }
+    Ok(())
+}
+
+/// The survivor is away when the old majority comes back: only the store can tell it, and does.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_the_store_fences_the_majority_when_nobody_of_the_new_life_is_there()
+-> anyhow::Result<()> {
+    let cluster = Plan::new("back-alone").start().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    cluster.kill_all()?;
+    take_away(&cluster, 0)?;
+    take_away(&cluster, 1)?;
+    planned(&cluster, &[2], "plan.json").await?;
+    carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    cluster.node(2).start()?;
+    first_write(&cluster, 2, "app/after").await?;
+    cluster.node(2).kill()?;
+    bring_back(&cluster, 0)?;
+    bring_back(&cluster, 1)?;
+    cluster.node(0).start()?;
+    cluster.node(1).start()?;
+    wait_fenced(&cluster, 0).await?;
+    wait_fenced(&cluster, 1).await?;
+    let written = only_incarnation_writes(&cluster, &[0, 1], 2, Duration::from_secs(3)).await?;
+    assert_eq!(written, 0);
+    cluster.finish()
+}
+
+/// Processes that were frozen with all that they believed: a leader, its quorum, its term. Nobody can tell them while they
+/// are; awake they learn it from the first message that reaches the new life, and stay away.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow::Result<()> {
+    let cluster = without_store("frozen").start().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    let leader = cluster.wait_leader(CONFIG).await?;
+    let survivor = (leader + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
+    for node in &others {
+        cluster.node(*node).pause()?;
+    }
+    cluster.node(survivor).kill()?;
+    // They do not answer: for the operator they are gone.
+    let collected = collect(&cluster, &[survivor], "c.json").await?.expect(0)?;
+    let names: Vec<String> = others
+        .iter()
+        .map(|n| cluster.node(*n).name.clone())
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert!(
+        collected.json()?["live"]
+            .as_array()
+            .is_some_and(|l| l.len() == 3)
+    );
+    plan(&cluster, "c.json", &names, "plan.json")
+        .await?
+        .expect(0)?;
+    carry_out(&cluster, "apply", "plan.json", survivor)
+        .await?
+        .expect(0)?;
+    cluster.node(survivor).start()?;
+    cluster.wait_ready(survivor).await?;
+    let token = try_write(&cluster, survivor, "after").await;
+    assert_eq!(token.map(|t| t.incarnation), Some(2));
+    for node in &others {
+        cluster.node(*node).resume()?;
+    }
+    for node in &others {
+        wait_fenced(&cluster, *node).await?;
+    }
+    let written = only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(3)).await?;
+    assert!(written > 3, "the new life was harmed: {written}");
+    cluster.finish()
+}
+
+/// A copy of the survivor's own old directory, as a virtual machine that is set back has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_a_copy_of_the_old_directory_is_fenced() -> anyhow::Result<()> {
+    let cluster = without_store("copied").start().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    cluster.kill_all()?;
+    let image = cluster.dir()?.join("image");
+    copy_dir(&cluster.node(2).data_dir, &image)?;
+    cluster.node(0).wipe()?;
+    cluster.node(1).wipe()?;
+    planned(&cluster, &[2], "plan.json").await?;
+    carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    cluster.node(2).start()?;
+    first_write(&cluster, 2, "app/after").await?;
+    // It runs on another machine, under its old name, beside the living one.
+    copy_dir(&image, &cluster.node(0).data_dir)?;
+    cluster.node(0).set_env("CONFMAN_NODE_NAME", "node3");
+    cluster.node(0).start()?;
+    let written = only_incarnation_writes(&cluster, &[0, 2], 2, Duration::from_secs(4)).await?;
+    assert!(written > 3, "{written}");
+    wait_fenced(&cluster, 0).await?;
+    // The machine itself is set back.
+    cluster.node(2).kill()?;
+    cluster.node(0).kill()?;
+    let new = take_away(&cluster, 2)?;
+    copy_dir(&image, &cluster.node(2).data_dir)?;
+    // Somebody of the new life has to be there to say so: here the repaired directory, at another address.
+    cluster.node(1).set_env("CONFMAN_NODE_NAME", "node3");
+    copy_dir(&new, &cluster.node(1).data_dir)?;
+    cluster.node(1).start()?;
+    cluster.wait_ready(1).await?;
+    cluster.node(2).start()?;
+    wait_fenced(&cluster, 2).await?;
+    only_incarnation_writes(&cluster, &[1, 2], 2, Duration::from_secs(2)).await?;
+    cluster.finish()
+}
+
+/// Two operators, two survivors, two plans. With the store the second is refused; without it neither life begins while
+/// the other is there, and taking one back lets the other go.
+#[tokio::test(flavor = "multi_thread")]
+async fn m19_i13_two_operators_with_two_plans_never_make_two_lives() -> anyhow::Result<()> {
+    for (name, store) in [("operators-store", true), ("operators", false)] {
+        let plan = if store {
+            Plan::new(name)
+        } else {
+            without_store(name)
+        };
+        let cluster = plan.nodes(5).start().await?;
+        cluster.fill("app", "k", 50, "value").await?;
+        cluster.kill_all()?;
+        for node in [0, 1, 2] {
+            cluster.node(node).wipe()?;
+        }
+        planned(&cluster, &[3], "a.json").await?;
+        planned(&cluster, &[4], "b.json").await?;
+        carry_out(&cluster, "apply", "a.json", 3).await?.expect(0)?;
+        let second = carry_out(&cluster, "apply", "b.json", 4).await?;
+        if store {
+            let ran = second.expect(3)?;
+            assert_eq!(refusal(&ran)?, "RECOVER_NEWER_LIFE", "{ran}");
+            cluster.node(3).start()?;
+            first_write(&cluster, 2, "app/after").await?;
+            // The other directory is as it was; its node starts, and learns that its time is over.
+            cluster.node(4).start()?;
+            wait_fenced(&cluster, 4).await?;
+            cluster.finish()?;
+            continue;
+        }
+        second.expect(0)?;
+        cluster.node(3).start()?;
+        cluster.node(4).start()?;
+        for node in [3, 4] {
+            wait_until("it holds itself back", PATIENCE, || async {
+                let (status, text) = readiness(&cluster, node).await?;
+                anyhow::ensure!(status == 503 && text.contains("another recovery"), "{text}");
+                Ok(())
+            })
+            .await?;
+        }
+        for node in [3, 4] {
+            assert_eq!(try_write(&cluster, node, "x").await, None);
+        }
+        cluster.node(4).kill()?;
+        carry_out(&cluster, "undo", "b.json", 4).await?.expect(0)?;
+        first_write(&cluster, 2, "app/after").await?;
+        cluster.node(4).start()?;
+        wait_fenced(&cluster, 4).await?;
+        cluster.finish()?;
+    }
+    Ok(())
+}
