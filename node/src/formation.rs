@@ -503,7 +503,23 @@ impl Formation<'_> {
                 answer,
             });
         }
+        peers.peers.extend(self.ask_own_place(&ask).await);
         (peers, hellos)
+    }
+
+    /// Who answers where this node's own name is listed: this process, or another one when the directory was copied. It
+    /// counts only as the word of a newer life of the cluster: that ends this directory wherever it is.
+    async fn ask_own_place(&self, ask: &proto::HelloRequest) -> Option<PeerFact> {
+        let own = |p: &&confman_config::Peer| p.name == self.settings.node_name;
+        let listed = self.settings.peers.iter().find(own)?;
+        let reply = hello(self.channels, &listed.addr, ask.clone()).await.ok()?;
+        let newer = !ask.cluster_uuid.is_empty()
+            && reply.cluster_uuid == ask.cluster_uuid
+            && reply.incarnation > ask.incarnation;
+        newer.then(|| PeerFact {
+            name: format!("{} at {}", listed.name, listed.addr),
+            answer: peer_answer(&listed.name, &reply, ask),
+        })
     }
 
     async fn rejoin(

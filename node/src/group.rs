@@ -117,6 +117,8 @@ pub(crate) struct Group {
     rounds: ReadRounds,
     /// When a leader of this group was last heard of, by the peer service.
     heard: Mutex<Option<Instant>>,
+    /// A leader has shown since this process began.
+    led: AtomicBool,
     /// The life that this node is of is known to have begun in this group.
     begun: AtomicBool,
     /// Last time stamped by this node into a command of this group, in microseconds.
@@ -147,6 +149,7 @@ impl Group {
             control,
             rounds,
             heard: Mutex::new(None),
+            led: AtomicBool::new(false),
             begun: AtomicBool::new(begun),
             last_stamp_us: AtomicI64::new(0),
         })
@@ -248,10 +251,17 @@ impl Group {
             return None;
         }
         let member = membership.get_node(&id)?;
+        self.led.store(true, Ordering::Release);
         Some(LeaderPeer {
             info: leader_info(id, member),
             peer_addr: self.context.address(id, member),
         })
+    }
+
+    /// Whether a leader shows, or has shown since this process began: then this life may have acknowledged something that
+    /// nobody who collected its directories before has seen.
+    pub(crate) fn lives(&self) -> bool {
+        self.leader_peer().is_some() || self.led.load(Ordering::Acquire)
     }
 
     /// At the leader: how many more voters may go before nothing can be committed, by who answered within the longest

@@ -229,12 +229,17 @@ impl Node {
             .any(|n| n.id == self.id() && n.wish() == NodeWish::Learner)
     }
 
+    /// Whether any group has a leader, or had one since this process began.
+    pub(crate) fn lives(&self) -> bool {
+        self.groups.values().any(|group| group.lives())
+    }
+
     /// A node of a newer life of this cluster has spoken. It need not have begun, so it ends this one only where no
-    /// leader shows: a living quorum is ended by nobody who asks, only by what that life has committed.
+    /// group has had a leader: a living quorum is ended by nobody who asks, only by what that life has committed.
     pub(crate) fn meet_newer(&self, incarnation: u64) {
-        if self.meta.leader_peer().is_none() {
+        if !self.lives() {
             self.newer.send_replace(Some(format!(
-                "a node of incarnation {incarnation} of this cluster has spoken, this node is of {} and knows no leader",
+                "a node of incarnation {incarnation} of this cluster has spoken, this node is of {} and has known no leader",
                 self.cluster.incarnation
             )));
         }

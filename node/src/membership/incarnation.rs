@@ -1,8 +1,9 @@
 //! A new life of the cluster begins: what a recovery or a restore left in the data directory is committed in every group.
 //!
 //! Until then nothing of that life is acknowledged, and it ends no other (I13). Before it begins, every node of the
-//! older life that can be reached is told, and fences itself unless it has a leader; one that has a leader holds the new
-//! life back, because then a quorum lives and the recovery was a mistake that can still be undone.
+//! older life that can be reached is told, and fences itself unless one of its groups has a leader or had one since it
+//! started; that one holds the new life back, because then a quorum lives, or has acknowledged what nobody collected, and
+//! the recovery was a mistake that can still be undone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -92,10 +93,14 @@ async fn standing_against(node: &Node, pending: &BeginIncarnation) -> Option<Str
                 answer.lineage
             ));
         }
-        if let Some(leader) = answer.leader.as_ref().filter(|_| older) {
+        if older && answer.lives {
+            let (old, leader) = (answer.incarnation, answer.leader.as_ref());
+            let what = leader.map_or_else(
+                || "has had a leader since it started, and may have acknowledged what nobody collected".to_owned(),
+                |leader| format!("follows {}", leader.name),
+            );
             return Some(format!(
-                "incarnation {} lives: {name} at {addr} follows {}\nhint: a quorum is alive; stop this node and run `drtool recover undo`, or stop the nodes of incarnation {} for good",
-                answer.incarnation, leader.name, answer.incarnation
+                "incarnation {old} lives: {name} at {addr} {what}\nhint: the recovery may have been a mistake; stop this node and run `drtool recover undo`, or stop the nodes of incarnation {old} for good"
             ));
         }
         if older {

@@ -424,11 +424,15 @@ impl Acquaintances {
                     return Some(rejected);
                 }
                 let there = reply.node.unwrap_or_default();
-                if there.id == own.node.id && there.boot != 0 && there.boot != self.boot {
+                // Two recoveries may have given one id: those are two lives, and not two processes of one node.
+                let same_life =
+                    (reply.incarnation, &reply.lineage) == (own.incarnation, &own.lineage);
+                let same_node = same_life && there.id == own.node.id;
+                if same_node && there.boot != 0 && there.boot != self.boot {
                     return Some(second(alive(own.node.id, addr)));
                 }
                 let known = there.id != own.node.id && reply.serving;
-                if known && reply.incarnation == own.incarnation && reply.lineage == own.lineage {
+                if known && same_life {
                     // It answered just now; whether another process of its id lives is for the two to find out.
                     let met = self.meet((there.id, there.boot), addr, true, &reply.standings);
                     drop(met.await);

@@ -188,6 +188,7 @@ impl Peer for Service {
                 {
                     node.meet_newer(ask.incarnation);
                 }
+                reply.lives = node.lives();
                 reply.leader = node.meta().leader_peer().map(|l| proto::Node {
                     id: l.info.id,
                     name: l.info.name,
