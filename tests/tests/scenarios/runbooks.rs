@@ -140,7 +140,7 @@ async fn store_unreachable() -> anyhow::Result<()> {
 async fn disk_full() -> anyhow::Result<()> {
     let cluster = cluster("runbook-disk-full").await?;
     let victim = cluster.follower(CONFIG).await?;
-    // What a node does that cannot write: it stops. The filling itself is proven in the store's own tests.
+    // The page begins where the node is down. No disk is filled here: that a node which cannot write stops is not proven.
     cluster.node(victim).kill()?;
     Runbook::new("disk-full", &cluster)
         .place("{node}", &[victim])
