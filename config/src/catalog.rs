@@ -8,6 +8,7 @@ use crate::kinds::{
     Number, Peers, Seconds, Secret, StoreUrl,
 };
 use crate::settings::{Compression, LogFormat};
+use crate::tls::ClientCertificates;
 
 /// What holds when a setting is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +153,27 @@ settings! {
         Nothing("peers on loopback only"), Secret, true,
         "What nodes show each other; the same on all of them"
     }
+    TLS_CERT_FILE = "CONFMAN_TLS_CERT_FILE" (FilePath) {
+        Nothing("API and peers speak in the clear"), FilePath, false,
+        "The node's certificate with its intermediates, PEM: the API speaks https, and peers show it to each other"
+    }
+    TLS_KEY_FILE = "CONFMAN_TLS_KEY_FILE" (FilePath) {
+        Nothing("as above"), FilePath, false,
+        "The private key of that certificate, PEM"
+    }
+    TLS_CA_FILE = "CONFMAN_TLS_CA_FILE" (FilePath) {
+        Nothing("for a cluster of one, whose peers connect over loopback only"), FilePath, false,
+        "The authorities whose certificates peers must show, PEM; during a change of the authority the old and the new one"
+    }
+    TLS_API_CLIENT_CERTS = "CONFMAN_TLS_API_CLIENT_CERTS" (Choice<ClientCertificates>) {
+        Text("none"),
+        Choice(&[
+            ("none", ClientCertificates::None),
+            ("required", ClientCertificates::Required),
+        ]),
+        false,
+        "Whether clients of the API must show a certificate of those authorities too, beside their key"
+    }
     OBJECT_STORE_URL = "CONFMAN_OBJECT_STORE_URL" (StoreUrl) {
         Text("file://{data}/objects"), StoreUrl, false,
         "Where snapshots are kept; `{data}` is the data directory. Credentials: `AWS_*`, `GOOGLE_*`, `AZURE_*`"
@@ -253,6 +275,18 @@ settings! {
     API_KEY = "CONFMAN_API_KEY" (Secret) {
         Nothing("no key is sent"), Secret, true,
         "The API key, sent as `Authorization: Bearer`"
+    }
+    TLS_CLIENT_CA_FILE = "CONFMAN_TLS_CLIENT_CA_FILE" (FilePath) {
+        Nothing("those that the system trusts"), FilePath, false,
+        "The only authorities that are trusted with https, PEM"
+    }
+    TLS_CLIENT_CERT_FILE = "CONFMAN_TLS_CLIENT_CERT_FILE" (FilePath) {
+        Nothing("no certificate is shown"), FilePath, false,
+        "The certificate that is shown to nodes which ask for one, PEM"
+    }
+    TLS_CLIENT_KEY_FILE = "CONFMAN_TLS_CLIENT_KEY_FILE" (FilePath) {
+        Nothing("as above"), FilePath, false,
+        "The private key of that certificate, PEM"
     }
 }
 

@@ -9,6 +9,7 @@ use crate::effective::EffectiveSetting;
 use crate::errors::SettingsErrors;
 use crate::machine::{Machine, ThisMachine};
 use crate::reader::Reader;
+use crate::tls::ClientTlsSettings;
 
 /// Where the cluster is, and the key to it.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct ClientSettings {
     pub endpoints: Vec<String>,
     /// The API key.
     pub api_key: Option<SecretString>,
+    /// Whom it trusts with https, and what it shows.
+    pub tls: ClientTlsSettings,
     effective: Vec<EffectiveSetting>,
 }
 
@@ -43,12 +46,14 @@ impl ClientSettings {
         let mut reader = Reader::new(env, machine);
         let endpoints = reader.read(&declared::ENDPOINTS);
         let api_key = reader.read(&declared::API_KEY);
+        let tls = ClientTlsSettings::read(&mut reader);
         let effective = reader.finish()?;
         // Endpoints that are missing have left an error, so that `finish` has returned it.
         let endpoints = endpoints.ok_or(SettingsErrors(Vec::new()))?;
         Ok(Self {
             endpoints,
             api_key,
+            tls,
             effective,
         })
     }

@@ -30,6 +30,7 @@ mod settings;
 mod store_env;
 mod store_place;
 mod suggest;
+mod tls;
 
 pub use client::ClientSettings;
 pub use effective::{EffectiveSetting, Source};
@@ -41,3 +42,4 @@ pub use secrecy::{ExposeSecret, SecretString};
 pub use settings::{Compression, LogFormat, Peer, Settings, SnapshotSettings};
 pub use store_env::{StoreVariable, store_environment};
 pub use store_place::StorePlace;
+pub use tls::{ClientCertificates, ClientTlsSettings, TlsSettings};

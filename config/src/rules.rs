@@ -18,7 +18,7 @@ const HEARTBEATS_PER_ELECTION: u32 = 3;
 /// A shorter cluster token can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 
-fn together(names: &[&'static str], why: String, hint: String) -> SettingError {
+pub(crate) fn together(names: &[&'static str], why: String, hint: String) -> SettingError {
     SettingError::Together {
         names: names.to_vec(),
         why,

@@ -13,6 +13,7 @@ use crate::errors::SettingsErrors;
 use crate::machine::{Machine, ThisMachine};
 use crate::reader::Reader;
 use crate::rules;
+use crate::tls::{self, TlsSettings};
 
 /// Everything that starts a node. Made only by [`Settings::from_env`], so it is right as a whole.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct Settings {
     pub api_keys_file: Option<PathBuf>,
     /// What nodes show each other; `None` only when peers connect over loopback.
     pub cluster_token: Option<SecretString>,
+    /// The files with which the API speaks https and peers show each other who they are; `None` for clear text.
+    pub tls: Option<TlsSettings>,
     /// How many `config/` groups there are; counts at the cluster's birth only.
     pub shards: u32,
     /// When and how groups are snapshotted.
@@ -149,7 +152,14 @@ impl Settings {
 
     /// Reads every setting before it gives up on any: all errors are wanted.
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let places = Places::read(reader);
+        let tls = tls::Given::read(reader);
+        let places = Places::read(reader, tls.is_wanted());
+        tls.check(
+            reader,
+            places.api_advertise.as_deref(),
+            places.peer_listen,
+            &places.peers,
+        );
         let api_keys_file = reader.read(&declared::API_KEYS_FILE);
         let cluster_token = reader.read(&declared::CLUSTER_TOKEN);
         let shards = reader
@@ -183,6 +193,7 @@ impl Settings {
             peers: places.peers,
             api_keys_file,
             cluster_token,
+            tls: tls.settings(),
             shards: shards?,
             snapshot: snapshot?,
             object_store_url: object_store_url?,
@@ -232,7 +243,7 @@ struct Places {
 }
 
 impl Places {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut Reader<'_>, https: bool) -> Self {
         let host_name = reader
             .machine()
             .host_name()
@@ -243,8 +254,11 @@ impl Places {
         let peers = reader.read(&declared::PEERS).unwrap_or_default();
 
         let api_listen = reader.read(&declared::API_LISTEN);
-        let derived = rules::advertised(reader, &declared::API_ADVERTISE, api_listen)
-            .map(|listen| (format!("http://{listen}"), declared::API_LISTEN.name));
+        let derived =
+            rules::advertised(reader, &declared::API_ADVERTISE, api_listen).map(|listen| {
+                let scheme = if https { "https" } else { "http" };
+                (format!("{scheme}://{listen}"), declared::API_LISTEN.name)
+            });
         let api_advertise = reader.read_or(&declared::API_ADVERTISE, derived);
 
         let peer_listen = reader.read(&declared::PEER_LISTEN);

@@ -26,8 +26,8 @@ pub struct StoreVariable {
 const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// The store reads these names after `AWS_` (`object_store` 0.14, `AmazonS3ConfigKey` and
-/// `ClientConfigKey`); `true` where the value is no secret. One that is missing here is only listed as not used.
-const AWS: [(&str, bool); 48] = [
+/// `ClientConfigKey`), and `CA_BUNDLE`, which confman-snapshot reads for it; `true` where the value is no secret. One that is missing here is only listed as not used.
+const AWS: [(&str, bool); 49] = [
     ("ACCESS_KEY_ID", true),
     ("SECRET_ACCESS_KEY", false),
     ("SESSION_TOKEN", false),
@@ -45,6 +45,7 @@ const AWS: [(&str, bool); 48] = [
     ("IMDSV1_FALLBACK", true),
     ("METADATA_ENDPOINT", true),
     ("UNSIGNED_PAYLOAD", true),
+    ("CA_BUNDLE", true),
     ("CHECKSUM_ALGORITHM", true),
     ("CONTAINER_CREDENTIALS_RELATIVE_URI", true),
     ("CONTAINER_CREDENTIALS_FULL_URI", true),

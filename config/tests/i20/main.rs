@@ -5,4 +5,5 @@ mod common;
 mod no_panic;
 mod readme;
 mod refusal;
+mod tls;
 mod values;

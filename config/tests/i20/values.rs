@@ -54,13 +54,17 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_NODE_NAME", "other"),
         ("CONFMAN_DATA_DIR", "/var/lib/confman"),
         ("CONFMAN_API_LISTEN", "127.0.0.1:7100"),
-        ("CONFMAN_API_ADVERTISE", "https://confman.example"),
+        ("CONFMAN_API_ADVERTISE", "http://confman.example"),
         ("CONFMAN_PEER_LISTEN", "127.0.0.1:7101"),
         ("CONFMAN_PEER_ADVERTISE", "node1.example:6101"),
         ("CONFMAN_PEERS", "node1=h1:6101,node2=h2:6101"),
         ("CONFMAN_SHARDS", "4"),
         ("CONFMAN_API_KEYS_FILE", "/etc/confman/keys.json"),
         ("CONFMAN_CLUSTER_TOKEN", "0123456789abcdef"),
+        ("CONFMAN_TLS_CERT_FILE", "/tls/cert.pem"),
+        ("CONFMAN_TLS_KEY_FILE", "/tls/key.pem"),
+        ("CONFMAN_TLS_CA_FILE", "/tls/ca.pem"),
+        ("CONFMAN_TLS_API_CLIENT_CERTS", "required"),
         ("CONFMAN_OBJECT_STORE_URL", "s3://bucket/prefix"),
         ("CONFMAN_SNAPSHOT_ENABLED", "false"),
         ("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "500"),
@@ -83,7 +87,32 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_LOG", "debug,openraft=warn,confman_node::api=trace"),
         ("CONFMAN_ENDPOINTS", "http://a:1,http://b:2"),
         ("CONFMAN_API_KEY", "0123456789abcdef"),
+        ("CONFMAN_TLS_CLIENT_CA_FILE", "/tls/ca.pem"),
+        ("CONFMAN_TLS_CLIENT_CERT_FILE", "/tls/client.pem"),
+        ("CONFMAN_TLS_CLIENT_KEY_FILE", "/tls/client-key.pem"),
     ])
+}
+
+/// What else must be set for a setting to be right at all.
+fn needed(name: &str) -> &'static [(&'static str, &'static str)] {
+    const PAIR: [(&str, &str); 2] = [
+        ("CONFMAN_TLS_CERT_FILE", "/cert"),
+        ("CONFMAN_TLS_KEY_FILE", "/key"),
+    ];
+    const ALL: [(&str, &str); 3] = [PAIR[0], PAIR[1], ("CONFMAN_TLS_CA_FILE", "/ca")];
+    match name {
+        "CONFMAN_TLS_CERT_FILE" | "CONFMAN_TLS_KEY_FILE" | "CONFMAN_TLS_CA_FILE" => &PAIR,
+        "CONFMAN_TLS_API_CLIENT_CERTS" => &ALL,
+        "CONFMAN_TLS_CLIENT_CERT_FILE" => &[("CONFMAN_TLS_CLIENT_KEY_FILE", "/key")],
+        "CONFMAN_TLS_CLIENT_KEY_FILE" => &[("CONFMAN_TLS_CLIENT_CERT_FILE", "/cert")],
+        _ => &[],
+    }
+}
+
+/// This setting with what it needs.
+fn with_needed<'a>(name: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
+    let others = needed(name).iter().filter(|(other, _)| *other != name);
+    others.copied().chain([(name, value)]).collect()
 }
 
 /// Everything of the settings but the list that says what is in force.
@@ -98,10 +127,10 @@ fn typed(settings: &Settings) -> String {
 #[test]
 fn i20_every_declared_setting_is_read_and_takes_effect() {
     let values = other_values();
-    let default = typed(&resolve(&[]).expect("defaults are right"));
     for setting in catalog::NODE {
         let value = values[setting.name()];
-        let settings = resolve(&[(setting.name(), value)])
+        let default = typed(&resolve(needed(setting.name())).expect("right without it"));
+        let settings = resolve(&with_needed(setting.name(), value))
             .unwrap_or_else(|errors| panic!("{}={value}: {errors}", setting.name()));
         assert_ne!(
             typed(&settings),
@@ -121,7 +150,7 @@ fn i20_every_declared_setting_is_read_and_takes_effect() {
     }
     for setting in catalog::CLIENT {
         let value = values[setting.name()];
-        let client = ClientSettings::resolve(env(&[(setting.name(), value)]), &machine());
+        let client = ClientSettings::resolve(env(&with_needed(setting.name(), value)), &machine());
         let effective = client.expect("right").effective();
         let shown = effective
             .iter()
@@ -135,10 +164,10 @@ fn i20_every_declared_setting_is_read_and_takes_effect() {
 fn i20_every_setting_is_listed_once_in_the_order_of_declaration() {
     let all: Vec<(&str, &str)> = other_values().into_iter().collect();
     for pairs in [&[][..], &all[..]] {
-        // With all of them set, the name must be one of the peers.
+        // With all of them set, the name must be one of the peers, and the API speaks https.
         let pairs: Vec<_> = pairs
             .iter()
-            .filter(|(name, _)| *name != "CONFMAN_NODE_NAME")
+            .filter(|(name, _)| !["CONFMAN_NODE_NAME", "CONFMAN_API_ADVERTISE"].contains(name))
             .copied()
             .collect();
         let settings = resolve(&pairs).expect("right");
