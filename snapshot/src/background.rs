@@ -16,7 +16,7 @@ use crate::error::SnapshotError;
 
 /// How far back its threads stand: 0 is like everybody else, 19 is last.
 #[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+const NICE: i32 = 19;
 /// One that waits for the network, a few that read, write and decode.
 const WORKERS: usize = 1;
 const BLOCKING_THREADS_MAX: usize = 4;

@@ -67,12 +67,16 @@ pub enum Fault {
     Hang,
     /// A put whose condition is accepted and ignored.
     Unconditional,
+    /// A put with a condition fails; one without goes through.
+    RefuseConditions,
     /// A deletion that says yes and does nothing.
     Nothing,
     /// A listing without the objects whose names contain this.
     Hide(String),
     /// A listing that shows each object twice, in reverse.
     Repeat,
+    /// A listing that ends after so many objects, as if there were no more pages.
+    Cut(usize),
 }
 
 /// How a request fails.
@@ -90,6 +94,8 @@ pub enum Failure {
     Full,
     /// 404.
     Gone,
+    /// 400, for a header that the server does not know.
+    Condition,
 }
 
 /// One line of the script.
@@ -301,6 +307,9 @@ impl Failure {
         match self {
             Self::Busy => status("503 Service Unavailable: SlowDown"),
             Self::Expired => status("400 Bad Request: <Code>ExpiredToken</Code>"),
+            Self::Condition => {
+                status("400 Bad Request: <Code>InvalidArgument</Code> If-None-Match")
+            }
             Self::Full => status("507 Insufficient Storage"),
             Self::Unreachable => {
                 let source = HttpError::new(
@@ -340,8 +349,12 @@ impl ObjectStore for FaultStore {
         mut options: PutOptions,
     ) -> Result<PutResult> {
         let fault = self.next(Op::Put, path.as_ref());
-        if matches!(fault, Some(Fault::Unconditional)) {
-            options.mode = PutMode::Overwrite;
+        match fault {
+            Some(Fault::Unconditional) => options.mode = PutMode::Overwrite,
+            Some(Fault::RefuseConditions) if options.mode != PutMode::Overwrite => {
+                return Err(Failure::Condition.error(path.as_ref()));
+            }
+            _ => {}
         }
         let put = self.0.inner.put_opts(path, payload, options);
         self.act(fault, path.as_ref(), put).await
@@ -421,6 +434,7 @@ impl ObjectStore for FaultStore {
             let mut objects: Vec<ObjectMeta> = inner.list(prefix.as_ref()).try_collect().await?;
             match fault {
                 Some(Fault::Hide(part)) => objects.retain(|o| !o.location.as_ref().contains(&part)),
+                Some(Fault::Cut(len)) => objects.truncate(len),
                 Some(Fault::Repeat) => {
                     objects = objects
                         .iter()

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use confman_snapshot::model::{ClusterId, GroupId, Position};
 use confman_snapshot::paths::{self, ReportKind};
 use confman_snapshot::repository::{
-    Begun, Claim, ClusterObject, MemberTaken, OrderDone, OrderError, OrderMember, Report,
-    RepositoryOptions, RestoreOrder, Taken,
+    Begun, Claim, ClusterObject, DrillVerdict, MemberTaken, OrderDone, OrderError, OrderMember,
+    Report, RepositoryOptions, RestoreOrder, Taken,
 };
-use confman_snapshot::{Repository, SnapshotId, SnapshotRecord};
+use confman_snapshot::{Kind, Repository, SnapshotId, SnapshotRecord};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -265,6 +265,55 @@ async fn reports_are_listed_newest_first_and_read_back() {
     assert!(repository.read_report(&listed[1]).await.is_err());
     let odd = Report::new(ReportKind::Drill, "../x", 5, Default::default());
     assert!(repository.put_report(&odd).await.is_err());
+}
+
+#[tokio::test]
+async fn i8_a_report_that_was_changed_or_cut_is_found() {
+    let (repository, store) = repository();
+    let body = serde_json::json!({"deep": {"ended": {"well": true}}, "seconds": 0.1})
+        .as_object()
+        .unwrap()
+        .clone();
+    let id = DrillVerdict::Degraded.report_id(0x1f);
+    assert_eq!(id, "degraded-0000001f");
+    let report = Report::new(ReportKind::Drill, id, 1_790_000_000_000_000, body.clone());
+    let object = Path::from(format!(
+        "p/{}",
+        repository.put_report(&report).await.unwrap()
+    ));
+    let listed = repository.list_reports(ReportKind::Drill).await.unwrap();
+    assert_eq!(listed[0].drill_verdict(), Some(DrillVerdict::Degraded));
+    let read = repository.read_report(&listed[0]).await.unwrap();
+    assert_eq!((read.version, read.body), (2, body));
+
+    let bytes = store.get(&object).await.unwrap().bytes().await.unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    assert!(
+        serde_json::from_str::<serde_json::Value>(&text).is_ok(),
+        "{text}"
+    );
+    let another = text.replace("true", "null");
+    let without = text.split(",\n  \"checksum\"").next().unwrap().to_owned() + "\n}\n";
+    let compact: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let older_version = text.replace("\"version\": 2", "\"version\": 1");
+    for wrong in [
+        another,
+        without,
+        compact.to_string(),
+        text[..text.len() / 2].to_owned(),
+        older_version,
+    ] {
+        store.put(&object, wrong.clone().into()).await.unwrap();
+        let error = repository.read_report(&listed[0]).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Damaged, "{wrong}");
+    }
+    // As the version before this one wrote them.
+    let first = r#"{"version":1,"kind":"drill","id":"degraded-0000001f","createdAt":"2026-09-21T14:13:20Z","ok":1}"#;
+    store.put(&object, first.into()).await.unwrap();
+    assert_eq!(
+        repository.read_report(&listed[0]).await.unwrap().body["ok"],
+        1
+    );
 }
 
 proptest! {

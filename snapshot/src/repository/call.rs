@@ -88,7 +88,8 @@ impl<'a> Tries<'a> {
         metrics::counter!("confman_store_errors_total", "operation" => operation, "kind" => error.kind.name())
             .increment(1);
         self.left = self.left.saturating_sub(1);
-        if error.kind == Kind::Credentials && !self.refreshed {
+        let by_certificate = error.hint == classify::HINT_CERTIFICATE;
+        if (error.kind == Kind::Credentials || by_certificate) && !self.refreshed {
             self.refreshed = true;
             if self.repository.inner.slot.refresh() {
                 return Ok(());

@@ -11,18 +11,33 @@ pub(super) const HINT_UNREACHABLE: &str =
     "check that the store runs and can be reached from here; everything else goes on without it";
 const HINT_CREDENTIALS: &str = "check the store's credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or the like) and \
      what they may do: get, put, list and delete";
+const HINT_NO_CREDENTIALS: &str = "no credentials are set, and the machine's metadata service, the last place to ask for them, gave none: \
+     set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (GOOGLE_*, AZURE_* for the others)";
+/// Where the metadata services of the clouds are asked for credentials when nothing else gives any.
+const METADATA_SERVICES: [&str; 4] = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "fd00:ec2::254",
+    "metadata.google.internal",
+];
 const HINT_CLOCK: &str =
     "set this machine's clock: the store refuses requests that are minutes off";
 const HINT_BUCKET: &str = "make the bucket, or correct CONFMAN_OBJECT_STORE_URL";
 const HINT_REGION: &str =
     "set AWS_REGION to the bucket's region, or AWS_ENDPOINT_URL to its server";
 const HINT_DISK: &str = "free space, or allow access, where the store keeps its objects";
+/// Also the mark of errors after which the authorities are read again.
+pub(super) const HINT_CERTIFICATE: &str = "the store's certificate is not trusted here: name its authority's file in AWS_CA_BUNDLE, use the host that the certificate \
+     bears in AWS_ENDPOINT_URL, or have it renewed";
 /// Longest text of an error that is passed on; a proxy may answer with a page.
 const TEXT_BYTES_MAX: usize = 600;
 
 /// The kind of an error, and what to do next.
 pub(super) fn classify(error: &object_store::Error) -> (Kind, &'static str) {
     use object_store::Error as E;
+    if asks_metadata(error) {
+        return (Kind::Credentials, HINT_NO_CREDENTIALS);
+    }
     let text = error.to_string();
     // What these servers answer stands in the body, whatever the status.
     if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
@@ -73,6 +88,9 @@ fn generic(error: &object_store::Error, text: &str) -> (Kind, &'static str) {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(http) = current.downcast_ref::<HttpError>() {
+            if says_certificate(http) {
+                return (Kind::Configuration, HINT_CERTIFICATE);
+            }
             return match http.kind() {
                 HttpErrorKind::Connect | HttpErrorKind::Timeout => (Kind::Wait, HINT_UNREACHABLE),
                 _ => (Kind::Retry, ""),
@@ -102,6 +120,26 @@ fn generic(error: &object_store::Error, text: &str) -> (Kind, &'static str) {
         }
         _ => (Kind::Retry, ""),
     }
+}
+
+/// Whether it was not the store that failed, but where its client looks for credentials.
+fn asks_metadata(error: &object_store::Error) -> bool {
+    let text = text(error);
+    METADATA_SERVICES.iter().any(|service| {
+        text.contains(&format!("://{service}/")) || text.contains(&format!("://[{service}]/"))
+    })
+}
+
+/// Whether the handshake failed by the store's certificate: that does not pass by itself.
+fn says_certificate(error: &dyn StdError) -> bool {
+    let mut cause: Option<&dyn StdError> = Some(error);
+    while let Some(current) = cause {
+        if current.to_string().contains("invalid peer certificate") {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
 }
 
 /// The HTTP status in an error's text: the type that holds it is not public.
@@ -203,6 +241,23 @@ mod tests {
             source: Box::new(connect),
         };
         assert_eq!(classify(&error).0, Kind::Wait);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_look_for_a_store_that_was_never_asked() {
+        let asked = |url: &str| {
+            let text = format!("error sending request for url ({url})");
+            let source = HttpError::new(HttpErrorKind::Connect, std::io::Error::other(text));
+            let error = object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(source),
+            };
+            classify(&error)
+        };
+        let metadata = "http://169.254.169.254/latest/api/token";
+        assert_eq!(asked(metadata), (Kind::Credentials, HINT_NO_CREDENTIALS));
+        let store = "http://10.0.0.9:9000/bucket";
+        assert_eq!(asked(store), (Kind::Wait, HINT_UNREACHABLE));
     }
 
     #[test]

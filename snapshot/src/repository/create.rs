@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::Repository;
 use super::call::Limits;
+use super::{Conditions, Repository};
 use crate::error::{Kind, StoreError};
 use crate::source::ChunkSource;
 
@@ -65,7 +65,11 @@ impl Repository {
             Present::Other => return Err(self.conflict(object)),
             Present::Absent => {}
         }
-        let mut mode = PutMode::Create;
+        // One more fence, where the store does not refuse it.
+        let mut mode = match self.conditions() {
+            Conditions::Refused => PutMode::Overwrite,
+            Conditions::Unknown | Conditions::Honoured | Conditions::Ignored => PutMode::Create,
+        };
         loop {
             let store = self.inner.slot.get();
             let options = PutOptions {

@@ -46,8 +46,10 @@ use crate::source::ChunkSource;
 pub use cluster::{Begun, Claim, ClusterObject};
 pub use notes::Note;
 pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
-pub use probe::{Check, Latency, LongProbe, Probe, ProbePlan, ProbeReport, Suitability, Verdict};
-pub use reports::{ListedReport, Report};
+pub use probe::{
+    Check, Conditions, Latency, LongProbe, Probe, ProbePlan, ProbeReport, Suitability, Verdict,
+};
+pub use reports::{DrillVerdict, ListedReport, Report};
 pub use settings::{SettingInForce, StoreSettings};
 pub use snapshots::{Inventory, Listed, Listing, Uploaded, Verified};
 pub use taken::{MemberTaken, Taken};
@@ -116,6 +118,8 @@ struct Inner {
     secrets: Secrets,
     settings: StoreSettings,
     options: RepositoryOptions,
+    /// What a probe found.
+    conditions: probe::Known,
 }
 
 impl fmt::Debug for Repository {
@@ -194,6 +198,7 @@ impl Repository {
                 secrets,
                 settings,
                 options,
+                conditions: probe::Known::default(),
             }),
         }
     }
@@ -294,7 +299,7 @@ impl ChunkSource for Repository {
             return Err(self.error(Kind::Bug, "get", object, detail, ""));
         }
         let path = self.path(object)?;
-        let mut came = 0;
+        let mut wrong = String::new();
         for _ in 0..self.inner.options.tries.max(1) {
             let (path, range) = (path.clone(), range.clone());
             let got = self
@@ -306,11 +311,15 @@ impl ChunkSource for Repository {
             match got {
                 Ok(bytes) if bytes.len() as u64 == wanted => return Ok(bytes),
                 // Cut short on the way, or there is no more: ask again.
-                Ok(bytes) => came = bytes.len(),
-                Err(error) => return Err(self.too_short(object, range.end).await.unwrap_or(error)),
+                Ok(bytes) => wrong = format!("{} bytes came instead of {wanted}", bytes.len()),
+                Err(error) => match self.too_short(object, range.end).await {
+                    Some(short) => return Err(short),
+                    // Beyond the end of an object that is long enough: another one's answer.
+                    None if error.kind == Kind::Damaged => wrong = error.detail,
+                    None => return Err(error),
+                },
             }
         }
-        let detail = format!("{came} bytes came instead of {wanted}");
-        Err(self.error(Kind::Damaged, "get", object, detail, ""))
+        Err(self.error(Kind::Damaged, "get", object, wrong, ""))
     }
 }

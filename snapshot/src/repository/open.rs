@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::{HttpClient, HttpConnector};
+use object_store::client::{Certificate, HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -24,6 +24,9 @@ use crate::error::{Kind, StoreError};
 const DATA: &str = "{data}";
 const EXPECTED: &str = "expected file:///folder, file://{data}/folder, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \
      memory://name";
+/// Names a file of authorities that are trusted beside the system's, as the AWS tools have it. The library below does not
+/// know it.
+const CA_BUNDLE: &str = "aws_ca_bundle";
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// An unfinished upload of a `file://` store that is older than this belongs to nobody any more.
 const STAGED_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -286,6 +289,33 @@ fn client_options(options: &RepositoryOptions) -> ClientOptions {
         .with_timeout(options.transfer_try)
 }
 
+/// Trusts the authorities of `AWS_CA_BUNDLE` too; read anew whenever the store is opened anew.
+fn with_bundle(
+    mut options: ClientOptions,
+    chosen: &Chosen,
+    url: &str,
+) -> Result<ClientOptions, StoreError> {
+    let Some(path) = chosen.get(CA_BUNDLE) else {
+        return Ok(options);
+    };
+    let refused = |why: String| {
+        StoreError {
+        hint: "let AWS_CA_BUNDLE name a readable PEM file with the certificates of the store's authority"
+            .to_owned(),
+        ..wrong(url, format!("AWS_CA_BUNDLE names {path}: {why}"))
+    }
+    };
+    let pem = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| refused(e.to_string()))?;
+    if certificates.is_empty() {
+        return Err(refused("there is no certificate in it".to_owned()));
+    }
+    for certificate in certificates {
+        options = options.with_root_certificate(certificate);
+    }
+    Ok(options)
+}
+
 /// The variables of a family, each parsed by the store's own key type.
 fn variables<K: FromStr>(family: &str, url: &str, env: &Env) -> Result<Chosen, StoreError> {
     // The URL says which bucket; a variable must not silently say another.
@@ -295,7 +325,7 @@ fn variables<K: FromStr>(family: &str, url: &str, env: &Env) -> Result<Chosen, S
             .any(|b| name.ends_with(b))
     };
     choose(family, env, |name| {
-        name.parse::<K>().is_ok() && !bucket(name)
+        name == CA_BUNDLE || name.parse::<K>().is_ok() && !bucket(name)
     })
     .map_err(|e| wrong(url, e))
 }
@@ -314,7 +344,7 @@ fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreE
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&bucket)
         .with_retry(retry_config())
-        .with_client_options(client_options(options))
+        .with_client_options(with_bundle(client_options(options), &chosen, &shown)?)
         // Not every server knows the bulk delete.
         .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true");
     for (name, value) in &chosen.values {

@@ -14,4 +14,5 @@ mod short;
 mod speed;
 
 pub use long::{Check, Latency, LongProbe, ProbePlan, ProbeReport, Suitability, Verdict};
-pub use short::Probe;
+pub(super) use short::Known;
+pub use short::{Conditions, Probe};

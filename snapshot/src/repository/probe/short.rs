@@ -1,5 +1,7 @@
 //! A short look at what a store honours, which nodes take at their start.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
@@ -9,12 +11,49 @@ use crate::paths;
 use crate::repository::Repository;
 use crate::source::ChunkSource;
 
+/// What a store makes of "create only if absent". Nothing depends on it; where it is honoured it is one more fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Conditions {
+    /// Nobody has looked, or the store was busy when somebody did.
+    #[default]
+    Unknown,
+    /// A second create fails, as it should.
+    Honoured,
+    /// A second create is taken: the condition is sent, and means nothing.
+    Ignored,
+    /// A create with a condition fails always: objects are created without one.
+    Refused,
+}
+
+impl Conditions {
+    /// One lower case word, for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Honoured => "honoured",
+            Self::Ignored => "ignored",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// What a second create of the same object came to.
+    fn of_second_create<T>(second: &Result<T, StoreError>) -> Self {
+        match second {
+            Ok(_) => Self::Ignored,
+            Err(error) if error.kind == Kind::Conflict => Self::Honoured,
+            Err(error) if error.kind.is_transient() => Self::Unknown,
+            Err(_) => Self::Refused,
+        }
+    }
+}
+
 /// What a probe of the store learned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
-    /// Whether "create only if absent" is refused for an object that exists. Nothing depends on it.
-    pub conditional_put: bool,
+    /// What becomes of "create only if absent".
+    pub conditions: Conditions,
     /// Whether an object was listed as soon as it was put.
     pub list_after_put: bool,
     /// Whether deleting is allowed; snapshots stay for ever without it.
@@ -23,9 +62,39 @@ pub struct Probe {
     pub delete_error: Option<String>,
 }
 
+/// What is known of a store, shared by the clones of its repository.
+#[derive(Debug, Default)]
+pub(in crate::repository) struct Known(AtomicU8);
+
+impl Known {
+    const ALL: [Conditions; 4] = [
+        Conditions::Unknown,
+        Conditions::Honoured,
+        Conditions::Ignored,
+        Conditions::Refused,
+    ];
+
+    pub(in crate::repository) fn get(&self) -> Conditions {
+        let place = usize::from(self.0.load(Ordering::Relaxed));
+        Self::ALL.get(place).copied().unwrap_or_default()
+    }
+
+    /// What is not known now does not make what was known unknown.
+    fn set(&self, conditions: Conditions) {
+        if conditions != Conditions::Unknown {
+            self.0.store(conditions as u8, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Repository {
+    /// What the last short probe found of this store's conditions.
+    pub fn conditions(&self) -> Conditions {
+        self.inner.conditions.get()
+    }
+
     /// Puts, reads, lists and deletes an object of its own. An error says which of put, get and list does not work; that
-    /// deleting does not is part of the answer.
+    /// deleting does not is part of the answer. From then on this repository and its clones create objects as the store can.
     pub async fn probe_short(&self) -> Result<Probe, StoreError> {
         let nonce: u64 = rand::random();
         let object = paths::probe(nonce);
@@ -33,10 +102,11 @@ impl Repository {
         self.put_probe(&object, &content).await?;
         let learned = self.learn(&object, &content).await;
         let deleted = self.delete(&object).await;
-        let (conditional_put, list_after_put) = learned?;
+        let (conditions, list_after_put) = learned?;
+        self.inner.conditions.set(conditions);
         let delete_error = deleted.err().map(|e| e.to_string());
         Ok(Probe {
-            conditional_put,
+            conditions,
             list_after_put,
             delete: delete_error.is_none(),
             delete_error,
@@ -52,7 +122,7 @@ impl Repository {
         .await
     }
 
-    async fn learn(&self, object: &str, content: &Bytes) -> Result<(bool, bool), StoreError> {
+    async fn learn(&self, object: &str, content: &Bytes) -> Result<(Conditions, bool), StoreError> {
         if self.read(object, 0..content.len() as u64).await? != content {
             return Err(self.error(
                 Kind::Damaged,
@@ -80,6 +150,6 @@ impl Repository {
         let mut listed = false;
         self.list(paths::PROBES, |found, _| listed |= found == object)
             .await?;
-        Ok((second.is_err_and(|e| e.kind == Kind::Conflict), listed))
+        Ok((Conditions::of_second_create(&second), listed))
     }
 }

@@ -1,0 +1,191 @@
+//! Listings, deletions, conditions and claims of a store that does otherwise than it says.
+
+use std::path::PathBuf;
+
+use confman_snapshot::repository::{Claim, ClusterObject, Conditions};
+use confman_snapshot::testing::{Failure, Fault, Op, Rule, state};
+use confman_snapshot::{BoxError, ClusterId, Kind, SnapshotId, write_snapshot};
+
+use super::{Bench, CHUNK_BYTES, group};
+use crate::place::Place;
+
+on_every_store! {
+    o10_a_stale_listing_hides_nothing_that_is_recorded
+    o10_a_listing_that_lacks_its_last_pages_hides_nothing_that_is_recorded
+    deletes_are_idempotent_and_denied_ones_say_so
+    a_deletion_that_did_nothing_is_seen_in_the_next_listing
+    o12_a_store_that_ignores_conditions_loses_nothing
+    o12_a_store_that_refuses_conditions_is_written_without_them
+    o03_a_claim_whose_answer_is_lost_is_ours
+}
+
+async fn o10_a_stale_listing_hides_nothing_that_is_recorded(place: Place) {
+    let bench = Bench::at(&place);
+    let record = bench.small().await.unwrap();
+    bench
+        .store
+        .add(Rule::on(Op::List, Fault::Hide(record.id.to_string())).always());
+    assert_eq!(bench.listed().await, 0);
+    bench.repository.open_recorded(&record).await.unwrap();
+    bench.store.heal();
+    // Twice and in reverse: each once, newest first.
+    for index in [9637, 10_137] {
+        bench.another(index, 5).await;
+    }
+    bench.store.add(Rule::on(Op::List, Fault::Repeat).always());
+    let listing = bench.repository.list_snapshots(&group()).await.unwrap();
+    let listed: Vec<u64> = listing.snapshots.iter().map(|s| s.id.index).collect();
+    assert_eq!(listed, [10_137, 9637, 10]);
+    // O10, the listing that breaks off: from the start again.
+    bench.store.heal();
+    bench
+        .store
+        .add(Rule::on(Op::List, Fault::Before(Failure::Busy)).times(2));
+    assert_eq!(bench.listed().await, 3);
+}
+
+async fn o10_a_listing_that_lacks_its_last_pages_hides_nothing_that_is_recorded(place: Place) {
+    let bench = Bench::at(&place);
+    let mut records = Vec::new();
+    for index in [20, 30, 40] {
+        records.push(bench.another(index, 5).await);
+    }
+    bench.store.add(Rule::on(Op::List, Fault::Cut(1)).always());
+    assert_eq!(bench.listed().await, 1);
+    // What is recorded is asked for by name.
+    for record in &records {
+        bench.repository.open_recorded(record).await.unwrap();
+        bench.repository.verify(&group(), &record.id).await.unwrap();
+    }
+}
+
+async fn deletes_are_idempotent_and_denied_ones_say_so(place: Place) {
+    let bench = Bench::at(&place);
+    let record = bench.small().await.unwrap();
+    bench
+        .store
+        .add(Rule::on(Op::Delete, Fault::Before(Failure::Denied)).always());
+    let error = bench
+        .repository
+        .delete_snapshot(&group(), &record.id)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, Kind::Credentials);
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(!probe.delete && probe.delete_error.unwrap().contains("delete"));
+    for fault in [Fault::After(Failure::Busy), Fault::Before(Failure::Gone)] {
+        bench.store.heal();
+        bench.store.add(Rule::on(Op::Delete, fault));
+        bench
+            .repository
+            .delete_snapshot(&group(), &record.id)
+            .await
+            .unwrap();
+    }
+}
+
+async fn a_deletion_that_did_nothing_is_seen_in_the_next_listing(place: Place) {
+    let bench = Bench::at(&place);
+    let record = bench.small().await.unwrap();
+    bench.store.add(Rule::on(Op::Delete, Fault::Nothing));
+    for left in [1, 0] {
+        bench
+            .repository
+            .delete_snapshot(&group(), &record.id)
+            .await
+            .unwrap();
+        assert_eq!(bench.listed().await, left);
+    }
+}
+
+async fn o12_a_store_that_ignores_conditions_loses_nothing(place: Place) {
+    let bench = Bench::at(&place);
+    bench
+        .store
+        .add(Rule::on(Op::Put, Fault::Unconditional).always());
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Ignored);
+    // Another object under our name is seen by looking, before anything is put.
+    let record = bench.small().await.unwrap();
+    let puts = bench.store.calls(Op::Put);
+    let error = bench
+        .repository
+        .put_snapshot(&other_file(&bench, 20), &group(), &record.id)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    assert_eq!(bench.store.calls(Op::Put), puts);
+    bench.is_right(&record).await;
+}
+
+async fn o12_a_store_that_refuses_conditions_is_written_without_them(place: Place) {
+    let bench = Bench::at(&place);
+    let refused = Rule::on(Op::Put, Fault::RefuseConditions).always();
+    bench.store.add(refused.clone());
+    // Nobody has looked: the condition is sent.
+    let error = bench.small().await.unwrap_err();
+    assert_eq!(error.source.kind(), Kind::Configuration, "{error}");
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Refused);
+    // A look at a bad moment takes nothing back.
+    bench.store.heal();
+    let busy = Fault::Before(Failure::Busy);
+    bench.store.add(Rule::on(Op::Put, busy).after(1));
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Unknown);
+    bench.store.add(refused);
+    let record = bench.small().await.unwrap();
+    // What lies there already is left as it is all the same.
+    let error = bench
+        .repository
+        .put_snapshot(&other_file(&bench, 20), &group(), &record.id)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    bench.is_right(&record).await;
+}
+
+/// A snapshot of the same name that was built at another time.
+fn other_file(bench: &Bench, count: usize) -> PathBuf {
+    let (mut info, records) = state(&group(), 10, count, 500);
+    info.created_us += 1;
+    let path = bench.dir.path().join("other.snap");
+    let id = SnapshotId::new(info.position, 1, 7);
+    let records = records.into_iter().map(Ok::<_, BoxError>);
+    write_snapshot(
+        &path,
+        &id,
+        &info,
+        records,
+        &bench.options(CHUNK_BYTES).write,
+    )
+    .unwrap();
+    path
+}
+
+async fn o03_a_claim_whose_answer_is_lost_is_ours(place: Place) {
+    for fault in [
+        Fault::After(Failure::Busy),
+        Fault::ExistsAfter,
+        Fault::ExistsBefore,
+        Fault::Hang,
+    ] {
+        let bench = Bench::at(&place);
+        let object = ClusterObject {
+            version: 1,
+            cluster: ClusterId::new("11111111-1111-4111-8111-111111111111", 1),
+            created_us: 0,
+            created_by: "node1".to_owned(),
+            nonce: "n".to_owned(),
+            order: None,
+            recovery: None,
+        };
+        bench.store.add(Rule::on(Op::Put, fault.clone()));
+        assert_eq!(
+            bench.repository.claim_cluster(&object).await.unwrap(),
+            Claim::Ours,
+            "{fault:?}"
+        );
+        assert_eq!(bench.repository.list_clusters().await.unwrap(), [object]);
+    }
+}
