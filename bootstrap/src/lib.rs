@@ -5,7 +5,7 @@
 //! | [`facts`] | what a starting node knows: its disk, its peers, the store |
 //! | [`decide`](mod@decide), [`verdict`] | the pure decision: start, fence, rejoin, form, wait or refuse, each with its reason |
 //! | [`plan`] | the pure choice: which snapshots to try, newest first, and which not and why |
-//! | [`ordered`] | gives the groups of a node that carries out a restore order their state |
+//! | [`ordered`] | what a directory is given that carries out a restore order: identity, what is to begin, the groups' state |
 //! | [`restore`] | tries them, installs the first good one, or says why the leader must give the state |
 //! | [`report`](mod@report) | how a group's state came to this node: durable, and shown in `status` |
 //!
@@ -30,7 +30,7 @@ mod watched;
 
 pub use decide::{HINT_REJOIN, decide};
 pub use error::RestoreError;
-pub use ordered::OrderedTask;
+pub use ordered::{Ordered, OrderedTask};
 pub use report::RestoreReport;
 pub use restore::{GroupTask, Limits, RestoreOutcome, Restorer};
 pub use verdict::{Decision, Verdict};

@@ -1,4 +1,8 @@
-//! Gives the groups of a node that carries out a restore order their state: from exactly the snapshots that it names.
+//! What a data directory is given that carries out a restore order: who its node is to be, what the first leader of the new
+//! life proposes, and each group's state, from exactly the snapshots that the order names.
+//!
+//! A node does this when it starts empty; `drtool restore local` does it offline, also for an inspection copy: that is an
+//! order for one node which lies in no store, under the name of another cluster.
 //!
 //! Promises, beside those of [`crate::restore`]: nothing but the ordered snapshot becomes the state, because every member
 //! must begin from the same one; there is no older one and no leader to fall back to. A snapshot that is no good, and a
@@ -8,8 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use confman_snapshot::SnapshotRecord;
-use confman_snapshot::model::Membership;
-use confman_store::GroupPaths;
+use confman_snapshot::model::{ClusterId, Membership, NodeInfo};
+use confman_snapshot::repository::{OrderMember, RestoreOrder};
+use confman_store::command::BeginIncarnation;
+use confman_store::datadir::{Claim, DataDir, Identity, IdentityState, MemberAtBirth};
+use confman_store::records::{IncarnationKind, NodeRecord, NodeState};
+use confman_store::{DataPaths, GroupPaths, StoreError};
 use futures::StreamExt;
 use tokio::time::Instant;
 
@@ -32,6 +40,105 @@ pub struct OrderedTask {
     pub node_id: u64,
 }
 
+/// An order, and the life that it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Ordered<'a> {
+    /// The life.
+    pub life: &'a ClusterId,
+    /// [`IncarnationKind::Restore`], or [`IncarnationKind::Copy`] for one that lies in no store.
+    pub kind: IncarnationKind,
+    /// The order.
+    pub order: &'a RestoreOrder,
+}
+
+impl Ordered<'_> {
+    /// What restores every group, for the node of this id.
+    pub fn tasks(&self, paths: &DataPaths, node_id: u64) -> Vec<OrderedTask> {
+        let task = |record: &SnapshotRecord| OrderedTask {
+            paths: paths.group(&record.group),
+            record: record.clone(),
+            members: self.order.membership(record.position),
+            term: self.order.term,
+            node_id,
+        };
+        self.order.groups.iter().map(task).collect()
+    }
+
+    /// Writes down who the node of this directory is to be: the word for its id first, where an order in the store gives
+    /// one; then what the first leader proposes; the identity last. `nonce` is random.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn take_identity(
+        &self,
+        data: &DataDir,
+        member: &OrderMember,
+        nonce: String,
+        now_us: i64,
+    ) -> Result<Identity, StoreError> {
+        let order = self.order;
+        if self.kind == IncarnationKind::Restore {
+            data.write_claim(&Claim {
+                plan_id: order.plan_id.clone(),
+                nonce,
+            })?;
+        }
+        fail::fail_point!("order::claimed");
+        data.write_incarnation(&self.beginning())?;
+        fail::fail_point!("order::incarnation");
+        let identity = Identity {
+            cluster_uuid: self.life.uuid.clone(),
+            incarnation: self.life.incarnation,
+            node_id: member.id,
+            name: member.name.clone(),
+            shards: order.shards,
+            members: order.members.iter().map(as_member).collect(),
+            state: IdentityState::Formed.into(),
+            reason: String::new(),
+            created_us: now_us,
+            lineage: order.plan_id.clone(),
+            incarnation_floor: self.life.incarnation,
+        };
+        data.write_identity(&identity)?;
+        Ok(identity)
+    }
+
+    /// What the first leader of each group proposes: the same on every member.
+    fn beginning(&self) -> BeginIncarnation {
+        let node = |member: &OrderMember| NodeRecord {
+            id: member.id,
+            name: member.name.clone(),
+            api_url: member.api_url.clone(),
+            peer_addr: member.peer_addr.clone(),
+            state: NodeState::Active.into(),
+            ..NodeRecord::default()
+        };
+        let (life, order) = (self.life, self.order);
+        BeginIncarnation {
+            cluster_uuid: life.uuid.clone(),
+            incarnation: life.incarnation,
+            kind: self.kind.into(),
+            plan_id: order.plan_id.clone(),
+            lineage: order.plan_id.clone(),
+            operator: order.operator.clone(),
+            summary: order.summary.clone(),
+            nodes: order.members.iter().map(node).collect(),
+            expected: Vec::new(),
+        }
+    }
+}
+
+fn as_member(member: &OrderMember) -> MemberAtBirth {
+    MemberAtBirth {
+        id: member.id,
+        info: Some(NodeInfo {
+            name: member.name.clone(),
+            api_url: member.api_url.clone(),
+            peer_addr: member.peer_addr.clone(),
+        }),
+    }
+}
+
 impl OrderedTask {
     pub(crate) fn candidacy(&self) -> (u64, u64) {
         (self.term, self.node_id)
@@ -48,16 +155,7 @@ impl Restorer {
         &self,
         tasks: &[OrderedTask],
     ) -> Result<Vec<RestoreOutcome>, RestoreError> {
-        let mut raw_bytes = 0_u64;
-        for task in tasks {
-            if self.earlier_run(&task.paths)?.is_none() {
-                raw_bytes = raw_bytes.saturating_add(task.record.raw_bytes);
-            }
-        }
-        if let Some(first) = tasks.first().filter(|_| raw_bytes > 0) {
-            let what = format!("{} groups", tasks.len());
-            self.need(&what, first.paths.dir(), raw_bytes)?;
-        }
+        self.check_space_for(tasks)?;
         let parallel = self.limits.parallel.max(1);
         let mut running =
             futures::stream::iter(tasks.iter().map(|task| self.one(task))).buffered(parallel);
@@ -66,6 +164,27 @@ impl Restorer {
             ended.push(outcome);
         }
         ended.into_iter().collect()
+    }
+
+    /// Whether the disk can take what these tasks have not restored yet. Writes nothing.
+    ///
+    /// # Errors
+    /// It cannot, or cannot be measured.
+    pub fn check_space_for(&self, tasks: &[OrderedTask]) -> Result<(), RestoreError> {
+        let mut raw_bytes = 0_u64;
+        for task in tasks {
+            if self.earlier_run(&task.paths)?.is_none() {
+                raw_bytes = raw_bytes.saturating_add(task.record.raw_bytes);
+            }
+        }
+        match tasks.first().filter(|_| raw_bytes > 0) {
+            Some(first) => self.need(
+                &format!("{} groups", tasks.len()),
+                first.paths.dir(),
+                raw_bytes,
+            ),
+            None => Ok(()),
+        }
     }
 
     async fn one(&self, task: &OrderedTask) -> Result<RestoreOutcome, RestoreError> {

@@ -122,7 +122,8 @@ pub(crate) const SURGERY: Format = Format {
     hint: "run `drtool recover apply` or `drtool recover undo` with the plan that was being applied",
 };
 
-/// What lies in a directory while a recovery is being applied to it or undone: the node does not start on it.
+/// What lies in a directory while a recovery is being applied to it or undone, or a restore made in it: the node does not
+/// start on it.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Surgery {
     /// The plan that is being carried out.
@@ -137,6 +138,20 @@ pub struct Surgery {
     /// The node whose directory it is.
     #[prost(string, tag = "4")]
     pub node_name: String,
+    /// Whether a restore is being made here by a tool: then all that lies beside this file is its half product.
+    #[prost(bool, tag = "5")]
+    pub restore: bool,
+}
+
+impl Surgery {
+    /// What was begun, for people.
+    pub fn what(&self) -> String {
+        match (self.restore, self.undo) {
+            (true, _) => "a restore into this directory".to_owned(),
+            (false, true) => format!("undoing recovery {}", self.plan_id),
+            (false, false) => format!("recovery {}", self.plan_id),
+        }
+    }
 }
 
 /// The word by which a directory takes up an id of a restore order: two directories of one name have two.
@@ -210,9 +225,9 @@ impl DataDir {
             Ok(None) => {}
             Ok(Some(surgery)) => {
                 return Ok(Facts::Damaged(format!(
-                    "{:?}: recovery {} was begun here and has not ended\nhint: {}",
+                    "{:?}: {} was begun here and has not ended\nhint: {}",
                     self.paths.surgery(),
-                    surgery.plan_id,
+                    surgery.what(),
                     surgery.command
                 )));
             }

@@ -241,7 +241,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 .await
                 .map_err(|e| {
                     io::Error::other(format!("apply of {} panicked: {e}", self.shared.group()))
-                })??;
+                })?
+                // Raft may hear first of what only follows from this.
+                .inspect_err(|error| self.shared.fail(error))?;
             self.metrics.seconds.record(began.elapsed());
             self.metrics.entries.increment(count);
             for (responder, outcome) in responders.into_iter().zip(outcomes) {

@@ -5,7 +5,7 @@
 //! {data}/identity                              who this node is
 //! {data}/incarnation                           what the first leader of a new life proposes
 //! {data}/claim                                 by what word this directory took up an id of a restore order
-//! {data}/surgery                               a recovery is being applied: no node starts here
+//! {data}/surgery                               a recovery is being applied, or a restore made: no node starts here
 //! {data}/groups/{topic}-{partition}/log/       the Raft log
 //! {data}/groups/{topic}-{partition}/state.redb the state
 //! {data}/groups/{topic}-{partition}/restored   how the state came here from a snapshot
@@ -56,7 +56,7 @@ impl DataPaths {
         self.root.join("claim")
     }
 
-    /// The file that says that a recovery is being applied, or undone.
+    /// The file that says that a recovery is being applied or undone, or a restore made.
     pub fn surgery(&self) -> PathBuf {
         self.root.join("surgery")
     }

@@ -339,6 +339,8 @@ pub enum IncarnationKind {
     QuorumLoss = 1,
     /// From a snapshot, after every node was lost.
     Restore = 2,
+    /// From a snapshot, as another cluster that only looks like the one it was taken from: an inspection copy.
+    Copy = 3,
 }
 
 impl IncarnationKind {
@@ -346,6 +348,7 @@ impl IncarnationKind {
     pub fn action(self) -> &'static str {
         match self {
             Self::Restore => "cluster.restored",
+            Self::Copy => "cluster.copied",
             Self::QuorumLoss | Self::Unknown => "cluster.recovered",
         }
     }

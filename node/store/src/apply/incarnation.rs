@@ -8,10 +8,11 @@ use super::{Ctx, Tx};
 use crate::command::{Answer, BeginIncarnation, Outcome, RefusalCode};
 use crate::error::StoreError;
 use crate::keys;
-use crate::membership::ExpectedRecord;
+use crate::membership::{ChangeRecord, ExpectedRecord};
 use crate::records::{
     AUDIT_VALUE_MAX, ClusterRecord, EntryHead, EntryRecord, IncarnationKind, IncarnationRecord,
-    NodeRecord, NodeState, StoredContent, ValueType,
+    NodeRecord, NodeState, SnapshotFactRecord, SnapshotFailure, SnapshotTask, StoredContent,
+    ValueType,
 };
 
 /// Idempotent by incarnation: the plan that came first is the one that counts.
@@ -24,7 +25,7 @@ pub(super) fn begin(
         Ok(kind) if kind != IncarnationKind::Unknown => kind,
         _ => return Err(ctx.unknown("the kind of the new incarnation")),
     };
-    if let Some(outcome) = refuse(tx, ctx, begin)? {
+    if let Some(outcome) = refuse(tx, ctx, begin, kind)? {
         return Ok(outcome);
     }
     let record = IncarnationRecord {
@@ -50,7 +51,14 @@ pub(super) fn begin(
             ..Change::default()
         },
     )?;
+    if kind == IncarnationKind::Copy {
+        leave_store(tx)?;
+    }
     if ctx.group.is_meta() {
+        forget_snapshot_work(tx)?;
+        if kind == IncarnationKind::Copy {
+            leave_cluster(tx, begin)?;
+        }
         take_over(tx, ctx, begin)?;
     }
     Ok(done())
@@ -65,6 +73,7 @@ fn refuse(
     tx: &Tx<'_>,
     ctx: &Ctx<'_>,
     begin: &BeginIncarnation,
+    kind: IncarnationKind,
 ) -> Result<Option<Outcome>, StoreError> {
     let refused = |code, detail: String| Ok(Some(Outcome::refused(code, detail)));
     if begin.incarnation < 2 || begin.plan_id.is_empty() || begin.nodes.is_empty() {
@@ -95,11 +104,14 @@ fn refuse(
     if ctx.group.is_meta() {
         match tx.get::<ClusterRecord>(&keys::cluster())? {
             None => return refused(RefusalCode::NotFound, "there is no cluster yet".to_owned()),
-            Some(cluster) if cluster.uuid != begin.cluster_uuid => {
-                let detail = format!("this is cluster {}", cluster.uuid);
-                return refused(RefusalCode::Conflict, detail);
+            Some(cluster) => {
+                // A copy is never taken for what it was made from, everything else never for another.
+                let own = cluster.uuid == begin.cluster_uuid;
+                if own == (kind == IncarnationKind::Copy) {
+                    let detail = format!("this is cluster {}", cluster.uuid);
+                    return refused(RefusalCode::Conflict, detail);
+                }
             }
-            Some(_) => {}
         }
     }
     Ok(None)
@@ -119,6 +131,51 @@ fn summary(begin: &BeginIncarnation) -> EntryRecord {
         content: Some(StoredContent::Inline(bytes)),
         changed: None,
     }
+}
+
+/// Who was to build which snapshot, and what became of it, ends with the life in which it was asked for.
+fn forget_snapshot_work(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    for task in tx.all::<SnapshotTask>(&[keys::TASK])? {
+        tx.delete(&keys::task(&task.group))?;
+    }
+    for failure in tx.all::<SnapshotFailure>(&[keys::FAILURE])? {
+        if let Some(task) = failure.task {
+            tx.delete(&keys::failure(&task.group))?;
+        }
+    }
+    Ok(())
+}
+
+/// A copy: what the store of the cluster that it was made from holds protects that one, and is not a copy's to retire.
+fn leave_store(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    for fact in tx.all::<SnapshotFactRecord>(&[keys::SNAPSHOT])? {
+        if let Some(record) = fact.record {
+            tx.delete(&keys::snapshot(&record.id.to_string()))?;
+        }
+    }
+    tx.snapshots_changed = true;
+    Ok(())
+}
+
+/// Group `__meta/0` of a copy: it takes its own name, and the nodes of the other cluster are none of its: nobody asks them
+/// anything. Their ids stay given.
+fn leave_cluster(tx: &mut Tx<'_>, begin: &BeginIncarnation) -> Result<(), StoreError> {
+    let Some(mut cluster) = tx.get::<ClusterRecord>(&keys::cluster())? else {
+        return Ok(());
+    };
+    let known: Vec<NodeRecord> = tx.all(&[keys::NODE])?;
+    for node in known {
+        cluster.next_node_id = cluster.next_node_id.max(node.id.saturating_add(1));
+        tx.delete(&keys::node(node.id))?;
+    }
+    for expected in tx.all::<ExpectedRecord>(&[keys::EXPECTED])? {
+        tx.delete(&keys::expected(&expected.name))?;
+    }
+    if tx.get::<ChangeRecord>(&keys::change())?.is_some() {
+        tx.delete(&keys::change())?;
+    }
+    cluster.uuid.clone_from(&begin.cluster_uuid);
+    tx.put(&keys::cluster(), &cluster)
 }
 
 /// Group `__meta/0`: the members of the new life are registered, everybody else is retired, no id is given twice.

@@ -5,6 +5,7 @@
 //! length of a payload stands twice, once inverted. A flipped bit is then wrong data, never a missing tail.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use codeq::{Decode, Encode};
 use confman_snapshot::model::Position;
 use openraft::storage::IOFlushed;
 
+use crate::state::Shared;
 use crate::types::TypeConfig;
 use crate::wire::{ENTRY_BYTES_MAX, WireVote};
 
@@ -68,7 +70,14 @@ pub(crate) struct Nothing;
 /// Who hears that what was written is durable.
 pub(crate) enum Flushed {
     /// openraft, of an append that began then.
-    Append(IOFlushed<TypeConfig>, Instant, metrics::Histogram),
+    Append {
+        /// Raft's own.
+        flushed: IOFlushed<TypeConfig>,
+        began: Instant,
+        histogram: metrics::Histogram,
+        /// Remembers why the log could not be written: what Raft does next fails too, and says less.
+        state: Option<Arc<Shared>>,
+    },
     /// A caller that waits.
     Waiter(tokio::sync::oneshot::Sender<io::Result<()>>),
     /// A thread that waits.
@@ -78,8 +87,16 @@ pub(crate) enum Flushed {
 impl raft_log::Callback for Flushed {
     fn send(self, result: io::Result<()>) {
         match self {
-            Self::Append(flushed, began, histogram) => {
+            Self::Append {
+                flushed,
+                began,
+                histogram,
+                state,
+            } => {
                 histogram.record(began.elapsed());
+                if let (Err(error), Some(state)) = (&result, state) {
+                    state.fail(&format!("write the log: {error}"));
+                }
                 flushed.io_completed(result);
             }
             // A caller that no longer waits has nothing to hear.

@@ -407,8 +407,13 @@ impl LogStore {
             log.raft.flush(true, Some(Flushed::Waiter(tx)))?;
             self.inner.show(&log);
         }
-        rx.await
-            .unwrap_or_else(|_| Err(io::Error::other("the log's writer has stopped")))
+        let written = rx
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the log's writer has stopped")));
+        if let (Err(error), Some(state)) = (&written, &self.inner.state) {
+            state.fail(&format!("write the log: {error}"));
+        }
+        written
     }
 }
 
@@ -549,7 +554,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 (id, DiskPayload(wire::encode_payload(entry.payload)))
             })
             .collect();
-        let histogram = self.inner.gauges.append_seconds.clone();
+        let flushed = Flushed::Append {
+            flushed: callback,
+            began,
+            histogram: self.inner.gauges.append_seconds.clone(),
+            state: self.inner.state.clone(),
+        };
         let mut log = self.inner.log.write();
         let append = |log: &mut Log| -> io::Result<()> {
             for (id, payload) in entries {
@@ -557,8 +567,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 log.raft.append([(id, payload)])?;
                 log.push(id.0.index, size);
             }
-            log.raft
-                .flush(true, Some(Flushed::Append(callback, began, histogram)))
+            log.raft.flush(true, Some(flushed))
         };
         let result = append(&mut log).map_err(self.inner.named("append to the log"));
         self.inner.show(&log);

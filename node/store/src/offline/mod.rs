@@ -19,6 +19,7 @@
 //! directory), delete `tmp`, or judge what to do: `drtool` does.
 
 mod check;
+mod entries;
 mod file;
 mod finding;
 mod group;
@@ -29,8 +30,9 @@ mod state;
 mod wal;
 
 pub use check::RecordsReport;
+pub use entries::{Entries, OfflineEntry};
 pub use finding::{OfflineFinding, OfflineSeverity, codes};
 pub use group::OfflineGroup;
-pub use log::{Entries, OfflineEntry, OfflineLog, TornTail};
+pub use log::{OfflineLog, TornTail};
 pub use node::{InUse, OfflineNode};
 pub use state::{OfflineState, StateRecords, StateView, panic_is_caught};

@@ -16,6 +16,7 @@ use crate::datadir::{
 use crate::error::StoreError;
 use crate::files::{Format, unseal};
 use crate::paths::{DataPaths, GroupPaths};
+use crate::records::IncarnationKind;
 
 /// Most names that are looked at in one directory.
 const NAMES_MAX: usize = 100_000;
@@ -97,6 +98,13 @@ impl OfflineNode {
     /// The group, if the node has it.
     pub fn group(&self, group: &GroupId) -> Option<&OfflineGroup> {
         self.groups.iter().find(|g| &g.group == group)
+    }
+
+    /// Who the records must agree with; none while the state is still another cluster's, in a copy that has not begun.
+    pub fn owner(&self) -> Option<&Identity> {
+        let copy = |begin: &BeginIncarnation| begin.kind() == IncarnationKind::Copy;
+        let unborn = self.incarnation.as_ref().is_some_and(copy);
+        self.identity.as_ref().filter(|_| !unborn)
     }
 
     /// All findings, those of the groups too.
@@ -314,13 +322,13 @@ fn read_small<M: Message + Default>(
 fn read_surgery(paths: &DataPaths, findings: &mut Findings) -> Option<Surgery> {
     let path = paths.surgery();
     let surgery: Surgery = read_small(&path, SURGERY, codes::SURGERY_DAMAGED, findings)?;
-    let what = if surgery.undo { "undoing" } else { "applying" };
     findings.push(OfflineFinding::error(
         codes::SURGERY_UNFINISHED,
         &path,
         format!(
-            "{what} recovery {} was begun here and has not ended; to go on: {}",
-            surgery.plan_id, surgery.command
+            "{} was begun here and has not ended; to go on: {}",
+            surgery.what(),
+            surgery.command
         ),
     ));
     Some(surgery)

@@ -194,9 +194,9 @@ impl Shared {
         *self.local.lock() = offer;
     }
 
-    /// From now on nothing is applied: the disk failed in the background.
-    pub(crate) fn fail(&self, error: &StoreError) {
-        *self.failed.lock() = Some(error.to_string());
+    /// From now on nothing is applied. The first failure is kept: what follows from it says less.
+    pub(crate) fn fail(&self, error: &impl std::fmt::Display) {
+        self.failed.lock().get_or_insert_with(|| error.to_string());
     }
 
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
@@ -219,6 +219,11 @@ impl StateHandle {
     /// The group.
     pub fn group(&self) -> &GroupId {
         self.shared.group()
+    }
+
+    /// Why nothing is applied any more, in the words of what failed first; none while all is well.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failed.lock().clone()
     }
 
     pub(crate) fn reader(&self) -> Result<Reader, StoreError> {

@@ -1,5 +1,6 @@
 //! A new life begins: what every group writes down, and what `__meta/0` does besides.
 
+use confman_snapshot::SnapshotRecord;
 use confman_snapshot::model::GroupId;
 
 use super::kit::*;
@@ -106,4 +107,87 @@ fn i13_every_group_writes_it_down_and_only_meta_touches_nodes() {
     assert_eq!(tell(&answer), "done");
     assert_eq!(r.state.incarnation().unwrap().unwrap().incarnation, 2);
     assert!(r.state.nodes().unwrap().is_empty());
+}
+
+/// A copy is another cluster: it has its own name, none of the other's nodes, and nothing of the other's store is its to retire.
+#[test]
+fn i13_a_copy_leaves_the_cluster_that_it_was_made_from() {
+    const OWN: &str = "00000000-0000-4000-8000-00000000c0b7";
+    let mut r = Replica::of(&GroupId::meta());
+    assert_eq!(tell(&r.op(genesis())), "done");
+    let of_config = super::snapshots::record_of(&r, 1);
+    let object = confman_snapshot::paths::snapshot(&GroupId::meta(), &of_config.id);
+    r.op(Op::SnapshotVerified(SnapshotVerified {
+        record: Some(SnapshotRecord {
+            group: GroupId::meta(),
+            object,
+            ..of_config
+        }),
+        membership: Some(super::snapshots::membership()),
+    }));
+    assert!(r.state.stats().last_snapshot.is_some());
+    let copy = |uuid: &str| BeginIncarnation {
+        cluster_uuid: uuid.to_owned(),
+        kind: IncarnationKind::Copy.into(),
+        nodes: vec![node(1001)],
+        expected: Vec::new(),
+        ..begin(2, "c")
+    };
+    assert!(tell(&r.op(Op::BeginIncarnation(copy(UUID)))).contains("this is cluster"));
+    assert_eq!(states(&r), "node1:Active node2:Active node3:Active");
+    assert_eq!(tell(&r.op(Op::BeginIncarnation(copy(OWN)))), "done");
+    assert_eq!(
+        states(&r),
+        "node1001:Active",
+        "nobody else is asked anything"
+    );
+    let cluster = r.state.cluster().unwrap().unwrap();
+    assert_eq!((cluster.uuid.as_str(), cluster.incarnation), (OWN, 2));
+    assert_eq!(cluster.next_node_id, 1002, "no id is given twice (I14)");
+    assert_eq!(
+        r.state.stats().last_snapshot,
+        None,
+        "its own store protects nothing yet"
+    );
+    assert!(r.state.snapshots().unwrap().is_empty());
+    assert_eq!(
+        tell(&r.op(Op::BeginIncarnation(copy(OWN)))),
+        "done",
+        "again"
+    );
+    // From now on it is what it says it is.
+    assert!(tell(&r.op(Op::BeginIncarnation(begin(3, "d")))).contains("this is cluster"));
+    let audit = r
+        .state
+        .list_audit(&AuditFilter::default(), None, 100)
+        .unwrap();
+    let copied = audit
+        .items
+        .iter()
+        .filter(|e| e.record.action == "cluster.copied");
+    assert_eq!(copied.count(), 1);
+}
+
+/// What became of a snapshot in an older life is not the new one's failure.
+#[test]
+fn a_new_life_forgets_who_was_to_build_which_snapshot() {
+    let mut r = Replica::of(&GroupId::meta());
+    r.op(genesis());
+    let task = |id: &str| SnapshotTask {
+        task_id: id.to_owned(),
+        group: "config/0".to_owned(),
+        node: 3,
+        ..SnapshotTask::default()
+    };
+    r.op(Op::AssignSnapshot(task("a")));
+    r.op(Op::FinishSnapshotTask(FinishSnapshotTask {
+        task_id: "a".to_owned(),
+        error: Some("build: node id 3 does not answer any more".to_owned()),
+    }));
+    r.op(Op::AssignSnapshot(task("b")));
+    assert_eq!(r.state.snapshot_failures().unwrap().len(), 1);
+    assert_eq!(r.state.snapshot_tasks().unwrap().len(), 1);
+    assert_eq!(tell(&r.op(Op::BeginIncarnation(begin(2, "a")))), "done");
+    assert!(r.state.snapshot_failures().unwrap().is_empty());
+    assert!(r.state.snapshot_tasks().unwrap().is_empty());
 }
