@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use confman_bootstrap::report::{RestoreReport, Source, Stage};
 use confman_client::wire::{
-    GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, Readiness,
-    ReplicaRole, RestoreSource, RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus,
-    StateHashStatus, Status, Time,
+    DiskStatus, GroupReadiness, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef,
+    Readiness, ReplicaRole, RestoreSource, RestoreStatus, SkippedSnapshot, SnapshotError,
+    SnapshotStatus, StateHashStatus, Status, Time,
 };
 use confman_store::records::SnapshotFailure;
 use openraft::ServerState;
@@ -37,11 +37,44 @@ pub(crate) fn status(node: &Node) -> Status {
             name: node.name().to_owned(),
         },
         ready: readiness(node).ready,
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        time: Some(Time::from_us(crate::group::now_us())),
+        disk: disk(node),
+        // Whoever answers the call knows.
+        caller: None,
         groups: node
             .groups()
             .map(|group| group_status(node, group, &failures))
             .collect(),
     }
+}
+
+/// The disk of the data directory, and what the node has on it.
+fn disk(node: &Node) -> Option<DiskStatus> {
+    let (free_bytes, total_bytes) = match disk_bytes(node) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::debug!("size of the disk: {error}");
+            return None;
+        }
+    };
+    let data_bytes = node.groups().map(|group| {
+        let state = node.paths().group(group.id()).state();
+        let state_bytes = std::fs::metadata(state).map_or(0, |file| file.len());
+        group.state().log_stats().bytes.saturating_add(state_bytes)
+    });
+    Some(DiskStatus {
+        free_bytes,
+        total_bytes,
+        data_bytes: data_bytes.sum(),
+    })
+}
+
+/// Free bytes and all bytes of the disk that holds the data directory.
+fn disk_bytes(node: &Node) -> std::io::Result<(u64, u64)> {
+    let disk = rustix::fs::statvfs(node.paths().root())?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
 }
 
 fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> GroupStatus {
@@ -206,7 +239,7 @@ pub(crate) fn readiness(node: &Node) -> Readiness {
 fn waits_for(node: &Node, group: &Group) -> Option<String> {
     let raft = group.metrics();
     if let Err(fatal) = &raft.running_state {
-        return Some(crate::group::fatal_text(fatal));
+        return Some(group.why_failed(fatal));
     }
     if group.leader_peer().is_none() {
         return Some("no leader: nothing was heard from one, or no quorum answers".to_owned());
@@ -234,11 +267,10 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
 /// Sets the gauges that are read rather than counted.
 pub(crate) fn publish(node: &Node) {
     metrics::gauge!("confman_incarnation").set(node.cluster().incarnation as f64);
-    match rustix::fs::statvfs(node.paths().root()) {
-        Ok(disk) => {
-            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize) as f64;
-            metrics::gauge!("confman_disk_free_bytes").set(bytes(disk.f_bavail));
-            metrics::gauge!("confman_disk_size_bytes").set(bytes(disk.f_blocks));
+    match disk_bytes(node) {
+        Ok((free, total)) => {
+            metrics::gauge!("confman_disk_free_bytes").set(free as f64);
+            metrics::gauge!("confman_disk_size_bytes").set(total as f64);
         }
         Err(error) => tracing::debug!("size of the disk: {error}"),
     }

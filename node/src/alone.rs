@@ -20,7 +20,8 @@ use std::time::Duration;
 use confman_config::Settings;
 use confman_snapshot::model::GroupId;
 use confman_store::Identity;
-use confman_store::records::NodeState;
+use confman_store::command::BeginIncarnation;
+use confman_store::records::{IncarnationKind, NodeState};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -45,10 +46,11 @@ pub(crate) async fn prove(
     acquaintances: &Acquaintances,
     own: Own,
     identity: &Identity,
+    pending: Option<&BeginIncarnation>,
     groups: &[(GroupId, OpenedStore)],
 ) -> anyhow::Result<()> {
     acquaintances.become_node(own, groups.iter().map(standing).collect());
-    let addresses = addresses(settings, identity, groups)?;
+    let addresses = addresses(settings, identity, pending, groups)?;
     let until = Instant::now() + GIVE_UP;
     let mut said = false;
     while let Some(rejected) = acquaintances.ask_around(&addresses, &[]).await {
@@ -118,6 +120,7 @@ fn durable(group: &Group) -> proto::Standing {
 fn addresses(
     settings: &Settings,
     identity: &Identity,
+    pending: Option<&BeginIncarnation>,
     groups: &[(GroupId, OpenedStore)],
 ) -> anyhow::Result<BTreeSet<String>> {
     let mut addresses: BTreeSet<String> = identity
@@ -127,8 +130,10 @@ fn addresses(
         .chain(settings.peers.iter().map(|p| p.addr.clone()))
         .chain([settings.peer_advertise.clone()])
         .collect();
+    // What a copy that has not begun knows of nodes is of another cluster, which it has nothing to do with.
+    let copy = pending.is_some_and(|begin| begin.kind() == IncarnationKind::Copy);
     for (id, (_, _, state)) in groups {
-        if id.is_meta() {
+        if id.is_meta() && !copy {
             addresses.extend(state.nodes()?.into_iter().map(|n| n.peer_addr));
         }
     }

@@ -190,6 +190,14 @@ impl Group {
         self.raft.metrics().borrow_watched().clone()
     }
 
+    /// Why this replica cannot go on: what its state says failed, else what Raft says.
+    pub(crate) fn why_failed(&self, fatal: &Fatal<TypeConfig>) -> String {
+        match (fatal, self.state().failure()) {
+            (Fatal::StorageError(_), Some(first)) => format!("storage failed: {first}"),
+            _ => fatal_text(fatal),
+        }
+    }
+
     /// True while this node believes that it leads.
     pub(crate) fn is_leader(&self) -> bool {
         self.raft.metrics().borrow_watched().state.is_leader()
@@ -295,6 +303,9 @@ impl Group {
     ) -> Result<Applied, ProposeError> {
         let deadline = Instant::now() + self.context.write_timeout;
         let mut pause = RETRY_FIRST;
+        if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
+            return Err(ProposeError::Unavailable(self.why_failed(fatal)));
+        }
         loop {
             command.time_us = self.stamp();
             let written =
@@ -308,9 +319,8 @@ impl Group {
                         outcome: response.data,
                     });
                 }
-                Err(RaftError::Fatal(fatal)) => {
-                    return Err(ProposeError::Unavailable(fatal_text(&fatal)));
-                }
+                // Raft ended with the proposal in its hands: the others may have it.
+                Err(RaftError::Fatal(_)) => return Err(ProposeError::Timeout),
                 Err(RaftError::APIError(error)) => error,
             };
             match error {

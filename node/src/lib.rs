@@ -3,7 +3,7 @@
 //! - [`serve`] assembles a node: [`formation`], [`rejoin`] and [`ordered`] give it an identity, [`group`] is one Raft
 //!   group, [`node`] all of them, [`peer`] what nodes say to each other;
 //! - stateless executors work beside it: [`membership`] and [`manager`];
-//! - [`api`] is the HTTP API, [`cli`] and [`dev`] the commands.
+//! - [`tls`] is how both listeners shake hands; [`api`] is the HTTP API, [`cli`] and [`dev`] the commands.
 //!
 //! Promises: every change of state is a committed log entry; what a peer says is checked before Raft
 //! hears it; background work never delays a write.
@@ -23,16 +23,21 @@ pub(crate) mod forward;
 mod front;
 pub(crate) mod group;
 mod incoming;
+#[cfg(feature = "failpoints")]
+pub mod killpoints;
 pub(crate) mod manager;
 pub(crate) mod membership;
 mod meters;
 pub(crate) mod node;
 pub(crate) mod ordered;
 pub(crate) mod peer;
+mod reach;
 mod readindex;
 pub(crate) mod rejoin;
 pub mod serve;
 mod stop;
 mod store_door;
+mod store_probe;
 pub mod telemetry;
+pub mod tls;
 mod watch;

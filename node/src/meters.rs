@@ -52,6 +52,10 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_raft_purged_index" ["group"] "Last entry that is no longer in the log";
     Counter "confman_peer_refused_total" ["code"] "Messages of other nodes that were refused before Raft heard them";
 
+    Gauge "confman_tls_certificate_expiry_timestamp_seconds" ["certificate"] "When the node's certificate (node), or the first of the authorities that it trusts (authority), expires";
+    Counter "confman_tls_reloads_total" ["result"] "Changes of the TLS files: in force (ok), or not taken because they will not do (refused)";
+    Counter "confman_tls_handshakes_total" ["listener", "result"] "Handshakes with those who connect (api, peers): ok, or why they were turned away";
+
     Gauge "confman_log_entries" ["group"] "Entries in the log";
     Gauge "confman_log_bytes" ["group"] "Bytes of the log on disk";
     Histogram "confman_log_append_seconds" ["group"] "From an append to its being durable";
@@ -72,11 +76,13 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_snapshot_records" ["group"] "Records in it";
     Counter "confman_snapshot_tasks_total" ["group", "result"] "Snapshot tasks that this node carried out";
     Counter "confman_snapshot_not_begun_total" ["class"] "Snapshots that could not begin because the store cannot be used, by remedy";
+    Gauge "confman_drill_last_good_timestamp_seconds" [] "When the last drill passed, by the names of the reports in the store; 0 for never. On the leader of `__meta/0`, which looks every half hour";
     Counter "confman_restore_skipped_snapshots_total" ["group"] "Snapshots that a restore passed over because they were damaged or missing";
 
     Counter "confman_store_errors_total" ["operation", "kind"] "Requests that the object store failed, by remedy: retry, wait, credentials, configuration, damaged, ...";
     Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
     Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
+    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
 
     Counter "confman_http_requests_total" ["route", "method", "status"] "Requests answered";

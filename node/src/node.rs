@@ -10,13 +10,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use confman_bootstrap::report::RestoreReport;
-use confman_client::wire::{GroupMembers, Readiness, SnapshotItem, Status};
+use confman_client::wire::{GroupMembers, PeerReach, Readiness, SnapshotItem, Status};
 use confman_config::Settings;
 use confman_snapshot::fnv1a64;
 use confman_snapshot::model::{ClusterId, GroupId};
 use confman_store::command::BeginIncarnation;
 use confman_store::membership::NodeWish;
-use confman_store::records::{NodeRecord, NodeState};
+use confman_store::records::{IncarnationKind, NodeRecord, NodeState};
 use confman_store::{DataPaths, Identity, names};
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
@@ -191,6 +191,12 @@ impl Node {
         self.pending.as_ref()
     }
 
+    /// Whether this is a copy that has not taken its own name yet: what its registry says is another cluster's.
+    pub(crate) fn is_unborn_copy(&self) -> bool {
+        let copy = |begin: &BeginIncarnation| begin.kind() == IncarnationKind::Copy;
+        self.pending.as_ref().is_some_and(copy) && !self.has_begun()
+    }
+
     /// Why the life of this node cannot begin yet, as far as is known.
     pub(crate) fn held_back(&self) -> Option<String> {
         self.held_back.lock().clone()
@@ -247,6 +253,9 @@ impl Node {
 
     /// Reads the registry again.
     pub(crate) fn refresh_registry(&self) -> Result<(), confman_store::StoreError> {
+        if self.is_unborn_copy() {
+            return Ok(());
+        }
         let nodes = self.meta.state().nodes()?;
         let retired = nodes
             .iter()
@@ -338,6 +347,10 @@ impl Backend for Node {
 
     async fn status(&self) -> Status {
         crate::account::status(self)
+    }
+
+    async fn peers(&self) -> Vec<PeerReach> {
+        crate::reach::peers(self).await
     }
 
     async fn readiness(&self) -> Readiness {

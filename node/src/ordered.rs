@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confman_bootstrap::report::RestoreReport;
-use confman_bootstrap::{Limits, OrderedTask, RestoreError, Restorer};
+use confman_bootstrap::{Limits, Ordered, RestoreError, Restorer};
 use confman_snapshot::Repository;
 use confman_snapshot::error::{Kind, StoreError};
-use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
+use confman_snapshot::model::{ClusterId, GroupId};
 use confman_snapshot::paths::ReportKind;
 use confman_snapshot::repository::{
     MemberTaken, OrderDone, OrderMember, Report, RestoreOrder, Taken,
 };
-use confman_store::command::{BeginIncarnation, Op};
-use confman_store::datadir::{Claim, Facts, Identity, IdentityState, MemberAtBirth};
-use confman_store::records::{IncarnationKind, IncarnationRecord, NodeRecord, NodeState};
+use confman_store::command::Op;
+use confman_store::datadir::{Facts, Identity};
+use confman_store::records::{IncarnationKind, IncarnationRecord};
 use tokio_util::sync::CancellationToken;
 
 use crate::formation::{Established, Formation, StartError};
@@ -93,9 +93,11 @@ pub(crate) async fn carry_out(
         }
         Err(error) => return Err(error.into()),
     };
+    fail::fail_point!("order::restored");
     if !take_up(formation, &repository, &identity).await? {
         return Ok(None);
     }
+    fail::fail_point!("order::taken-up");
     tracing::info!(
         node_id = identity.node_id, incarnation = life.incarnation, plan = %order.plan_id, groups = restored.len(),
         "restored from the store as the order says"
@@ -156,26 +158,13 @@ fn begin(
             "the order has another address for this node; the others are told of this one when the life has begun"
         );
     }
-    let data = &formation.data;
-    data.write_claim(&Claim {
-        plan_id: order.plan_id.clone(),
-        nonce: uuid::Uuid::new_v4().to_string(),
-    })?;
-    data.write_incarnation(&beginning(life, order))?;
-    let identity = Identity {
-        cluster_uuid: life.uuid.clone(),
-        incarnation: life.incarnation,
-        node_id: member.id,
-        name: settings.node_name.clone(),
-        shards: order.shards,
-        members: order.members.iter().map(as_member).collect(),
-        state: IdentityState::Formed.into(),
-        reason: String::new(),
-        created_us: now_us(),
-        lineage: order.plan_id.clone(),
-        incarnation_floor: life.incarnation,
-    };
-    data.write_identity(&identity)?;
+    let identity = ordered(life, order).take_identity(
+        formation.data,
+        member,
+        uuid::Uuid::new_v4().to_string(),
+        now_us(),
+    )?;
+    fail::fail_point!("order::identity");
     tracing::info!(
         node_id = identity.node_id, incarnation = life.incarnation, plan = %order.plan_id,
         "this node is named by a restore order and restores itself"
@@ -183,37 +172,11 @@ fn begin(
     Ok(identity)
 }
 
-fn as_member(member: &OrderMember) -> MemberAtBirth {
-    MemberAtBirth {
-        id: member.id,
-        info: Some(NodeInfo {
-            name: member.name.clone(),
-            api_url: member.api_url.clone(),
-            peer_addr: member.peer_addr.clone(),
-        }),
-    }
-}
-
-/// What the first leader of each group proposes: the same on every member.
-fn beginning(life: &ClusterId, order: &RestoreOrder) -> BeginIncarnation {
-    let node = |member: &OrderMember| NodeRecord {
-        id: member.id,
-        name: member.name.clone(),
-        api_url: member.api_url.clone(),
-        peer_addr: member.peer_addr.clone(),
-        state: NodeState::Active.into(),
-        ..NodeRecord::default()
-    };
-    BeginIncarnation {
-        cluster_uuid: life.uuid.clone(),
-        incarnation: life.incarnation,
-        kind: IncarnationKind::Restore.into(),
-        plan_id: order.plan_id.clone(),
-        lineage: order.plan_id.clone(),
-        operator: order.operator.clone(),
-        summary: order.summary.clone(),
-        nodes: order.members.iter().map(node).collect(),
-        expected: Vec::new(),
+fn ordered<'a>(life: &'a ClusterId, order: &'a RestoreOrder) -> Ordered<'a> {
+    Ordered {
+        life,
+        kind: IncarnationKind::Restore,
+        order,
     }
 }
 
@@ -223,19 +186,9 @@ async fn restore(
     identity: &Identity,
     order: &RestoreOrder,
 ) -> Result<BTreeMap<GroupId, RestoreReport>, RestoreError> {
-    let tasks: Vec<OrderedTask> = order
-        .groups
-        .iter()
-        .map(|record| OrderedTask {
-            paths: formation.data.paths().group(&record.group),
-            record: record.clone(),
-            members: order.membership(record.position),
-            term: order.term,
-            node_id: identity.node_id,
-        })
-        .collect();
     let cluster = identity.cluster();
-    let restorer = Restorer::new(Some(repository), cluster, Limits::default(), now_us);
+    let tasks = ordered(&cluster, order).tasks(formation.data.paths(), identity.node_id);
+    let restorer = Restorer::new(Some(repository), cluster.clone(), Limits::default(), now_us);
     let done = restorer.restore_ordered(&tasks).await?;
     let groups = order.groups.iter().map(|record| record.group.clone());
     Ok(groups
@@ -341,6 +294,7 @@ async fn record_origins(node: &Arc<Node>) -> bool {
             Ok(None) => {}
             Ok(Some(origin)) => {
                 all = false;
+                fail::fail_point!("order::before-record");
                 if group.is_leader()
                     && let Err(error) =
                         forward::propose(node, group, Op::SnapshotVerified(origin)).await
@@ -369,6 +323,7 @@ async fn spend(
     if !node.meta().is_leader() {
         return Ok(false);
     }
+    fail::fail_point!("order::before-report");
     if let Err(error) = put_report(node, &repository, begun).await {
         tracing::warn!(plan = %begun.plan_id, "keep the report of the restore in the store: {error}");
     }
@@ -378,7 +333,9 @@ async fn spend(
         now_us(),
         node.name(),
     );
+    fail::fail_point!("order::before-spent");
     repository.put_done(&done).await?;
+    fail::fail_point!("order::after-spent");
     tracing::info!(plan = %begun.plan_id, incarnation = node.cluster().incarnation, "the restore order is spent");
     Ok(true)
 }

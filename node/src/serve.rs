@@ -1,7 +1,7 @@
 //! `confman serve`: one node, assembled from its settings, from the first look at the data directory
 //! to the last flush.
 //!
-//! Order: settings (all errors at once, exit 2) and the keys file; the data directory's lock; both listeners; an
+//! Order: settings (all errors at once, exit 2), the keys file and the TLS files; the data directory's lock; both listeners; an
 //! identity ([`crate::formation`]); the groups; then the API answers. Until then `/health` says alive
 //! and `/health/ready` says what is waited for.
 //!
@@ -9,6 +9,7 @@
 //! that says what to do; 2 for wrong settings. A panic aborts the process.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,6 @@ use confman_store::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use crate::api::access::{Keyring, NoKeys};
 use crate::api::limits::Limits;
@@ -41,7 +41,9 @@ use crate::peer::proto::peer_server::PeerServer;
 use crate::peer::service::Service;
 use crate::peer::{MESSAGE_BYTES_MAX, proto};
 use crate::store_door::StoreDoor;
-use crate::{manager, membership, ordered, stop, telemetry, watch};
+use crate::tls::Tls;
+use crate::tls::door::{self, Door, Listener};
+use crate::{manager, membership, ordered, stop, store_probe, telemetry, tls, watch};
 
 /// Arguments of `confman serve`; everything else is in the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -64,15 +66,15 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         eprintln!("confman: {error}");
         return ExitCode::from(2);
     }
-    let keyring: Arc<dyn Keyring> = match settings
-        .api_keys_file
-        .as_deref()
-        .map(crate::auth::Keys::load)
-    {
-        None => Arc::new(NoKeys),
-        Some(Ok(keys)) => Arc::new(keys),
-        Some(Err(error)) => {
-            eprintln!("confman: {error}");
+    let (keyring, tls) = match (keyring(&settings), crate::tls::load(&settings)) {
+        (Ok(keyring), Ok(tls)) => (keyring, tls),
+        (keyring, tls) => {
+            if let Err(error) = keyring {
+                eprintln!("confman: {error}");
+            }
+            if let Err(errors) = tls {
+                eprintln!("confman: {errors}");
+            }
             return ExitCode::from(2);
         }
     };
@@ -92,7 +94,12 @@ pub fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(serve(Arc::clone(&settings), keyring, args.exit_with_parent));
+    let ended = runtime.block_on(serve(
+        Arc::clone(&settings),
+        keyring,
+        tls,
+        args.exit_with_parent,
+    ));
     // Blocking work that is still going on (an upload) does not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
@@ -101,15 +108,40 @@ pub fn run(args: &ServeArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!(node = %settings.node_name, "stopped by itself: {error:#}");
+            let hint = remedy(&error, &settings.data_dir);
+            tracing::error!(node = %settings.node_name, "stopped by itself: {error:#}{hint}");
             ExitCode::FAILURE
         }
     }
 }
 
+/// What to do when it is the disk that has no room. Raft hands its storage's errors on as text, so text it is that tells.
+fn remedy(error: &anyhow::Error, data_dir: &Path) -> String {
+    use rustix::io::Errno;
+    let said = format!("{error:#}");
+    let full = [Errno::NOSPC, Errno::DQUOT]
+        .into_iter()
+        .any(|errno| said.contains(&format!("(os error {})", errno.raw_os_error())));
+    if !full {
+        return String::new();
+    }
+    format!(
+        "\nhint: the disk that holds {} is full: give it room, then start this node again (`drtool runbook disk-full`); nothing that was acknowledged is lost",
+        data_dir.display()
+    )
+}
+
+fn keyring(settings: &Settings) -> Result<Arc<dyn Keyring>, crate::auth::KeysError> {
+    Ok(match settings.api_keys_file.as_deref() {
+        Some(path) => Arc::new(crate::auth::Keys::load(path)?),
+        None => Arc::new(NoKeys),
+    })
+}
+
 async fn serve(
     settings: Arc<Settings>,
     keyring: Arc<dyn Keyring>,
+    tls: Option<Arc<Tls>>,
     exit_with_parent: bool,
 ) -> anyhow::Result<()> {
     let prometheus = telemetry::init_metrics();
@@ -121,6 +153,9 @@ async fn serve(
         node = %settings.node_name, api = %settings.api_listen, peers = %settings.peer_listen,
         data = %settings.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "starting"
     );
+    if let Some(tls) = &tls {
+        tls::watch::tell(&tls.current().portrait, "TLS is spoken");
+    }
     let own = proto::Node {
         id: 0,
         name: settings.node_name.clone(),
@@ -129,7 +164,7 @@ async fn serve(
         // None is 0, which is no process.
         boot: rand::random::<u64>().max(1),
     };
-    let channels = Channels::new(settings.cluster_token.as_ref())?;
+    let channels = Channels::new(settings.cluster_token.as_ref(), tls.clone())?;
     let acquaintances = Acquaintances::new(own.boot, channels.clone());
     let (desk, births) = Desk::new(
         own,
@@ -144,9 +179,16 @@ async fn serve(
         api,
         front.router(),
         limits.clone(),
+        Door::new(Listener::Api, tls.clone()),
         closing.clone().cancelled_owned(),
     ));
-    let peers = tokio::spawn(serve_peers(peers, Arc::clone(&desk), closing.clone()));
+    let peer_door = Arc::new(Door::new(Listener::Peers, tls.clone()));
+    let arrivals = door::arrivals(peers, peer_door);
+    let peers = tokio::spawn(serve_peers(arrivals, Arc::clone(&desk), closing.clone()));
+    if let Some(tls) = &tls {
+        // Until the end: a node that waits to be formed, or is fenced, answers too.
+        tokio::spawn(tls::watch::run(Arc::clone(tls), closing.clone()));
+    }
 
     let formation = Formation {
         settings: &settings,
@@ -209,6 +251,7 @@ async fn serve(
         keyring,
         limits,
         Arc::new(rand::random),
+        tls,
     ));
     tracing::info!(node = %settings.node_name, node_id = node.id(), groups = node.groups().count(), "serving");
 
@@ -217,6 +260,7 @@ async fn serve(
         tokio::spawn(membership::run(Arc::clone(&node), background.clone())),
         tokio::spawn(manager::run(Arc::clone(&node), background.clone())),
         tokio::spawn(ordered::finish(Arc::clone(&node), background.clone())),
+        tokio::spawn(store_probe::at_start(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::restores(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
         tokio::spawn(crate::alone::tell(Arc::clone(&node), background.clone())),
@@ -278,7 +322,11 @@ async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<Tcp
     })
 }
 
-async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: CancellationToken) {
+async fn serve_peers(
+    arrivals: tokio::sync::mpsc::Receiver<std::io::Result<door::Io>>,
+    desk: Arc<Desk>,
+    closing: CancellationToken,
+) {
     let service = PeerServer::new(Service { desk })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -290,7 +338,7 @@ async fn serve_peers(listener: TcpListener, desk: Arc<Desk>, closing: Cancellati
         .initial_connection_window_size(16 * 1024 * 1024)
         .add_service(service)
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            tokio_stream::wrappers::ReceiverStream::new(arrivals),
             closing.cancelled_owned(),
         );
     if let Err(error) = served.await {
@@ -336,11 +384,15 @@ async fn assemble(
         opened.push((id, parts));
     }
     let own = own.context("a node without an id")?;
+    let pending = data
+        .read_incarnation()?
+        .filter(|p| p.incarnation == identity.incarnation && p.lineage == identity.lineage);
     crate::alone::prove(
         &outfit.settings,
         &outfit.acquaintances,
         own,
         &identity,
+        pending.as_ref(),
         &opened,
     )
     .await?;
@@ -365,9 +417,6 @@ async fn assemble(
         prometheus,
         ..
     } = outfit;
-    let pending = data
-        .read_incarnation()?
-        .filter(|p| p.incarnation == identity.incarnation && p.lineage == identity.lineage);
     Ok(Node::new(Parts {
         settings,
         identity,

@@ -180,17 +180,6 @@ impl StoreDoor {
                 });
             }
         }
-        match repository.probe_short().await {
-            Ok(probe) => tracing::info!(
-                store = repository.url(),
-                conditional_put = probe.conditional_put,
-                list_after_put = probe.list_after_put,
-                delete = probe.delete,
-                "object store probed"
-            ),
-            // What a probe learns is an extra fence, no condition: the upload itself will tell.
-            Err(error) => tracing::warn!(store = repository.url(), "object store probe: {error}"),
-        }
         self.known.lock().await.claimed = true;
         Ok(repository)
     }

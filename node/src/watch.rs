@@ -27,11 +27,7 @@ pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
             loop {
                 let state = metrics.borrow_watched().running_state.clone();
                 if let Err(fatal) = state {
-                    return anyhow::anyhow!(
-                        "group {}: {}",
-                        group.id(),
-                        crate::group::fatal_text(&fatal)
-                    );
+                    return anyhow::anyhow!("group {}: {}", group.id(), group.why_failed(&fatal));
                 }
                 if metrics.changed().await.is_err() {
                     return anyhow::anyhow!("group {}: Raft has ended", group.id());

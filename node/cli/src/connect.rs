@@ -5,11 +5,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use confman_client::{Client, ClientConfig, Endpoint, parse_endpoints};
-use confman_config::{ClientSettings, SecretString};
+use confman_client::{
+    Client, ClientConfig, ClientFiles, ClientTls, Endpoint, NamedFile, parse_endpoints,
+};
+use confman_config::{ClientSettings, ClientTlsSettings, SecretString, catalog};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -61,6 +63,8 @@ pub struct Target {
     pub endpoints: Vec<Endpoint>,
     /// The key to present.
     pub api_key: Option<SecretString>,
+    /// Whom to trust with https, and what to show.
+    pub tls: ClientTls,
     /// Where that is from, in words.
     pub source: String,
 }
@@ -71,6 +75,15 @@ pub struct Target {
 struct DevFile {
     api_key: String,
     endpoints: Vec<String>,
+    #[serde(default)]
+    tls: Option<DevTls>,
+}
+
+/// What a client of a `confman dev --tls` cluster trusts.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DevTls {
+    ca_file: PathBuf,
 }
 
 impl ConnectArgs {
@@ -102,7 +115,17 @@ impl ConnectArgs {
 impl TargetArgs {
     /// A client for what the options and this process's environment say; `verbose` says on stderr what that is.
     pub fn client(&self, verbose: bool, correlation_id: Option<String>) -> Result<Client, Failure> {
-        let target = self.target(std::env::vars_os().collect(), Path::new("."))?;
+        self.client_in(std::env::vars_os().collect(), verbose, correlation_id)
+    }
+
+    /// The same for a given environment.
+    pub fn client_in(
+        &self,
+        env: Vec<(OsString, OsString)>,
+        verbose: bool,
+        correlation_id: Option<String>,
+    ) -> Result<Client, Failure> {
+        let target = self.target(env, Path::new("."))?;
         if verbose {
             let urls: Vec<_> = target.endpoints.iter().map(ToString::to_string).collect();
             let key = if target.api_key.is_some() {
@@ -114,9 +137,16 @@ impl TargetArgs {
         }
         let mut config = ClientConfig::new(target.endpoints);
         config.api_key = target.api_key;
+        config.tls = target.tls;
         config.deadline = Duration::from_secs(self.timeout);
         config.correlation_id = correlation_id;
         Ok(Client::new(config)?)
+    }
+
+    /// Whether a key would be sent.
+    pub fn has_key(&self, env: Vec<(OsString, OsString)>) -> bool {
+        self.target(env, Path::new("."))
+            .is_ok_and(|target| target.api_key.is_some())
     }
 
     /// What the options, an environment and a working directory say.
@@ -137,16 +167,20 @@ impl TargetArgs {
                 .collect();
             Failure::usage(lines.join("; ")).with_hint("`confman config` shows every setting")
         })?;
+        let tls = client_tls(&settings.tls)?;
         let mut target = if let Some(dir) = &self.dev {
             dev_target(dir)?
         } else if let Some(text) = &self.endpoints {
             let endpoints = parse_endpoints(text)?;
-            let api_key = settings
-                .api_key
-                .or_else(|| dev_key_for(&cwd.join(DEV_DIR_DEFAULT), &endpoints));
+            let dev = dev_target_of(&cwd.join(DEV_DIR_DEFAULT), &endpoints);
+            let (dev_key, dev_tls) = dev.map(|dev| (dev.api_key, dev.tls)).unzip();
             Target {
                 endpoints,
-                api_key,
+                api_key: settings.api_key.or(dev_key.flatten()),
+                tls: match settings.tls == ClientTlsSettings::default() {
+                    true => dev_tls.unwrap_or(tls),
+                    false => tls,
+                },
                 source: "--endpoints".to_owned(),
             }
         } else if !from_env && cwd.join(DEV_DIR_DEFAULT).join("dev.json").is_file() {
@@ -160,6 +194,7 @@ impl TargetArgs {
             Target {
                 endpoints: parse_endpoints(&settings.endpoints.join(","))?,
                 api_key: settings.api_key,
+                tls,
                 source: source.to_owned(),
             }
         };
@@ -191,20 +226,69 @@ fn read_dev(dir: &Path) -> Result<DevFile, Failure> {
 
 fn dev_target(dir: &Path) -> Result<Target, Failure> {
     let dev = read_dev(dir)?;
+    let tls = ClientTlsSettings {
+        ca_file: dev.tls.map(|tls| tls.ca_file),
+        identity: None,
+    };
     Ok(Target {
         endpoints: parse_endpoints(&dev.endpoints.join(","))?,
+        tls: client_tls(&tls)?,
         api_key: Some(SecretString::from(dev.api_key)),
         source: dir.join("dev.json").display().to_string(),
     })
 }
 
-/// The key of a dev cluster, when all the endpoints are nodes of it: it goes to nobody else.
-fn dev_key_for(dir: &Path, endpoints: &[Endpoint]) -> Option<SecretString> {
+/// A dev cluster, when all the endpoints are nodes of it: its key goes to nobody else.
+fn dev_target_of(dir: &Path, endpoints: &[Endpoint]) -> Option<Target> {
     let target = dev_target(dir).ok()?;
     endpoints
         .iter()
         .all(|endpoint| target.endpoints.contains(endpoint))
-        .then_some(target.api_key)?
+        .then_some(target)
+}
+
+/// Whom this process's environment and working directory say to trust, for who asks nodes by addresses of their own.
+///
+/// # Errors
+/// A setting or a file is wrong.
+pub fn tls_here() -> Result<ClientTls, Failure> {
+    let nobody = TargetArgs {
+        endpoints: None,
+        api_key_file: None,
+        dev: None,
+        timeout: 1,
+    };
+    let target = nobody.target(std::env::vars_os().collect(), Path::new("."))?;
+    Ok(target.tls)
+}
+
+/// What the files that the settings name are good for.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn client_tls(settings: &ClientTlsSettings) -> Result<ClientTls, Failure> {
+    let named = |setting: &'static str, path: &PathBuf| NamedFile::new(setting, path);
+    let files = ClientFiles {
+        ca: settings
+            .ca_file
+            .as_ref()
+            .map(|path| named(catalog::TLS_CLIENT_CA_FILE.name, path)),
+        identity: settings.identity.as_ref().map(|(cert, key)| {
+            (
+                named(catalog::TLS_CLIENT_CERT_FILE.name, cert),
+                named(catalog::TLS_CLIENT_KEY_FILE.name, key),
+            )
+        }),
+    };
+    files.load(SystemTime::now()).map_err(|errors| {
+        let each: Vec<String> = errors.all().iter().map(ToString::to_string).collect();
+        let hint = errors
+            .all()
+            .first()
+            .map(|e| e.hint.clone())
+            .unwrap_or_default();
+        Failure::usage(each.join("; ")).with_hint(hint)
+    })
 }
 
 #[cfg(test)]

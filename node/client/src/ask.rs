@@ -1,6 +1,9 @@
 //! One call: attempts until there is an answer that counts, or until its time is over.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::{
@@ -17,6 +20,7 @@ use crate::{
     Client, ClientError, Endpoint, Upload,
     body::{Download, chain},
     course::{Course, Setback},
+    handshake,
     wire::{Problem, ProblemKind, header},
 };
 
@@ -98,7 +102,8 @@ impl Client {
             .only
             .clone()
             .or_else(|| self.routes.get(ask.route.as_deref()));
-        let mut course = Course::new(homes, start, self.first.clone());
+        let mut course = Course::new(homes.clone(), start, self.first.clone());
+        let mut unshaken: BTreeSet<Endpoint> = BTreeSet::new();
         let mut failures: BTreeMap<String, String> = BTreeMap::new();
         let mut maybe_done = false;
         loop {
@@ -126,10 +131,19 @@ impl Client {
                     });
                 }
                 Ended::SetBack(setback, why) => {
+                    if handshake::hint(&why).is_some() {
+                        unshaken.insert(endpoint.clone());
+                    } else {
+                        unshaken.remove(&endpoint);
+                    }
                     failures.insert(endpoint.to_string(), why);
                     setback
                 }
             };
+            // Certificates do not change while one waits.
+            if homes.iter().all(|home| unshaken.contains(home)) {
+                return Err(gave_up(ask, started, maybe_done, &failures));
+            }
             if !matches!(setback, Setback::Redirected { .. }) {
                 self.routes.forget(ask.route.as_deref(), &endpoint);
             }
@@ -160,7 +174,7 @@ impl Client {
         let until = Instant::now() + limit;
         let response = match tokio::time::timeout_at(until, self.http.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() => {
+            Ok(Err(error)) if error.is_connect() || handshake::never_read(&error) => {
                 return Ok(Ended::SetBack(Setback::NotReached, chain(&error)));
             }
             Ok(Err(error)) => return Ok(Ended::SetBack(Setback::Lost, chain(&error))),

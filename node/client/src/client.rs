@@ -3,11 +3,13 @@
 use std::{
     collections::HashMap,
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
+use confman_tls::ClientTls;
 use reqwest::{Method, header::HeaderMap};
 use secrecy::SecretString;
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,7 +21,8 @@ use crate::{
     trust::Trust,
     wire::{
         AuditEvent, BatchRequest, BatchResult, ChangeAnswer, ChangeRequest, List, Members,
-        NamespaceInfo, Readiness, SnapshotItem, StateHashAt, Status, VersionToken, header,
+        NamespaceInfo, PeerReach, Readiness, SnapshotItem, StateHashAt, Status, VersionToken,
+        header,
     },
 };
 
@@ -41,16 +44,22 @@ pub struct ClientConfig {
     pub deadline: Duration,
     /// Sent as `X-Correlation-Id`.
     pub correlation_id: Option<String>,
+    /// Whom it trusts with https, and what it shows.
+    pub tls: ClientTls,
+    /// Where a host of an endpoint is, whatever the name service says.
+    pub resolve: Option<(String, SocketAddr)>,
 }
 
 impl ClientConfig {
-    /// With no key and a deadline of 30 s.
+    /// With no key, a deadline of 30 s, and the system's trust.
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
         Self {
             endpoints,
             api_key: None,
             deadline: Duration::from_secs(30),
             correlation_id: None,
+            tls: ClientTls::default(),
+            resolve: None,
         }
     }
 }
@@ -121,14 +130,25 @@ impl Client {
             .tcp_nodelay(true)
             .pool_max_idle_per_host(256)
             .user_agent(concat!("confman/", env!("CARGO_PKG_VERSION")));
-        if config.endpoints.iter().all(Endpoint::is_plain) {
+        let setup = |source| ClientError::Setup { source };
+        if let Some(roots) = config.tls.roots() {
+            let roots: Result<Vec<_>, _> = roots
+                .iter()
+                .map(|root| reqwest::Certificate::from_der(root))
+                .collect();
+            http = http.tls_certs_only(roots.map_err(setup)?);
+        } else if config.endpoints.iter().all(Endpoint::is_plain) {
             // An image without certificates can still ask over plain HTTP.
             http = http.tls_certs_only(Vec::new());
         }
+        if let Some(pem) = config.tls.identity_pem() {
+            http = http.identity(reqwest::Identity::from_pem(pem).map_err(setup)?);
+        }
+        if let Some((host, address)) = &config.resolve {
+            http = http.resolve(host, *address);
+        }
         Ok(Self {
-            http: http
-                .build()
-                .map_err(|source| ClientError::Setup { source })?,
+            http: http.build().map_err(setup)?,
             api_key: config.api_key,
             correlation_id: config.correlation_id,
             deadline: config.deadline,
@@ -178,6 +198,18 @@ impl Client {
         query.add("group", Some(group));
         query.add("index", Some(&index.to_string()));
         let mut ask = self.read_ask(format!("/api/v1/status/hash{query}"));
+        ask.only = Some(of.clone());
+        ask.attempt_max = PROBE_MAX;
+        ask.total_max = ask.total_max.min(PROBE_MAX);
+        self.json(&ask).await
+    }
+
+    /// Which other nodes a node reaches; of the given node.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn peers(&self, of: &Endpoint) -> Result<Answered<List<PeerReach>>, ClientError> {
+        let mut ask = self.read_ask("/api/v1/status/peers".to_owned());
         ask.only = Some(of.clone());
         ask.attempt_max = PROBE_MAX;
         ask.total_max = ask.total_max.min(PROBE_MAX);

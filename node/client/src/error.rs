@@ -229,6 +229,16 @@ impl ClientError {
         }
     }
 
+    /// Whether somebody is there who speaks TLS, or does not, and no handshake succeeded for that.
+    pub fn is_handshake(&self) -> bool {
+        match self {
+            Self::Unreachable { last, .. } | Self::Unconfirmed { last, .. } => {
+                crate::handshake::hint(last).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -248,6 +258,9 @@ impl ClientError {
             }
             Self::ForeignRedirect { to, .. } => {
                 return Some(format!("if {to} is yours, add it to CONFMAN_ENDPOINTS"));
+            }
+            Self::Unreachable { last, .. } if crate::handshake::hint(last).is_some() => {
+                return crate::handshake::hint(last).map(str::to_owned);
             }
             Self::Unreachable { .. } | Self::Answer { .. } => {
                 "are the nodes of CONFMAN_ENDPOINTS running? `confman status` asks each"

@@ -19,10 +19,12 @@
 mod ask;
 mod body;
 mod client;
+mod clock;
 mod course;
 mod endpoint;
 mod entries;
 mod error;
+mod handshake;
 pub mod members;
 mod names;
 mod options;
@@ -32,6 +34,8 @@ pub mod wire;
 
 pub use body::{Download, Upload};
 pub use client::{Answered, Client, ClientConfig};
+pub use clock::{DATE_STEP_US, date_of};
+pub use confman_tls::{ClientFiles, ClientTls, NamedFile};
 pub use endpoint::{Endpoint, parse_endpoints};
 pub use entries::{PutValue, RawEntry, Written};
 pub use error::{ClientError, ErrorKind};

@@ -18,6 +18,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +29,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, rustls};
 
 use crate::honest::HonestS3;
 
@@ -94,6 +96,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct RunningS3 {
     addr: SocketAddr,
+    https: bool,
     config: S3Config,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -107,7 +110,8 @@ impl RunningS3 {
 
     /// The URL that `AWS_ENDPOINT_URL` takes.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     /// The environment variables that make a client use this server.
@@ -138,6 +142,18 @@ impl Drop for RunningS3 {
 
 /// Starts the server; it has answered nothing yet but listens when this returns.
 pub async fn serve(config: S3Config) -> Result<RunningS3, ServeError> {
+    serve_with(config, None).await
+}
+
+/// The same over https.
+pub async fn serve_tls(
+    config: S3Config,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<RunningS3, ServeError> {
+    serve_with(config, Some(TlsAcceptor::from(tls))).await
+}
+
+async fn serve_with(config: S3Config, tls: Option<TlsAcceptor>) -> Result<RunningS3, ServeError> {
     if !config.listen.ip().is_loopback() {
         return Err(ServeError::NotLoopback(config.listen));
     }
@@ -167,16 +183,23 @@ pub async fn serve(config: S3Config) -> Result<RunningS3, ServeError> {
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(accept(listener, service, stopped));
+    let https = tls.is_some();
+    let task = tokio::spawn(accept(listener, service, tls, stopped));
     Ok(RunningS3 {
         addr,
+        https,
         config,
         stop,
         task,
     })
 }
 
-async fn accept(listener: TcpListener, service: S3Service, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    service: S3Service,
+    tls: Option<TlsAcceptor>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut server = ConnectionBuilder::new(TokioExecutor::new());
     server
         .http1()
@@ -202,10 +225,25 @@ async fn accept(listener: TcpListener, service: S3Service, mut stopped: watch::R
         };
         // Small answers must not wait for more to come.
         let _ = socket.set_nodelay(true);
-        let connection = server.serve_connection(TokioIo::new(socket), service.clone());
-        let connection = graceful.watch(connection.into_owned());
+        let Some(tls) = tls.clone() else {
+            let connection = server.serve_connection(TokioIo::new(socket), service.clone());
+            let connection = graceful.watch(connection.into_owned());
+            connections.spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection to the S3 server ended");
+                }
+            });
+            continue;
+        };
+        let (server, service, watcher) = (server.clone(), service.clone(), graceful.watcher());
         connections.spawn(async move {
-            if let Err(error) = connection.await {
+            let shaken = tokio::time::timeout(HEADER_READ_MAX, tls.accept(socket)).await;
+            let Ok(Ok(socket)) = shaken else {
+                tracing::debug!("a handshake with the S3 server failed");
+                return;
+            };
+            let connection = server.serve_connection(TokioIo::new(socket), service);
+            if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(%error, "a connection to the S3 server ended");
             }
         });

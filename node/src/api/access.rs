@@ -18,6 +18,21 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// Every role, the one that may do most first.
+    pub(crate) const ALL: [Self; 4] = [Self::Admin, Self::Publisher, Self::Editor, Self::Viewer];
+
+    /// The role's word, as keys files and answers have it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Editor => "editor",
+            Self::Publisher => "publisher",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What an endpoint asks of who calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {

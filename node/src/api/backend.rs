@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use confman_client::wire::GroupMembers;
+use confman_client::wire::PeerReach;
 use confman_client::wire::Readiness;
 use confman_client::wire::SnapshotItem;
 use confman_client::wire::Status;
@@ -65,8 +66,8 @@ pub enum ProposeError {
         /// Who does, as far as is known here.
         leader: Option<LeaderInfo>,
     },
-    /// It was proposed and not confirmed in time: it may yet happen.
-    #[error("the write was not confirmed in time")]
+    /// It was proposed and not confirmed, in time or before this node had to end: it may yet happen.
+    #[error("the write was not confirmed")]
     Timeout,
     /// It was not proposed, or the group cannot go on.
     #[error("{0}")]
@@ -180,6 +181,8 @@ pub trait Backend: Send + Sync {
     fn config_groups(&self) -> Vec<Arc<dyn GroupBackend>>;
     /// What `GET /api/v1/status` answers.
     async fn status(&self) -> Status;
+    /// Which other nodes this one reaches now, by asking them; within seconds.
+    async fn peers(&self) -> Vec<PeerReach>;
     /// What `GET /health/ready` answers.
     async fn readiness(&self) -> Readiness;
     /// The membership of every group.

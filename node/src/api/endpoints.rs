@@ -90,6 +90,7 @@ pub static ENDPOINTS: &[Endpoint] = endpoints! {
     Get    "/metrics"                   Open    operate::metrics;
     Get    "/api/v1/status"             Read    operate::status;
     Get    "/api/v1/status/hash"        Read    operate::state_hash;
+    Get    "/api/v1/status/peers"       Read    operate::peers;
     Post   "/api/v1/admin/snapshots"    Operate operate::snapshots;
     Get    "/api/v1/admin/members"      Operate members::get;
     Post   "/api/v1/admin/members/changes" Operate members::change;

@@ -23,7 +23,6 @@ use http::StatusCode;
 use http::Uri;
 use http::header;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
@@ -32,6 +31,9 @@ use super::backend::LeaderInfo;
 use super::call::Call;
 use super::failure::Answer;
 use super::failure::Failure;
+use crate::tls::Tls;
+use crate::tls::connect::Connector;
+use crate::tls::door::Listener;
 
 /// For a connection to the leader.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,15 +56,12 @@ const HOP_BY_HOP: &[HeaderName] = &[
 ];
 
 /// Connections to other nodes' APIs.
-pub(crate) type Forwarder = Client<HttpConnector, Body>;
+pub(crate) type Forwarder = Client<Connector, Body>;
 
-pub(crate) fn forwarder() -> Forwarder {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_nodelay(true);
+pub(crate) fn forwarder(tls: Option<Arc<Tls>>) -> Forwarder {
     Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(15))
-        .build(connector)
+        .build(Connector::new(Listener::Api, tls, CONNECT_TIMEOUT))
 }
 
 /// Sends the whole call on, its body streamed, and answers what the leader answers.

@@ -86,7 +86,9 @@ pub(crate) async fn change(api: &Arc<Api>, call: &mut Call) -> Answer {
             )
         })?;
     let op = operation(&request, &registry, seen);
+    fail::fail_point!("membership::before-begin");
     let applied = write::propose(api, &call.uri, &group, write::context(call), op).await?;
+    fail::fail_point!("membership::after-begin");
     if let Some(refusal) = applied.outcome.as_refused() {
         return Err(match refusal.code() {
             RefusalCode::PreconditionFailed => {

@@ -8,7 +8,7 @@
 //!
 //! Does not
 //! - know openraft, the peer protocol or the data directory: all that is behind [`backend::Backend`];
-//! - terminate TLS; retry a write on its own (the client's idempotency key is for that).
+//! - shake hands ([`crate::tls`] does); retry a write on its own (the client's idempotency key is for that).
 //!
 //! Where to go next: [`endpoints`] (the table), `call.rs` (what happens around every request), `config.rs` (reads
 //! and writes of entries), [`serve`] (the listener with its limits), [`limits`] (every bound).
@@ -22,6 +22,7 @@ use self::backend::Backend;
 use self::forward::Forwarder;
 use self::limits::Budgets;
 use self::limits::Limits;
+use crate::tls::Tls;
 
 pub mod access;
 mod audit;
@@ -75,12 +76,13 @@ impl Api {
     }
 }
 
-/// The API of a node as a router, to be served by [`serve::serve`].
+/// The API of a node as a router, to be served by [`serve::serve`]; with `tls` it forwards to nodes that speak https.
 pub fn router(
     backend: Arc<dyn Backend>,
     keys: Arc<dyn Keyring>,
     limits: Limits,
     ids: IdSource,
+    tls: Option<Arc<Tls>>,
 ) -> Router {
     let budgets = Budgets::new(&limits);
     endpoints::routes(&Arc::new(Api {
@@ -88,7 +90,7 @@ pub fn router(
         keys,
         limits,
         budgets,
-        forwarder: forward::forwarder(),
+        forwarder: forward::forwarder(tls),
         ids,
     }))
 }

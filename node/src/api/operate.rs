@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use confman_client::wire::Caller;
 use confman_client::wire::List;
 use confman_client::wire::ProblemKind;
 use confman_client::wire::StateHashAt;
@@ -53,7 +54,18 @@ pub(crate) async fn metrics(api: &Arc<Api>, _call: &mut Call) -> Answer {
 /// `GET /api/v1/status`.
 pub(crate) async fn status(api: &Arc<Api>, call: &mut Call) -> Answer {
     Query::parse(call.uri.query(), &[])?;
-    call::json(StatusCode::OK, &api.backend.status().await)
+    let mut status = api.backend.status().await;
+    status.caller = Some(Caller {
+        name: call.identity.name.clone(),
+        role: call.identity.role.word().to_owned(),
+    });
+    call::json(StatusCode::OK, &status)
+}
+
+/// `GET /api/v1/status/peers`: which other nodes this one reaches now.
+pub(crate) async fn peers(api: &Arc<Api>, call: &mut Call) -> Answer {
+    Query::parse(call.uri.query(), &[])?;
+    call::json(StatusCode::OK, &List::complete(api.backend.peers().await))
 }
 
 /// `GET /api/v1/status/hash`: this replica's state hash at one of its recent positions.

@@ -3,9 +3,12 @@
 //! Promises: a head that does not come in time or is too large ends its connection; when `stop` resolves no new
 //! connection is taken, requests in flight are answered for a bounded time, and then everything is closed.
 //!
-//! Does not: terminate TLS, speak HTTP/2.
+//! Handshakes are the door's ([`crate::tls::door`]); a connection has its place among all while it shakes hands.
+//!
+//! Does not: speak HTTP/2.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +19,14 @@ use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::patience::Patient;
+use crate::tls::door::Door;
 
 /// Headers that the parser takes, above what the API itself allows: there the answer is a problem document, beyond
 /// this a bare 431.
@@ -29,13 +36,16 @@ const PARSER_HEAD_BYTES: usize = 128 << 10;
 /// After `accept` failed, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `listener` until `stop` resolves and the requests in flight are answered.
+/// Serves `router` to those on `listener` whom the door lets in, until `stop` resolves and the requests in flight are answered.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    door: Door,
     stop: impl Future<Output = ()>,
 ) {
+    let door = Arc::new(door);
+    let stopping = CancellationToken::new();
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = tokio::task::JoinSet::new();
@@ -48,7 +58,7 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
-        let (stream, place) = match accepted {
+        let (stream, from, place) = match accepted {
             Ok(accepted) => accepted,
             Err(e) => {
                 tracing::warn!("accept a connection: {e}");
@@ -59,27 +69,35 @@ pub async fn serve(
         // Small answers must not wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_timeout)
-            .max_headers(PARSER_HEADERS)
-            .max_buf_size(PARSER_HEAD_BYTES)
-            .serve_connection(
-                TokioIo::new(Patient::new(
-                    stream,
-                    limits.write_stall_timeout,
-                    limits.linger_timeout,
-                )),
-                service,
-            );
-        let connection = graceful.watch(connection);
+        let (door, limits) = (Arc::clone(&door), limits.clone());
+        let (watcher, stopping) = (graceful.watcher(), stopping.clone());
         connections.spawn(async move {
             let _place = place;
-            if let Err(e) = connection.await {
+            let admitted = tokio::select! {
+                admitted = door.admit(stream, from) => admitted,
+                // Who is not in yet has no request in flight.
+                () = stopping.cancelled() => None,
+            };
+            let Some(stream) = admitted else { return };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.head_timeout)
+                .max_headers(PARSER_HEADERS)
+                .max_buf_size(PARSER_HEAD_BYTES)
+                .serve_connection(
+                    TokioIo::new(Patient::new(
+                        stream,
+                        limits.write_stall_timeout,
+                        limits.linger_timeout,
+                    )),
+                    service,
+                );
+            if let Err(e) = watcher.watch(connection).await {
                 tracing::debug!("connection ended: {e}");
             }
         });
     }
+    stopping.cancel();
     drop(listener);
     if tokio::time::timeout(limits.drain_timeout, graceful.shutdown())
         .await
@@ -93,11 +111,11 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places)
         .acquire_owned()
         .await
         .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    let (stream, from) = listener.accept().await?;
+    Ok((stream, from, place))
 }

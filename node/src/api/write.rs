@@ -133,7 +133,7 @@ pub(crate) fn propose_failure(api: &Api, uri: &Uri, error: ProposeError) -> Fail
         ProposeError::NotLeader { leader } => not_leader(uri, other_leader(api, leader)),
         ProposeError::Timeout => Failure::new(
             ProblemKind::WriteTimeout,
-            "the write was proposed and not confirmed in time: it may yet happen",
+            "the write was proposed and not confirmed: it may yet happen",
         )
         .hint("read the entry, or send the same request again with the same Idempotency-Key"),
         ProposeError::Unavailable(detail) => Failure::busy(detail),

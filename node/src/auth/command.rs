@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Role;
 use super::error::KeysError;
-use super::file::{create_key, create_token, list_keys, revoke_key, role_from_word, role_to_word};
+use super::file::{create_key, create_token, list_keys, revoke_key, role_from_word};
 
 /// The key could not be made, listed or revoked.
 const EXIT_FAILED: u8 = 1;
@@ -87,13 +87,13 @@ fn act(action: Action) -> Result<(), KeysError> {
         Action::Create { name, role, common } => {
             let key = create_key(&common.file, &name, role)?;
             if common.json {
-                print_json(&json!({"name": name, "role": role_to_word(role), "key": key}));
+                print_json(&json!({"name": name, "role": role.word(), "key": key}));
             } else {
                 say(&key);
             }
             eprintln!(
                 "made the key `{name}` ({}) and kept its hash in {}; the key itself is not kept",
-                role_to_word(role),
+                role.word(),
                 common.file.display()
             );
         }
@@ -111,7 +111,7 @@ fn act(action: Action) -> Result<(), KeysError> {
             for key in keys {
                 table.add_row([
                     key.name,
-                    role_to_word(key.role).to_owned(),
+                    key.role.word().to_owned(),
                     format!("{:.6}", key.created_at),
                 ]);
             }
@@ -122,7 +122,7 @@ fn act(action: Action) -> Result<(), KeysError> {
             if common.json {
                 print_json(&json!(key));
             }
-            eprintln!("revoked the key `{name}` ({})", role_to_word(key.role));
+            eprintln!("revoked the key `{name}` ({})", key.role.word());
         }
     }
     Ok(())

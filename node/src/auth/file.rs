@@ -80,41 +80,24 @@ struct Item {
     created_at: Timestamp,
 }
 
-/// The words for the roles, in one place.
-const ROLES: [(&str, Role); 4] = [
-    ("admin", Role::Admin),
-    ("publisher", Role::Publisher),
-    ("editor", Role::Editor),
-    ("viewer", Role::Viewer),
-];
-
-/// The role's word.
-pub(super) fn role_to_word(role: Role) -> &'static str {
-    ROLES
-        .iter()
-        .find(|(_, known)| *known == role)
-        .map_or("", |(word, _)| word)
-}
-
 /// The role that the word means.
 ///
 /// # Errors
 /// Says which words there are.
 pub(super) fn role_from_word(word: &str) -> Result<Role, String> {
-    ROLES
-        .iter()
-        .find(|(known, _)| *known == word)
-        .map(|(_, role)| *role)
-        .ok_or_else(|| format!("expected one of {}", ROLES.map(|(word, _)| word).join(", ")))
+    Role::ALL
+        .into_iter()
+        .find(|role| role.word() == word)
+        .ok_or_else(|| format!("expected one of {}", Role::ALL.map(Role::word).join(", ")))
 }
 
 mod role_word {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::{Role, role_from_word, role_to_word};
+    use super::{Role, role_from_word};
 
     pub(super) fn serialize<S: Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(role_to_word(*role))
+        serializer.serialize_str(role.word())
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

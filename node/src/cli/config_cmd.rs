@@ -82,6 +82,7 @@ fn judge(env: Vec<(OsString, OsString)>) -> Result<Effective, Wrong> {
     let node = match Settings::from_env(env.clone()) {
         Ok(settings) => {
             errors.extend(keys_finding(&settings));
+            errors.extend(tls_findings(&settings));
             Some(settings)
         }
         Err(found) => {
@@ -125,6 +126,18 @@ fn keys_finding(settings: &Settings) -> Option<Finding> {
         problem: error.problem(),
         hint: error.hint(),
     })
+}
+
+/// So are the TLS files.
+fn tls_findings(settings: &Settings) -> Vec<Finding> {
+    let errors = crate::tls::load(settings).err();
+    let each = errors.iter().flat_map(|errors| errors.all());
+    each.map(|error| Finding {
+        names: vec![error.setting.to_owned()],
+        problem: error.to_string(),
+        hint: error.hint.clone(),
+    })
+    .collect()
 }
 
 fn print_json(document: &impl Serialize) {

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args;
-use confman_client::{Client, ClientConfig, Endpoint};
+use confman_client::{Client, ClientConfig, ClientFiles, ClientTls, NamedFile};
+use confman_config::catalog;
 use serde_json::json;
 
 use super::connect::{ConnectArgs, OutputArgs};
@@ -29,28 +31,13 @@ pub(crate) struct HealthArgs {
 }
 
 pub(crate) async fn run(args: HealthArgs) -> Result<ExitCode, Failure> {
-    let listen = std::env::var("CONFMAN_API_LISTEN").ok();
-    let endpoint: Endpoint = match (&args.url, listen.as_deref().and_then(local_url)) {
-        (Some(url), _) => url.parse()?,
-        (None, Some(url))
-            if args.connect.to.endpoints.is_none() && args.connect.to.dev.is_none() =>
-        {
-            url.parse()?
-        }
-        _ => {
-            let target = args
-                .connect
-                .to
-                .target(std::env::vars_os().collect(), Path::new("."))?;
-            target
-                .endpoints
-                .into_iter()
-                .next()
-                .ok_or_else(|| Failure::usage("no endpoint is given"))?
-        }
-    };
-    // Neither question needs a key, so none is sent.
-    let client = Client::new(ClientConfig::new(vec![endpoint.clone()]))?;
+    let config = config(&args)?;
+    let endpoint = config
+        .endpoints
+        .first()
+        .cloned()
+        .ok_or_else(|| Failure::usage("no endpoint is given"))?;
+    let client = Client::new(config)?;
     let (well, reasons) = if args.ready {
         match client.readiness(&endpoint).await {
             Ok(readiness) => {
@@ -101,8 +88,65 @@ pub(crate) async fn run(args: HealthArgs) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Whom to ask, and how. Neither question needs a key, so none is sent.
+fn config(args: &HealthArgs) -> Result<ClientConfig, Failure> {
+    let env = || std::env::vars_os().collect();
+    let to = &args.connect.to;
+    let target = to.target(env(), Path::new("."))?;
+    if let Some(url) = &args.url {
+        let mut config = ClientConfig::new(vec![url.parse()?]);
+        config.tls = target.tls;
+        return Ok(config);
+    }
+    let listen = std::env::var("CONFMAN_API_LISTEN").ok();
+    let listen = listen.as_deref().and_then(local_addr);
+    match listen.filter(|_| to.endpoints.is_none() && to.dev.is_none()) {
+        Some(addr) => own(addr, target.tls),
+        None => {
+            let mut config = ClientConfig::new(target.endpoints);
+            config.tls = target.tls;
+            Ok(config)
+        }
+    }
+}
+
+/// The node of this very environment. One that speaks TLS is asked at home and by the name that its certificate bears.
+fn own(addr: SocketAddr, tls: ClientTls) -> Result<ClientConfig, Failure> {
+    let given = |setting: &'static str| {
+        let path = std::env::var_os(setting).filter(|path| !path.is_empty());
+        path.map(|path| NamedFile::new(setting, path))
+    };
+    let Some(cert) = given(catalog::TLS_CERT_FILE.name) else {
+        return Ok(ClientConfig::new(vec![format!("http://{addr}").parse()?]));
+    };
+    let advertised = std::env::var(catalog::API_ADVERTISE.name).ok();
+    let url = advertised.unwrap_or_else(|| format!("https://{addr}"));
+    let mut config = ClientConfig::new(vec![url.parse()?]);
+    let host = url.trim_start_matches("https://").rsplit_once(':');
+    if let Some((host, _)) = host.filter(|(host, _)| host.parse::<IpAddr>().is_err()) {
+        config.resolve = Some((host.to_owned(), addr));
+    }
+    // A client's own settings come first; without them the node's will do, which trusts and shows the same.
+    let client = [
+        catalog::TLS_CLIENT_CA_FILE.name,
+        catalog::TLS_CLIENT_CERT_FILE.name,
+    ];
+    config.tls = if client.into_iter().any(|name| given(name).is_some()) {
+        tls
+    } else {
+        let files = ClientFiles {
+            ca: given(catalog::TLS_CA_FILE.name),
+            identity: given(catalog::TLS_KEY_FILE.name).map(|key| (cert, key)),
+        };
+        files
+            .load(SystemTime::now())
+            .map_err(|errors| Failure::usage(errors.on_one_line()))?
+    };
+    Ok(config)
+}
+
 /// Where a node that listens there is reached on its own machine.
-fn local_url(listen: &str) -> Option<String> {
+fn local_addr(listen: &str) -> Option<SocketAddr> {
     let mut addr: SocketAddr = listen.trim().parse().ok()?;
     if addr.ip().is_unspecified() {
         addr.set_ip(if addr.is_ipv4() {
@@ -111,7 +155,7 @@ fn local_url(listen: &str) -> Option<String> {
             IpAddr::V6(Ipv6Addr::LOCALHOST)
         });
     }
-    Some(format!("http://{addr}"))
+    Some(addr)
 }
 
 #[cfg(test)]
@@ -120,15 +164,10 @@ mod tests {
 
     #[test]
     fn a_node_that_listens_everywhere_is_asked_on_loopback() {
-        assert_eq!(
-            local_url("0.0.0.0:6100").as_deref(),
-            Some("http://127.0.0.1:6100")
-        );
-        assert_eq!(local_url("[::]:6100").as_deref(), Some("http://[::1]:6100"));
-        assert_eq!(
-            local_url("10.0.0.7:6100").as_deref(),
-            Some("http://10.0.0.7:6100")
-        );
-        assert_eq!(local_url("node1"), None);
+        let local = |listen| local_addr(listen).map(|addr| addr.to_string());
+        assert_eq!(local("0.0.0.0:6100").as_deref(), Some("127.0.0.1:6100"));
+        assert_eq!(local("[::]:6100").as_deref(), Some("[::1]:6100"));
+        assert_eq!(local("10.0.0.7:6100").as_deref(), Some("10.0.0.7:6100"));
+        assert_eq!(local("node1"), None);
     }
 }

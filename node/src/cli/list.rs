@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use confman_client::wire::{Entry, EntryHead, NamespaceInfo};
 use confman_client::{Client, ErrorKind, ReadMode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::connect::{ConnectArgs, OutputArgs};
 use super::escape;
@@ -27,6 +29,9 @@ pub(crate) struct ListArgs {
     /// Stop after this many [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Go on where a list with --limit ended: the `nextCursor` of its --json
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
     #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
@@ -43,6 +48,52 @@ enum Item {
     Entry(Box<Entry>),
 }
 
+/// Where a list that was cut by `--limit` goes on: first come the namespaces, then the entries of each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum Place {
+    /// Among the namespaces, at this cursor of the node's list.
+    Namespaces { cursor: Option<String> },
+    /// Among the entries of one namespace, at this cursor of the node's list.
+    Entries {
+        namespace: String,
+        cursor: Option<String>,
+    },
+    /// Behind all that is in this namespace itself.
+    Behind { namespace: String },
+}
+
+impl Place {
+    fn read(text: &str) -> Result<Self, Failure> {
+        URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .ok_or_else(|| {
+                Failure::usage("--cursor: this is no nextCursor that `confman list --json` gave")
+            })
+    }
+
+    fn write(&self) -> Result<String, Failure> {
+        let json = serde_json::to_vec(self)
+            .map_err(|e| Failure::new(ErrorKind::Bug, format!("write a cursor: {e}")))?;
+        Ok(URL_SAFE_NO_PAD.encode(json))
+    }
+
+    /// Where in the entries of `namespace` to go on; nothing when they have been listed. Namespaces come sorted.
+    fn entries_of(&self, namespace: &str) -> Option<Option<String>> {
+        match self {
+            Self::Namespaces { .. } => Some(None),
+            Self::Entries {
+                namespace: at,
+                cursor,
+            } if at == namespace => Some(cursor.clone()),
+            Self::Entries { namespace: at, .. } => (namespace > at.as_str()).then_some(None),
+            Self::Behind { namespace: at } => (namespace > at.as_str()).then_some(None),
+        }
+    }
+}
+
 pub(crate) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
     let root = args
         .namespace
@@ -52,66 +103,132 @@ pub(crate) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
     if let Some(root) = root {
         check_namespace(root)?;
     }
+    let place = match &args.cursor {
+        Some(text) => Place::read(text)?,
+        None => Place::Namespaces { cursor: None },
+    };
     let client = args.connect.client()?;
     let mode = args.read.mode();
-    let mut sink = Sink::new(args.out.json, args.recursive, args.limit)?;
+    let sink = Sink::new(args.out.json, args.recursive, args.limit)?;
     // Asked first, so that a namespace that is not there is an error and not an empty list.
     if let Some(root) = root {
         client.get_namespace(root, mode).await?;
     }
-    let root_depth = root.map_or(0, |root| root.split('/').count());
-    let mut below = Vec::new();
-    let mut pages = Namespaces::new(&client, root, mode);
-    while let Some(page) = pages.next().await? {
-        for info in page {
-            if args.recursive {
-                below.push(info.namespace.clone());
-            }
-            if args.recursive || info.namespace.split('/').count() == root_depth + 1 {
-                sink.push(Item::Namespace(info))?;
-            }
-        }
-        if sink.is_full() {
-            break;
-        }
-    }
-    for namespace in root.into_iter().chain(below.iter().map(String::as_str)) {
-        if sink.is_full() {
-            break;
-        }
-        match entries(&client, namespace, mode, &mut sink).await {
-            // Deleted since it was listed.
-            Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => {}
-            other => other?,
-        }
-    }
-    sink.end()?;
+    let mut walk = Walk {
+        client: &client,
+        root,
+        mode,
+        recursive: args.recursive,
+        sink,
+    };
+    let next = walk.go(place).await?;
+    walk.sink.end(next.as_ref())?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn entries(
-    client: &Client,
-    namespace: &str,
+/// One pass over what is below a namespace.
+struct Walk<'a> {
+    client: &'a Client,
+    root: Option<&'a str>,
     mode: ReadMode,
-    sink: &mut Sink,
-) -> Result<(), Failure> {
-    let mut pages = Entries::new(client, namespace, mode);
-    while let Some(page) = pages.next().await? {
-        for entry in page {
-            sink.push(Item::Entry(Box::new(entry)))?;
+    recursive: bool,
+    sink: Sink,
+}
+
+impl Walk<'_> {
+    /// Lists from `place` on; where it goes on when the limit ended it.
+    async fn go(&mut self, place: Place) -> Result<Option<Place>, Failure> {
+        if let Place::Namespaces { cursor } = &place
+            && let Some(next) = self.namespaces(cursor.clone()).await?
+        {
+            return Ok(Some(next));
         }
-        if sink.is_full() {
-            break;
+        if let Some(root) = self.root
+            && let Some(next) = self.entries(root, &place).await?
+        {
+            return Ok(Some(next));
+        }
+        if !self.recursive {
+            return Ok(None);
+        }
+        let mut below = Namespaces::new(self.client, self.root, self.mode);
+        while let Some(page) = below.next().await? {
+            for info in page {
+                if let Some(next) = self.entries(&info.namespace, &place).await? {
+                    return Ok(Some(next));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn namespaces(&mut self, cursor: Option<String>) -> Result<Option<Place>, Failure> {
+        let root_depth = self.root.map_or(0, |root| root.split('/').count());
+        let mut pages = Namespaces::new(self.client, self.root, self.mode).from(cursor);
+        loop {
+            if self.sink.left == 0 {
+                return Ok(Some(match (pages.rest(), self.root) {
+                    (Some(cursor), _) => Place::Namespaces {
+                        cursor: Some(cursor.to_owned()),
+                    },
+                    (None, Some(root)) => Place::Entries {
+                        namespace: root.to_owned(),
+                        cursor: None,
+                    },
+                    // Sorts before every namespace.
+                    (None, None) => Place::Behind {
+                        namespace: String::new(),
+                    },
+                }));
+            }
+            let Some(page) = pages.next_of(self.sink.left).await? else {
+                return Ok(None);
+            };
+            for info in page {
+                if self.recursive || info.namespace.split('/').count() == root_depth + 1 {
+                    self.sink.push(Item::Namespace(info))?;
+                }
+            }
         }
     }
-    Ok(())
+
+    async fn entries(&mut self, namespace: &str, place: &Place) -> Result<Option<Place>, Failure> {
+        let Some(cursor) = place.entries_of(namespace) else {
+            return Ok(None);
+        };
+        let mut pages = Entries::new(self.client, namespace, self.mode).from(cursor);
+        loop {
+            if self.sink.left == 0 {
+                let namespace = namespace.to_owned();
+                return Ok(Some(match pages.rest() {
+                    Some(cursor) => Place::Entries {
+                        namespace,
+                        cursor: Some(cursor.to_owned()),
+                    },
+                    None => Place::Behind { namespace },
+                }));
+            }
+            match pages.next_of(self.sink.left).await {
+                Ok(Some(page)) => {
+                    for entry in page {
+                        self.sink.push(Item::Entry(Box::new(entry)))?;
+                    }
+                }
+                Ok(None) => return Ok(None),
+                // Deleted since it was listed.
+                Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => return Ok(None),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
 }
 
 /// Where the list goes.
 struct Sink {
     json: Option<JsonList>,
     recursive: bool,
-    left: Option<u64>,
+    /// How many more may be listed.
+    left: u64,
     page: Vec<Item>,
     headed: bool,
 }
@@ -122,22 +239,15 @@ impl Sink {
         Ok(Self {
             json,
             recursive,
-            left: limit,
+            left: limit.unwrap_or(u64::MAX),
             page: Vec::new(),
             headed: false,
         })
     }
 
-    fn is_full(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    /// Takes one more, unless it is full.
+    /// Takes one more. Pages are asked for no longer than what is left.
     fn push(&mut self, item: Item) -> Result<(), Failure> {
-        if self.is_full() {
-            return Ok(());
-        }
-        self.left = self.left.map(|left| left - 1);
+        self.left = self.left.saturating_sub(1);
         match &mut self.json {
             Some(list) => list.push(&item)?,
             None => {
@@ -165,10 +275,11 @@ impl Sink {
         output::print_table(&table)
     }
 
-    fn end(mut self) -> Result<(), Failure> {
+    /// Ends the list, with where it would go on.
+    fn end(mut self, next: Option<&Place>) -> Result<(), Failure> {
         self.flush()?;
         match self.json {
-            Some(list) => list.end(None),
+            Some(list) => list.end(next.map(Place::write).transpose()?.as_deref()),
             None => Ok(()),
         }
     }

@@ -81,6 +81,8 @@ enum Other {
 
 /// Runs the command of this process and says how it ended.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _points = crate::killpoints::arm();
     let command = match Cli::parse().command {
         // A node has a runtime of its own, and takes time to stop it.
         Command::Serve(args) => return crate::serve::run(&args),
@@ -108,9 +110,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Other) -> Result<ExitCode, Failure> {
     match command {
-        Other::Dev(args) => Ok(crate::dev::run(args)
-            .await
-            .unwrap_or_else(|error| dev_failed(&error))),
+        Other::Dev(args) => Ok(crate::dev::run(args).await),
         Other::Get(args) => get::run(args).await,
         Other::Put(args) => put::run(args).await,
         Other::Delete(args) => delete::run(args).await,
@@ -127,11 +127,6 @@ async fn run(command: Other) -> Result<ExitCode, Failure> {
         Other::Config(args) => Ok(config_cmd::run(args)),
         Other::Completions(args) => completions::run(&args),
     }
-}
-
-/// `confman dev` fails with words and hints of its own.
-fn dev_failed(error: &anyhow::Error) -> ExitCode {
-    Failure::usage(format!("{error:#}")).report()
 }
 
 #[cfg(test)]

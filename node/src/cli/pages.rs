@@ -8,16 +8,31 @@ use super::failure::Failure;
 /// Items of a page: what a node gives at most.
 pub(crate) const PAGE_ITEMS: u32 = 1000;
 
-/// Where a list stands.
+/// Where a list stands: the cursor of the page to ask for next; nothing after the last.
 #[derive(Debug)]
 struct Cursor(Option<Page>);
 
 impl Cursor {
     fn new() -> Self {
+        Self::at(None)
+    }
+
+    fn at(cursor: Option<String>) -> Self {
         Self(Some(Page {
             limit: Some(PAGE_ITEMS),
-            cursor: None,
+            cursor,
         }))
+    }
+
+    /// The page to ask for next, of so many items at most.
+    fn page(&mut self, most: u64) -> Option<&Page> {
+        let page = self.0.as_mut()?;
+        page.limit = Some(
+            u32::try_from(most)
+                .unwrap_or(PAGE_ITEMS)
+                .clamp(1, PAGE_ITEMS),
+        );
+        Some(page)
     }
 
     /// A cursor that does not move would be an endless list.
@@ -30,10 +45,9 @@ impl Cursor {
                 why,
             });
         }
-        self.0 = next.map(|cursor| Page {
-            limit: Some(PAGE_ITEMS),
-            cursor: Some(cursor),
-        });
+        if let Some(cursor) = next {
+            *self = Self::at(Some(cursor));
+        }
         Ok(())
     }
 }
@@ -57,9 +71,28 @@ impl<'a> Namespaces<'a> {
         }
     }
 
+    /// The same list from where an earlier one ended.
+    pub(crate) fn from(mut self, cursor: Option<String>) -> Self {
+        self.cursor = Cursor::at(cursor);
+        self
+    }
+
+    /// The cursor of what has not been read yet.
+    pub(crate) fn rest(&self) -> Option<&str> {
+        self.cursor.0.as_ref()?.cursor.as_deref()
+    }
+
     /// The next page; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<NamespaceInfo>>, Failure> {
-        let Some(page) = &self.cursor.0 else {
+        self.next_of(u64::MAX).await
+    }
+
+    /// The next page of so many namespaces at most; `None` after the last.
+    pub(crate) async fn next_of(
+        &mut self,
+        most: u64,
+    ) -> Result<Option<Vec<NamespaceInfo>>, Failure> {
+        let Some(page) = self.cursor.page(most) else {
             return Ok(None);
         };
         let list = self
@@ -97,9 +130,25 @@ impl<'a> Entries<'a> {
         }
     }
 
+    /// The same list from where an earlier one ended.
+    pub(crate) fn from(mut self, cursor: Option<String>) -> Self {
+        self.cursor = Cursor::at(cursor);
+        self
+    }
+
+    /// The cursor of what has not been read yet.
+    pub(crate) fn rest(&self) -> Option<&str> {
+        self.cursor.0.as_ref()?.cursor.as_deref()
+    }
+
     /// The next page; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Entry>>, Failure> {
-        let Some(page) = &self.cursor.0 else {
+        self.next_of(u64::MAX).await
+    }
+
+    /// The next page of so many entries at most; `None` after the last.
+    pub(crate) async fn next_of(&mut self, most: u64) -> Result<Option<Vec<Entry>>, Failure> {
+        let Some(page) = self.cursor.page(most) else {
             return Ok(None);
         };
         let list = self

@@ -33,6 +33,14 @@ pub(super) fn ready(
     } else {
         format!(" --dir {dir}")
     };
+    let trust = if nodes.iter().any(|node| node.tls) {
+        format!(
+            "  export CONFMAN_TLS_CLIENT_CA_FILE={}\n",
+            layout.ca().display()
+        )
+    } else {
+        String::new()
+    };
     let alias = match std::env::current_exe() {
         Ok(program) if !is_on_path() => format!("  alias confman={}\n", program.display()),
         _ => String::new(),
@@ -47,7 +55,7 @@ Try next, in another terminal:
 
 {alias}  export CONFMAN_ENDPOINTS={}
   export CONFMAN_API_KEY={api_key}
-  confman put web/frontend/greeting hello
+{trust}  confman put web/frontend/greeting hello
   confman get web/frontend/greeting
   confman import DIR                 # a directory tree, for example a git checkout
   confman status

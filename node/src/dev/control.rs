@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use confman_client::ErrorKind;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::DevAction;
 use super::fleet::{Fleet, NodeStatus};
 use super::layout::Layout;
+use super::{DevAction, Told};
 
 /// What fits into a socket's address everywhere (104 bytes on macOS, 108 on Linux, with the final zero).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
@@ -41,6 +42,9 @@ enum Request {
 struct Answer {
     ok: bool,
     message: String,
+    /// The exit code of what was refused.
+    #[serde(default)]
+    exit: Option<u8>,
     #[serde(default)]
     nodes: Vec<NodeStatus>,
 }
@@ -137,6 +141,7 @@ async fn answer_one(stream: UnixStream, fleet: Fleet, stop: mpsc::Sender<()>) {
                 Answer {
                     ok: false,
                     message: format!("cannot read the request: {error}"),
+                    exit: None,
                     nodes: vec![],
                 },
             )
@@ -149,11 +154,13 @@ async fn answer_one(stream: UnixStream, fleet: Fleet, stop: mpsc::Sender<()>) {
         Ok(message) => Answer {
             ok: true,
             message,
+            exit: None,
             nodes: fleet.status().await,
         },
         Err(error) => Answer {
             ok: false,
             message: format!("{error:#}"),
+            exit: Some(super::kind(&error).exit_code()),
             nodes: vec![],
         },
     };
@@ -204,19 +211,24 @@ pub(super) async fn send(dir: &Path, action: DevAction) -> anyhow::Result<ExitCo
     let answer = tokio::time::timeout(ANSWER_WAIT, exchange(&path, &request, &show))
         .await
         .with_context(|| {
-            format!(
+            Told::unreachable(format!(
                 "no answer from the `confman dev` in {}",
                 layout.root().display()
-            )
+            ))
         })?
         .with_context(|| {
-            format!(
+            Told::unreachable(format!(
                 "ask the `confman dev` in {}\nhint: is it running? start it with `confman dev`",
                 layout.root().display()
-            )
+            ))
         })?;
     if !answer.ok {
-        bail!("{}", answer.message);
+        let kind = ErrorKind::ALL
+            .into_iter()
+            .find(|kind| Some(kind.exit_code()) == answer.exit)
+            .unwrap_or(ErrorKind::Usage);
+        let message = answer.message;
+        return Err(Told { kind, message }.into());
     }
     match show {
         Show::Message => println!("{}", answer.message),

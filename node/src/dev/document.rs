@@ -21,6 +21,8 @@ pub(super) struct Document {
     pub api_key: String,
     /// The object store as the nodes see it.
     pub store: StorePlan,
+    /// The authority of the nodes' certificates, when they speak TLS.
+    pub ca: Option<PathBuf>,
     /// The nodes as planned.
     pub nodes: Vec<NodePlan>,
     /// Where the other terminal reaches this run.
@@ -55,6 +57,7 @@ impl Document {
             "apiKey": self.api_key,
             "endpoints": self.nodes.iter().map(NodePlan::api_url).collect::<Vec<_>>(),
             "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
+            "tls": self.ca.as_ref().map(|ca| json!({ "caFile": ca })),
             "objectStore": { "url": self.store.url, "env": self.store.env },
             "controlSocket": self.control_socket,
         })
@@ -77,12 +80,14 @@ mod tests {
             api: loopback(6100),
             peer: loopback(6101),
             data_dir: "/d/node1".into(),
+            tls: false,
             env,
         };
         let document = Document {
             path: dir.path().join("dev.json"),
             api_key: "key".to_owned(),
             store: own_store(loopback(9000), "s"),
+            ca: None,
             nodes: vec![node],
             control_socket: dir.path().join("dev.sock"),
         };

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::Told;
 use super::document::Document;
 use super::keeper::Keeper;
 use super::layout::Layout;
@@ -104,11 +104,12 @@ impl Fleet {
         let mut slots = self.inner.nodes.lock().await;
         let index = find(&slots, name)?;
         if let Some(keeper) = running(&slots[index]) {
-            bail!(
+            return Err(Told::refused(format!(
                 "{} runs already, as process {}",
                 slots[index].plan.name,
                 keeper.pid()
-            );
+            ))
+            .into());
         }
         let pid = self.spawn(&mut slots, index)?;
         Ok(format!("{} started, process {pid}", slots[index].plan.name))
@@ -116,7 +117,7 @@ impl Fleet {
 
     fn spawn(&self, slots: &mut MutexGuard<'_, Vec<Slot>>, index: usize) -> anyhow::Result<u32> {
         if self.inner.stopping.load(Ordering::Relaxed) {
-            bail!("everything is being stopped");
+            return Err(Told::refused("everything is being stopped").into());
         }
         let slot = &mut slots[index];
         let log = self.inner.layout.log(&slot.plan.name);
@@ -168,7 +169,7 @@ impl Fleet {
         let index = find(&slots, name)?;
         let slot = &mut slots[index];
         let Some(keeper) = running(slot) else {
-            bail!("{} is down already", slot.plan.name)
+            return Err(Told::refused(format!("{} is down already", slot.plan.name)).into());
         };
         slot.expected = true;
         slot.paused = false;
@@ -206,7 +207,7 @@ impl Fleet {
         let index = find(&slots, name)?;
         let slot = &mut slots[index];
         let Some(keeper) = running(slot) else {
-            bail!("{} is down", slot.plan.name)
+            return Err(Told::refused(format!("{} is down", slot.plan.name)).into());
         };
         keeper
             .signal(if pause { Signal::STOP } else { Signal::CONT })
@@ -226,7 +227,7 @@ impl Fleet {
             let index = find(&slots, name)?;
             let slot = &mut slots[index];
             let Some(keeper) = running(slot) else {
-                bail!("{} is down already", slot.plan.name)
+                return Err(Told::refused(format!("{} is down already", slot.plan.name)).into());
             };
             slot.expected = true;
             slot.paused = false;
@@ -298,12 +299,10 @@ fn running(slot: &Slot) -> Option<Keeper> {
 fn find(slots: &[Slot], name: &str) -> anyhow::Result<usize> {
     let wanted =
         |slot: &Slot| slot.plan.name == name || slot.plan.name.strip_prefix("node") == Some(name);
-    slots.iter().position(wanted).with_context(|| {
+    slots.iter().position(wanted).ok_or_else(|| {
         let names: Vec<&str> = slots.iter().map(|slot| slot.plan.name.as_str()).collect();
-        format!(
-            "no node is named {name}\nhint: there are {}",
-            names.join(", ")
-        )
+        let there = names.join(", ");
+        Told::not_found(format!("no node is named {name}\nhint: there are {there}")).into()
     })
 }
 
@@ -393,6 +392,7 @@ mod tests {
             api: loopback(1),
             peer: loopback(2),
             data_dir: layout.data(name),
+            tls: false,
             env: BTreeMap::from([("CONFMAN_NODE_NAME".to_owned(), name.to_owned())]),
         };
         let nodes = vec![node("node1"), node("node2")];
@@ -400,6 +400,7 @@ mod tests {
             path: layout.document(),
             api_key: "key".to_owned(),
             store: own_store(loopback(3), "secret"),
+            ca: None,
             nodes: nodes.clone(),
             control_socket: layout.socket(),
         };

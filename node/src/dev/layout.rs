@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use super::Told;
+
 /// What `confmanDev` in the mark must say.
 const MARK_VERSION: u32 = 1;
 /// A mark is small; whatever is larger is not ours.
@@ -38,6 +40,9 @@ pub(super) struct Birth {
     pub object_store: Option<String>,
     /// Secret of the built-in S3 server.
     pub s3_secret_key: String,
+    /// Whether the nodes speak TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
 }
 
 impl Birth {
@@ -56,6 +61,7 @@ impl Birth {
             shards,
             object_store,
             s3_secret_key,
+            tls: false,
         }
     }
 }
@@ -109,6 +115,21 @@ impl Layout {
     }
     pub(super) fn log(&self, node: &str) -> PathBuf {
         self.logs().join(format!("{node}.log"))
+    }
+    pub(super) fn tls(&self) -> PathBuf {
+        self.root.join("tls")
+    }
+    /// The authority of the nodes' certificates.
+    pub(super) fn ca(&self) -> PathBuf {
+        self.tls().join("ca.pem")
+    }
+    /// A node's certificate.
+    pub(super) fn cert(&self, node: &str) -> PathBuf {
+        self.tls().join(format!("{node}.pem"))
+    }
+    /// Its private key.
+    pub(super) fn cert_key(&self, node: &str) -> PathBuf {
+        self.tls().join(format!("{node}-key.pem"))
     }
     fn nodes(&self) -> PathBuf {
         self.root.join("nodes")
@@ -186,11 +207,12 @@ impl Layout {
             .with_context(|| format!("open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => bail!(
+            Err(TryLockError::WouldBlock) => Err(Told::refused(format!(
                 "a `confman dev` runs in {} already\nhint: stop it with `confman dev stop --dir {}`, or choose another --dir",
                 self.root.display(),
                 self.root.display()
-            ),
+            ))
+            .into()),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("lock {}", path.display()))
             }
@@ -199,7 +221,7 @@ impl Layout {
 
     /// Removes what an earlier run made; the mark goes last, so that a removal that was cut short can be repeated.
     pub(super) fn clear(&self) -> anyhow::Result<()> {
-        for dir in [self.nodes(), self.s3_root(), self.logs()] {
+        for dir in [self.nodes(), self.s3_root(), self.logs(), self.tls()] {
             remove(fs::remove_dir_all(&dir), &dir)?;
         }
         for file in [
@@ -237,7 +259,7 @@ impl Layout {
 
     /// Makes the directories of a cluster with these nodes.
     pub(super) fn make_dirs<'a>(&self, nodes: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
-        let dirs = [self.s3_root(), self.logs()]
+        let dirs = [self.s3_root(), self.logs(), self.tls()]
             .into_iter()
             .chain(nodes.map(|node| self.data(node)));
         for dir in dirs {

@@ -17,6 +17,7 @@
 //! [`control`] the socket that the other terminal talks to, [`document`] `dev.json`.
 
 mod announce;
+mod certs;
 mod control;
 mod document;
 mod fleet;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use confman_client::ErrorKind;
 
 /// `confman dev` and its actions on a cluster that runs already.
 #[derive(Debug, Args)]
@@ -62,6 +64,9 @@ pub struct StartArgs {
     /// [default: 6100, or as the directory has it]
     #[arg(long, value_name = "PORT")]
     pub port_base: Option<u16>,
+    /// Let the nodes speak TLS, with an authority and certificates made for this run
+    #[arg(long)]
+    pub tls: bool,
     /// Start over: remove what an earlier `confman dev` made in the directory
     #[arg(long)]
     pub fresh: bool,
@@ -100,19 +105,54 @@ pub struct NodeArg {
     pub node: String,
 }
 
-/// Runs `confman dev` to its end, or one action against a running one. What goes wrong is told on stderr.
-///
-/// # Errors
-/// None: the exit code says that there was one. The type is that of every command.
-pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+/// Runs `confman dev` to its end, or one action against a running one. What goes wrong is told on stderr, and the exit
+/// code is one of the table of all commands.
+pub async fn run(args: DevArgs) -> ExitCode {
     let outcome = match args.action {
         None => run::start(&args.dir, &args.start).await,
         Some(action) => control::send(&args.dir, action).await,
     };
-    Ok(outcome.unwrap_or_else(|error| {
+    outcome.unwrap_or_else(|error| {
         eprint!("{}", describe(&error));
-        ExitCode::FAILURE
-    }))
+        ExitCode::from(kind(&error).exit_code())
+    })
+}
+
+/// An error whose remedy is not another command line or another directory.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Told {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Told {
+    fn refused(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Refused,
+            message: message.into(),
+        }
+    }
+
+    fn not_found(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::NotFound,
+            message: message.into(),
+        }
+    }
+
+    fn unreachable(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Unreachable,
+            message: message.into(),
+        }
+    }
+}
+
+fn kind(error: &anyhow::Error) -> ErrorKind {
+    error
+        .downcast_ref::<Told>()
+        .map_or(ErrorKind::Usage, |told| told.kind)
 }
 
 /// The error with its sources on one line, the hints below it.
@@ -135,6 +175,13 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+
+    #[test]
+    fn what_is_not_told_otherwise_is_a_matter_of_usage() {
+        let told = anyhow::Error::new(Told::refused("node1 is down")).context("kill node1");
+        assert_eq!(kind(&told), ErrorKind::Refused);
+        assert_eq!(kind(&anyhow::anyhow!("no such file")), ErrorKind::Usage);
+    }
 
     #[test]
     fn hints_stand_below_the_whole_error() {

@@ -30,7 +30,7 @@ pub(super) const S3_BUCKET: &str = "confman";
 pub(super) const S3_ACCESS_KEY: &str = "confman-dev";
 
 /// The variables that `confman dev` decides itself for each node.
-const OWN: [&str; 14] = [
+const OWN: [&str; 21] = [
     "CONFMAN_NODE_NAME",
     "CONFMAN_DATA_DIR",
     "CONFMAN_API_LISTEN",
@@ -43,9 +43,16 @@ const OWN: [&str; 14] = [
     "CONFMAN_CLUSTER_TOKEN_FILE",
     "CONFMAN_SHARDS",
     "CONFMAN_OBJECT_STORE_URL",
+    "CONFMAN_TLS_CERT_FILE",
+    "CONFMAN_TLS_KEY_FILE",
+    "CONFMAN_TLS_CA_FILE",
+    "CONFMAN_TLS_API_CLIENT_CERTS",
     // What a client reads; of no use to a node, and often set in the shell that starts this.
     "CONFMAN_ENDPOINTS",
     "CONFMAN_API_KEY",
+    "CONFMAN_TLS_CLIENT_CA_FILE",
+    "CONFMAN_TLS_CLIENT_CERT_FILE",
+    "CONFMAN_TLS_CLIENT_KEY_FILE",
 ];
 const STORE_PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
@@ -60,6 +67,8 @@ pub(super) struct NodePlan {
     pub peer: SocketAddr,
     /// Its data directory.
     pub data_dir: PathBuf,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// All that `confman serve` needs to be this node.
     pub env: BTreeMap<String, String>,
 }
@@ -67,8 +76,13 @@ pub(super) struct NodePlan {
 impl NodePlan {
     /// The API as a URL.
     pub(super) fn api_url(&self) -> String {
-        format!("http://{}", self.api)
+        url_of(self.api, self.tls)
     }
+}
+
+fn url_of(api: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{api}")
 }
 
 /// The object store as the nodes see it.
@@ -114,20 +128,23 @@ pub(super) fn birth(
                     "--object-store differs from the cluster in this directory, which uses {remembered}\nhint: leave it out, or start over with --fresh, or choose another --dir"
                 );
             }
-            Ok(birth.clone())
+            // The nodes are all started anew, so from now on they can; they cannot forget it again.
+            Ok(Birth {
+                tls: birth.tls || asked.tls,
+                ..birth.clone()
+            })
         }
         Found::Nothing => {
             let nodes = asked.nodes.unwrap_or(NODES);
             let (api_ports, peer_ports) =
                 ports(nodes, asked.port_base.unwrap_or(PORT_BASE), free_port)?;
             let shards = asked.shards.unwrap_or(SHARDS);
-            Ok(Birth::new(
-                api_ports,
-                peer_ports,
-                shards,
-                asked.object_store.clone(),
-                secret(),
-            ))
+            let object_store = asked.object_store.clone();
+            let birth = Birth::new(api_ports, peer_ports, shards, object_store, secret());
+            Ok(Birth {
+                tls: asked.tls,
+                ..birth
+            })
         }
     }
 }
@@ -209,7 +226,7 @@ pub(super) fn nodes(
                 ("CONFMAN_NODE_NAME", node.clone()),
                 ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
                 ("CONFMAN_API_LISTEN", api.to_string()),
-                ("CONFMAN_API_ADVERTISE", format!("http://{api}")),
+                ("CONFMAN_API_ADVERTISE", url_of(api, birth.tls)),
                 ("CONFMAN_PEER_LISTEN", peer.to_string()),
                 ("CONFMAN_PEER_ADVERTISE", peer.to_string()),
                 ("CONFMAN_PEERS", peers.join(",")),
@@ -226,11 +243,25 @@ pub(super) fn nodes(
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        if birth.tls {
+            let file = |path: PathBuf| path.display().to_string();
+            env.extend(
+                [
+                    ("CONFMAN_TLS_CERT_FILE", file(layout.cert(&node))),
+                    ("CONFMAN_TLS_KEY_FILE", file(layout.cert_key(&node))),
+                    ("CONFMAN_TLS_CA_FILE", file(layout.ca())),
+                    // For `confman health` and the like with this very environment.
+                    ("CONFMAN_TLS_CLIENT_CA_FILE", file(layout.ca())),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            );
+        }
         NodePlan {
             name: node,
             api,
             peer,
             data_dir,
+            tls: birth.tls,
             env,
         }
     };
@@ -329,6 +360,7 @@ mod tests {
             shards: None,
             object_store: None,
             port_base: None,
+            tls: false,
             fresh: false,
         }
     }
@@ -470,6 +502,27 @@ mod tests {
         ] {
             assert!(!env.contains_key(absent), "{absent}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_speaks_tls_stays_one() {
+        let layout = Layout::new(Path::new("/tmp/x")).unwrap();
+        let birth = born(&StartArgs {
+            tls: true,
+            ..asked()
+        });
+        let again = super::birth(
+            &Found::Cluster(birth),
+            &asked(),
+            || unreachable!(),
+            || unreachable!(),
+        );
+        let store = own_store(loopback(9000), "s");
+        let nodes = nodes(&layout, &again.unwrap(), &store, &BTreeMap::new());
+        assert_eq!(nodes[0].api_url(), "https://127.0.0.1:6100");
+        assert_eq!(nodes[0].env["CONFMAN_API_ADVERTISE"], nodes[0].api_url());
+        assert!(nodes[1].env["CONFMAN_TLS_KEY_FILE"].ends_with("tls/node2-key.pem"));
+        assert!(!nodes[1].env.contains_key("CONFMAN_TLS_API_CLIENT_CERTS"));
     }
 
     #[test]

@@ -1,37 +1,37 @@
 //! Waiting until the nodes of `confman dev` are ready, by asking each over HTTP as anyone would.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use anyhow::Context as _;
+use confman_client::{Client, ClientConfig, ClientTls, Endpoint};
 
+use super::Told;
 use super::fleet::Fleet;
+use super::plan::NodePlan;
 
 /// Enough for three nodes of a debug build on a busy machine that replay a long log.
 const READY_WAIT: Duration = Duration::from_secs(120);
 const ASK_WAIT: Duration = Duration::from_secs(2);
 const ASK_PAUSE: Duration = Duration::from_millis(100);
-const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 
 /// Waits until every node that runs is ready, and at least a majority runs.
 ///
 /// # Errors
 /// When too few are left, or the bound has passed; says what each unready node answered.
-pub(super) async fn wait(fleet: &Fleet, nodes_total: usize) -> anyhow::Result<()> {
+pub(super) async fn wait(fleet: &Fleet, nodes_total: usize, tls: &ClientTls) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + READY_WAIT;
     loop {
         let running = fleet.running().await;
         if running.len() * 2 <= nodes_total {
-            bail!(
+            return Err(Told::unreachable(format!(
                 "{} of {nodes_total} nodes run, too few to agree\nhint: what they said stands above and in their logs",
                 running.len()
-            );
+            ))
+            .into());
         }
         let mut unready = Vec::new();
         for node in running {
-            match ask(node.api).await {
+            match ask(&node, tls).await {
                 Ok(None) => {}
                 Ok(Some(reasons)) => unready.push(format!("{}: {reasons}", node.name)),
                 Err(error) => unready.push(format!("{}: {error:#}", node.name)),
@@ -41,35 +41,36 @@ pub(super) async fn wait(fleet: &Fleet, nodes_total: usize) -> anyhow::Result<()
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
-            bail!(
+            return Err(Told::unreachable(format!(
                 "not ready within {} s: {}",
                 READY_WAIT.as_secs(),
                 unready.join("; ")
-            );
+            ))
+            .into());
         }
         tokio::time::sleep(ASK_PAUSE).await;
     }
 }
 
 /// None when ready, else what the node says about it.
-async fn ask(api: SocketAddr) -> anyhow::Result<Option<String>> {
-    let asked = async {
-        let mut stream = TcpStream::connect(api).await.context("connect")?;
-        let request =
-            format!("GET /health/ready HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.context("ask")?;
-        let mut answer = Vec::new();
-        stream
-            .take(ANSWER_BYTES_MAX)
-            .read_to_end(&mut answer)
-            .await
-            .context("read the answer")?;
-        anyhow::Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = tokio::time::timeout(ASK_WAIT, asked)
-        .await
-        .context("no answer in time")??;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    Ok((status != "200").then(|| format!("{status} {}", body.trim())))
+async fn ask(node: &NodePlan, tls: &ClientTls) -> anyhow::Result<Option<String>> {
+    let endpoint: Endpoint = node.api_url().parse()?;
+    let mut config = ClientConfig::new(vec![endpoint.clone()]);
+    config.tls = tls.clone();
+    let client = Client::new(config)?;
+    let asked = tokio::time::timeout(ASK_WAIT, client.readiness(&endpoint));
+    let readiness = asked.await.context("no answer in time")??;
+    if readiness.ready {
+        return Ok(None);
+    }
+    let unready = readiness.groups.iter().filter(|group| !group.ready);
+    let of_groups = unready.map(|g| {
+        format!(
+            "{}: {}",
+            g.group,
+            g.reason.as_deref().unwrap_or("not ready")
+        )
+    });
+    let reasons: Vec<String> = readiness.reason.iter().cloned().chain(of_groups).collect();
+    Ok(Some(reasons.join(", ")))
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use confman_client::ClientTls;
 use confman_dev_s3::{RunningS3, S3Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use super::document::Document;
 use super::fleet::Fleet;
 use super::layout::{Birth, Found, Layout, read_secret, write_private};
 use super::plan::{self, NodePlan};
-use super::{StartArgs, announce, ready};
+use super::{StartArgs, announce, certs, ready};
 
 /// Name of the key that `confman dev` makes for its user.
 const KEY_NAME: &str = "dev";
@@ -51,6 +52,11 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
     let nodes = plan::nodes(&layout, &birth, &store, &user_env);
     layout.make_dirs(nodes.iter().map(|node| node.name.as_str()))?;
     let api_key = secrets(&layout)?;
+    let mut client_tls = ClientTls::default();
+    if birth.tls {
+        certs::make(&layout, &nodes)?;
+        client_tls = certs::client(&layout)?;
+    }
     for node in &nodes {
         check_settings(node)?;
     }
@@ -60,6 +66,7 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
         path: layout.document(),
         api_key: api_key.clone(),
         store: store.clone(),
+        ca: birth.tls.then(|| layout.ca()),
         nodes: nodes.clone(),
         control_socket: control.path().to_owned(),
     };
@@ -74,7 +81,7 @@ pub(super) async fn start(dir: &Path, args: &StartArgs) -> anyhow::Result<ExitCo
     let begin = Instant::now();
     let life = async {
         fleet.start_all().await?;
-        ready::wait(&fleet, nodes.len()).await?;
+        ready::wait(&fleet, nodes.len(), &client_tls).await?;
         let text = announce::ready(
             &layout,
             &nodes,

@@ -6,12 +6,14 @@
 //! - [`truncate`]: every replica adopts what is recorded and purges its log behind it (I4).
 //! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10);
 //!   what is pinned in the store stays; [`orphans`] collects what builders that died left behind.
+//! - [`drills`]: the leader of `__meta/0` says how long ago the last good drill was.
 //!
 //! All of it is a stateless executor: it reads committed state, acts, and proposes the result. What is
 //! held in memory is only what is running right now and how long to wait after a failure. The store
 //! being slow or down never touches a write (I18); building is off the runtime's threads (I5).
 
 mod assign;
+mod drills;
 mod orphans;
 mod retire;
 mod truncate;
@@ -49,6 +51,8 @@ pub(crate) struct Manager {
     orphans: Mutex<orphans::Seen>,
     /// Per group: the pins that the store showed, and when.
     pinned: Mutex<BTreeMap<GroupId, (Instant, Holds)>>,
+    /// When the reports of drills were listed last, while this node leads `__meta/0`.
+    drills_seen: Mutex<Option<Instant>>,
 }
 
 /// Runs the manager until cancelled.
@@ -72,6 +76,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         local: Mutex::default(),
         orphans: Mutex::default(),
         pinned: Mutex::default(),
+        drills_seen: Mutex::default(),
     };
     // The store may be slow: what waits for it does not hold up what does not.
     tokio::join!(manager.turns(&stop), manager.retirements(&stop));
@@ -121,6 +126,9 @@ impl Manager {
                 if let Err(error) = self.collect_orphans(group).await {
                     tracing::warn!(group = %group.id(), "look for orphans in the store, to be tried again: {error}");
                 }
+            }
+            if let Err(error) = self.look_at_drills().await {
+                tracing::debug!("look for reports of drills: {error}");
             }
         }
     }

@@ -146,9 +146,11 @@ async fn admit_anew(
         replaces: voted,
         nonce: ask.nonce,
     });
+    fail::fail_point!("membership::before-admit");
     let outcome = forward::propose(node, node.meta(), op)
         .await
         .map_err(|e| Status::unavailable(e.to_string()))?;
+    fail::fail_point!("membership::after-admit");
     match outcome.answer {
         Some(Answer::NodeAdmitted(admitted)) => {
             tracing::info!(name, node_id = admitted.id, replaces = ?voted, "an empty node is taken in under a new id");

@@ -171,7 +171,12 @@ async fn group_turn(node: &Node, group: &Arc<Group>, registry: &Registry) -> Opt
         return Some(why);
     }
     tracing::info!(group = %group.id(), ?step, "membership step");
+    let (before, after) = points(&step);
+    // Without the feature nothing else reads them.
+    let _ = (before, after);
+    fail::fail_point!(before);
     let taken = tokio::time::timeout(STEP_WITHIN, take(group, &view, &step)).await;
+    fail::fail_point!(after);
     match taken {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
@@ -184,6 +189,32 @@ async fn group_turn(node: &Node, group: &Arc<Group>, registry: &Registry) -> Opt
                 "a step that was not confirmed within {STEP_WITHIN:?}"
             ))
         }
+    }
+}
+
+/// The places before and after a step at which a test kills the program.
+fn points(step: &Step) -> (&'static str, &'static str) {
+    match step {
+        Step::AddLearner(_) => (
+            "membership::before-add-learner",
+            "membership::after-add-learner",
+        ),
+        Step::Promote { .. } => ("membership::before-promote", "membership::after-promote"),
+        Step::Demote(_) => ("membership::before-demote", "membership::after-demote"),
+        Step::RemoveVoter(_) => (
+            "membership::before-remove-voter",
+            "membership::after-remove-voter",
+        ),
+        Step::Remove(_) => ("membership::before-remove", "membership::after-remove"),
+        Step::Readdress(_) => (
+            "membership::before-readdress",
+            "membership::after-readdress",
+        ),
+        Step::Finish(_) => ("membership::before-finish", "membership::after-finish"),
+        Step::HandOver(_) => (
+            "membership::before-hand-over",
+            "membership::after-hand-over",
+        ),
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use confman_store::command::{BeginIncarnation, Op};
+use confman_store::records::IncarnationKind;
 
 use crate::formation::hello;
 use crate::forward;
@@ -24,9 +25,14 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
     let Some(pending) = node.pending() else {
         return false;
     };
-    let mut standing = standing_against(node, pending).await;
+    // A copy has no older life, and asks nobody: not the store either, which is claimed when something is written.
+    let copy = pending.kind() == IncarnationKind::Copy;
+    let mut standing = match copy {
+        true => None,
+        false => standing_against(node, pending).await,
+    };
     // Of two recoveries that reach the store one gets it, before either acknowledges anything.
-    if standing.is_none() && node.groups().any(|g| g.is_leader() && !g.has_begun()) {
+    if !copy && standing.is_none() && node.groups().any(|g| g.is_leader() && !g.has_begun()) {
         standing = node
             .store()
             .stands_against(node.identity(), pending.kind())

@@ -56,11 +56,11 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 async fn turn(node: &Arc<Node>) {
     let begun = incarnation::turn(node).await;
     // The registry is of the older life until the new one has begun: its members are not to be fed.
-    if !begun && !node.registered().is_empty() {
+    if !begun && (node.is_unborn_copy() || !node.registered().is_empty()) {
         return;
     }
     if begun {
-        forget_pending(node);
+        forget_pending(node).await;
     }
     let registry = match node.meta().state().registry() {
         Ok(registry) => registry,
@@ -75,12 +75,26 @@ async fn turn(node: &Arc<Node>) {
     executor::turn(node, &registry).await;
 }
 
-/// What was to be proposed has been committed in every group: a start need not ask for it any more.
-fn forget_pending(node: &Node) {
-    if node.pending().is_none() {
+/// What was to be proposed has been committed in every group: a start need not ask for it any more. Durable in the states
+/// first: a start of a copy reads from them whose nodes it may speak to, before the log is applied again.
+async fn forget_pending(node: &Node) {
+    let path = node.paths().incarnation();
+    if node.pending().is_none() || !path.exists() {
         return;
     }
-    let path = node.paths().incarnation();
+    for group in node.groups() {
+        let state = group.state().clone();
+        let flushed = tokio::task::spawn_blocking(move || state.flush_durable()).await;
+        let failed = match flushed {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failed {
+            tracing::warn!(group = %group.id(), "make the new incarnation durable, to be tried again: {error}");
+            return;
+        }
+    }
     match std::fs::remove_file(&path) {
         Ok(()) => {
             tracing::info!(
@@ -143,7 +157,9 @@ async fn settle(node: &Arc<Node>, registry: &Registry) -> Result<(), forward::Fo
         .filter(|n| settle::arrived(n, &registry.nodes, &places))
     {
         let op = Op::ActivateNode(ActivateNode { id: joining.id });
+        fail::fail_point!("membership::before-activate");
         forward::propose(node, meta, op).await?;
+        fail::fail_point!("membership::after-activate");
         tracing::info!(node_id = joining.id, name = %joining.name, "a node is what it shall be in every group, and active");
     }
     let Some(change) = registry.running() else {
@@ -158,7 +174,9 @@ async fn settle(node: &Arc<Node>, registry: &Registry) -> Result<(), forward::Fo
         id: change.id.clone(),
         error: error.clone(),
     });
+    fail::fail_point!("membership::before-end");
     forward::propose(node, meta, op).await?;
+    fail::fail_point!("membership::after-end");
     match error {
         None => tracing::info!(change = %change.id, "{}: done", change.words()),
         Some(why) => {

@@ -16,8 +16,15 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use crate::tls::Tls;
+use crate::tls::connect::Connector;
+use crate::tls::door::Listener;
+
 use super::proto::peer_client::PeerClient;
 use super::{MESSAGE_BYTES_MAX, TOKEN_KEY};
+
+/// How long a connection to a node may take, handshake included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// A client stub with the token attached.
 pub(crate) type Stub = PeerClient<InterceptedService<Channel, TokenInterceptor>>;
@@ -54,6 +61,7 @@ impl Interceptor for TokenInterceptor {
 #[derive(Clone)]
 pub(crate) struct Channels {
     token: TokenInterceptor,
+    connector: Connector,
     open: Arc<Mutex<HashMap<(String, Purpose), Channel>>>,
 }
 
@@ -72,8 +80,11 @@ pub(crate) struct BadAddress {
 }
 
 impl Channels {
-    /// Channels that present `token`.
-    pub(crate) fn new(token: Option<&SecretString>) -> Result<Self, BadToken> {
+    /// Channels that present `token`, over TLS where this node speaks it with peers.
+    pub(crate) fn new(
+        token: Option<&SecretString>,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<Self, BadToken> {
         let token = match token {
             Some(t) => {
                 let mut value: MetadataValue<Ascii> =
@@ -85,6 +96,7 @@ impl Channels {
         };
         Ok(Self {
             token: TokenInterceptor { token },
+            connector: Connector::new(Listener::Peers, tls, CONNECT_WITHIN),
             open: Arc::default(),
         })
     }
@@ -95,18 +107,19 @@ impl Channels {
         let channel = match open.get(&(addr.to_owned(), purpose)) {
             Some(channel) => channel.clone(),
             None => {
-                let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+                let scheme = self.connector.peer_scheme();
+                let endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
                     .map_err(|_| BadAddress {
                         addr: addr.to_owned(),
                     })?
-                    .connect_timeout(Duration::from_secs(2))
+                    .connect_timeout(CONNECT_WITHIN)
                     .tcp_nodelay(true)
                     .http2_keep_alive_interval(Duration::from_secs(2))
                     .keep_alive_timeout(Duration::from_secs(3))
                     .keep_alive_while_idle(true)
                     .initial_stream_window_size(8 * 1024 * 1024)
                     .initial_connection_window_size(16 * 1024 * 1024);
-                let channel = endpoint.connect_lazy();
+                let channel = endpoint.connect_with_connector_lazy(self.connector.clone());
                 open.insert((addr.to_owned(), purpose), channel.clone());
                 channel
             }

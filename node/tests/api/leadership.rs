@@ -511,20 +511,28 @@ async fn a_snapshot_is_answered_when_it_is_there_or_says_why_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_listener_answers_what_it_has_taken() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let server = Server::start().await;
     let address = server.address().to_owned();
-    let slow = {
-        let put = server.put("/api/v1/config/shop/slow");
-        let pieces = futures::stream::unfold(0, |i| async move {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            (i < 20).then(|| (Ok::<_, std::io::Error>(vec![1; 1000]), i + 1))
-        });
-        tokio::spawn(put.body(reqwest::Body::wrap_stream(pieces)).send())
-    };
-    // The upload is under way when its parts have begun to arrive; the listener is told to stop then.
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    server.stop().await;
-    assert_eq!(slow.await.unwrap().unwrap().status(), StatusCode::CREATED);
+    let mut upload = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let head = "PUT /api/v1/config/shop/slow HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 20000\r\n\r\n";
+    upload.write_all(head.as_bytes()).await.unwrap();
+    // It is under way when the node asks for its body; the listener is told to stop then.
+    let mut asked = [0; 25];
+    upload.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let stopped = tokio::spawn(server.stop());
+    let begun = std::time::Instant::now();
+    while tokio::net::TcpStream::connect(&address).await.is_ok() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+        tokio::task::yield_now().await;
+    }
+    upload.write_all(&[1; 20_000]).await.unwrap();
+    let mut answer = [0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    drop(upload);
+    stopped.await.unwrap();
     assert!(
         tokio::net::TcpStream::connect(address).await.is_err(),
         "nobody listens any more"

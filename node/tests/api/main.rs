@@ -3,11 +3,13 @@
 // What fails here fails the test that asked for it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod raw;
 mod support;
 
 mod audit;
 mod batch;
 mod entries;
+mod exhaustion;
 mod hostile;
 mod large;
 mod leadership;

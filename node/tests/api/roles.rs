@@ -14,6 +14,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/metrics", "-"),
     ("GET", "/api/v1/status", "viewer"),
     ("GET", "/api/v1/status/hash", "viewer"),
+    ("GET", "/api/v1/status/peers", "viewer"),
     ("POST", "/api/v1/admin/snapshots", "admin"),
     ("GET", "/api/v1/admin/members", "admin"),
     ("POST", "/api/v1/admin/members/changes", "admin"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use confman_client::wire::{GroupReadiness, NodeRef, Readiness, SnapshotItem, Status};
+use confman_client::wire::{GroupReadiness, NodeRef, PeerReach, Readiness, SnapshotItem, Status};
 use confman_node::api::access::{Identity, Keyring, NoKeys, Role};
 use confman_node::api::backend::{
     Applied, Backend, GroupBackend, LeaderInfo, MembershipView, ProposeError, ReadError, ReadMode,
@@ -14,6 +14,7 @@ use confman_node::api::backend::{
 };
 use confman_node::api::limits::Limits;
 use confman_node::api::{router, serve};
+use confman_node::tls::door::{Door, Listener};
 use confman_snapshot::fnv1a64;
 use confman_snapshot::model::{ClusterId, GroupId};
 use confman_store::command::{Command, Op};
@@ -300,8 +301,16 @@ impl Backend for TestNode {
                 name: self.name.clone(),
             },
             ready: *self.ready.lock(),
+            version: None,
+            time: None,
+            disk: None,
+            caller: None,
             groups: Vec::new(),
         }
+    }
+
+    async fn peers(&self) -> Vec<PeerReach> {
+        Vec::new()
     }
 
     async fn readiness(&self) -> Readiness {
@@ -509,11 +518,17 @@ impl Server {
             id[..8].copy_from_slice(&next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
             id
         });
-        let routes = router(node.clone(), keys, limits.clone(), ids);
+        let routes = router(node.clone(), keys, limits.clone(), ids, None);
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve::serve(listener, routes, limits, async {
-            let _ = stopped.await;
-        }));
+        let served = tokio::spawn(serve::serve(
+            listener,
+            routes,
+            limits,
+            Door::new(Listener::Api, None),
+            async {
+                let _ = stopped.await;
+            },
+        ));
         let client = client()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))

@@ -262,3 +262,53 @@ fn a_key_and_a_namespace_of_the_same_name_cannot_both_be_files_and_that_is_said(
         "{exported:?}"
     );
 }
+
+/// A script reads a long list in pieces, and gets what the whole list holds: nothing twice, nothing left out.
+#[test]
+fn a_list_goes_on_where_its_limit_ended() {
+    let node = Node::start();
+    let dir = tempfile::tempdir().unwrap();
+    for path in [
+        "a",
+        "b",
+        "one/c",
+        "one/d",
+        "one/two/e",
+        "one-more/f",
+        "three/g",
+    ] {
+        write(dir.path(), path, path.as_bytes());
+    }
+    let tree = dir.path().to_str().unwrap();
+    assert_eq!(node.confman(&["import", tree, "--into", "tree"]).code, 0);
+
+    for what in [
+        &["list", "--json"][..],
+        &["list", "tree", "--json"],
+        &["list", "--recursive", "--json"],
+        &["list", "tree/one", "--recursive", "--json"],
+    ] {
+        let whole = node.confman(what).json();
+        assert_eq!(whole["nextCursor"], serde_json::Value::Null, "{what:?}");
+        let whole = whole["items"].as_array().unwrap().clone();
+        for limit in 1..=whole.len() {
+            let (limit, mut cursor, mut pieces) = (limit.to_string(), None::<String>, Vec::new());
+            // One more than the items need: the last page may be empty.
+            for _ in 0..=whole.len() {
+                let mut args = what.to_vec();
+                args.extend(["--limit", &limit]);
+                args.extend(cursor.iter().flat_map(|cursor| ["--cursor", cursor]));
+                let page = node.confman(&args).json();
+                pieces.extend(page["items"].as_array().unwrap().clone());
+                cursor = page["nextCursor"].as_str().map(str::to_owned);
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(cursor, None, "{what:?} by {limit} does not end");
+            assert_eq!(pieces, whole, "{what:?} by {limit}");
+        }
+    }
+    let wrong = node.confman(&["list", "--cursor", "bm9uZQ"]);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+}

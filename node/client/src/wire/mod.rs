@@ -37,9 +37,9 @@ pub use problem::{Problem, ProblemKind};
 pub use readiness::{GroupReadiness, Readiness};
 pub use snapshot::SnapshotItem;
 pub use status::{
-    GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, ReplicaRole, RestoreSource,
-    RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus, StateHashAt, StateHashStatus,
-    Status,
+    Caller, DiskStatus, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, PeerReach,
+    ReplicaRole, RestoreSource, RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus,
+    StateHashAt, StateHashStatus, Status,
 };
 pub use time::{ParseTimeError, Time};
 pub use token::{ParseTokenError, VersionToken};

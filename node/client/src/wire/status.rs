@@ -16,8 +16,61 @@ pub struct Status {
     pub node: NodeRef,
     /// As `/health/ready` says.
     pub ready: bool,
+    /// The version of its program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its clock when it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// The disk of its data directory; `null` when the system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskStatus>,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// Every replica on this node.
     pub groups: Vec<GroupStatus>,
+}
+
+/// The disk that holds a node's data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskStatus {
+    /// Bytes that the node may still write.
+    pub free_bytes: u64,
+    /// Bytes of the whole disk.
+    pub total_bytes: u64,
+    /// Bytes that the node's logs and states have on it.
+    pub data_bytes: u64,
+}
+
+/// Whoever asked, as the node knows them by their key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Caller {
+    /// The name of the key; `anonymous` where the node has no keys.
+    pub name: String,
+    /// What it may do: `viewer`, `editor`, `publisher` or `admin`.
+    pub role: String,
+}
+
+/// An item of what `GET /api/v1/status/peers` answers: whether this node reaches another one now, asked on the connection
+/// that Raft uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerReach {
+    /// The other node's id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it was asked.
+    pub peer_addr: String,
+    /// It answered as the node that it is registered as.
+    pub reached: bool,
+    /// How long that took.
+    pub seconds: f64,
+    /// Why it was not reached.
+    pub error: Option<String>,
 }
 
 /// A node, by its id and the operator's name for it.

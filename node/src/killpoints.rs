@@ -1,0 +1,76 @@
+//! Only in programs that were built for tests: the places at which this process ends as by `kill -9`.
+//!
+//! `KILL_POINTS_DIR` names a directory. A process that comes to a place of which a file lies there (`{room}.{place}`) removes
+//! the file and dies, so that one file is one death, whichever process comes first.
+
+use std::path::{Path, PathBuf};
+
+use fail::FailScenario;
+
+const DIR: &str = "KILL_POINTS_DIR";
+
+/// Every place that can be named, in the order in which a change or a restore comes by.
+pub const POINTS: &[&str] = &[
+    "membership::before-begin",
+    "membership::after-begin",
+    "membership::before-admit",
+    "membership::after-admit",
+    "membership::before-add-learner",
+    "membership::after-add-learner",
+    "membership::before-promote",
+    "membership::after-promote",
+    "membership::before-demote",
+    "membership::after-demote",
+    "membership::before-hand-over",
+    "membership::after-hand-over",
+    "membership::before-remove-voter",
+    "membership::after-remove-voter",
+    "membership::before-remove",
+    "membership::after-remove",
+    "membership::before-readdress",
+    "membership::after-readdress",
+    "membership::before-finish",
+    "membership::after-finish",
+    "membership::before-activate",
+    "membership::after-activate",
+    "membership::before-end",
+    "membership::after-end",
+    "order::claimed",
+    "order::incarnation",
+    "order::identity",
+    "restore::started",
+    "store::before-swap",
+    "store::after-swap",
+    "restore::installed",
+    "order::restored",
+    "order::taken-up",
+    "order::before-record",
+    "order::before-report",
+    "order::before-spent",
+    "order::after-spent",
+];
+
+/// Makes every place look for its file from now on, as long as what is given back lives.
+pub(crate) fn arm() -> FailScenario<'static> {
+    let scenario = FailScenario::setup();
+    if let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) {
+        for point in POINTS {
+            let file = dir.join(point.replace("::", "."));
+            // A name that is taken already is from FAILPOINTS.
+            let _ = fail::cfg_callback(*point, move || die_if(&file));
+        }
+    }
+    scenario
+}
+
+fn die_if(file: &Path) {
+    // Of several processes one removes it.
+    if std::fs::remove_file(file).is_ok() {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // Until the signal has come.
+        loop {
+            std::thread::park();
+        }
+    }
+}

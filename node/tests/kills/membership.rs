@@ -1,0 +1,318 @@
+//! kill -9 of whoever carries out a change of the membership, at every place of it, and of the tool that asked for it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::load::{Load, LoadPlan, NAMESPACE};
+use confman_tests::members::{member, members, named, node, voters};
+use confman_tests::wait::wait_until;
+use confman_tests::{agree, judge};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::kit::{DIR, Points, revived};
+
+/// How often a command is run again before it must have come to its end: a leader may have died under each run.
+const RUNS_MAX: usize = 30;
+
+const BEGIN: [&str; 2] = ["membership::before-begin", "membership::after-begin"];
+const ADMIT: [&str; 2] = ["membership::before-admit", "membership::after-admit"];
+const LEARN: [&str; 2] = [
+    "membership::before-add-learner",
+    "membership::after-add-learner",
+];
+const PROMOTE: [&str; 2] = ["membership::before-promote", "membership::after-promote"];
+const DEMOTE: [&str; 2] = ["membership::before-demote", "membership::after-demote"];
+const ACTIVATE: [&str; 2] = ["membership::before-activate", "membership::after-activate"];
+const HAND_OVER: [&str; 2] = [
+    "membership::before-hand-over",
+    "membership::after-hand-over",
+];
+const REMOVE_VOTER: [&str; 2] = [
+    "membership::before-remove-voter",
+    "membership::after-remove-voter",
+];
+const REMOVE: [&str; 2] = ["membership::before-remove", "membership::after-remove"];
+const END: [&str; 2] = ["membership::before-end", "membership::after-end"];
+
+/// What is known of every id that was ever given: it belongs to one admission for ever.
+#[derive(Default)]
+struct Ids(BTreeMap<u64, (String, String)>);
+
+impl Ids {
+    /// Reads the registry, the retired among them.
+    async fn look(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let told = members(cluster).await?;
+        let mut seen = 0;
+        for told in told["nodes"].as_array().context("nodes")? {
+            let id = told["id"].as_u64().context("an id")?;
+            let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+            let holder = (text("name"), text("admittedAt"));
+            let first = self.0.entry(id).or_insert_with(|| holder.clone());
+            ensure!(*first == holder, "id {id} was {first:?} and is {holder:?}");
+            seen += 1;
+        }
+        ensure!(
+            seen == self.0.len(),
+            "an id is forgotten: {told} and {:?}",
+            self.0
+        );
+        Ok(())
+    }
+}
+
+struct Town {
+    cluster: Cluster,
+    points: Points,
+    ids: Ids,
+    deaths: usize,
+}
+
+impl Town {
+    /// Runs the command with these points armed: killed itself once, then again and again until it has come to its end, while
+    /// whoever dies is started again. Then once more: there is nothing to do. A stage is armed when somebody has died at
+    /// every point of the one before it, so that no later death keeps an earlier place from being come by.
+    async fn change(
+        &mut self,
+        keep: &[usize],
+        args: &[&str],
+        stages: &[&[&str]],
+    ) -> anyhow::Result<()> {
+        let (first, later) = stages.split_first().context("no points")?;
+        self.points.arm(first)?;
+        let arm = async {
+            for stage in later {
+                self.points.passed().await?;
+                self.points.arm(stage)?;
+            }
+            self.points.passed().await
+        };
+        let run = async {
+            self.killed_tool(args).await?;
+            self.to_its_end(args).await
+        };
+        let work = async {
+            tokio::pin!(arm, run);
+            let mut armed = false;
+            let ran = async {
+                loop {
+                    tokio::select! {
+                        ran = &mut run => return ran,
+                        all = &mut arm, if !armed => {
+                            all?;
+                            armed = true;
+                        }
+                    }
+                }
+            };
+            let ended = tokio::time::timeout(PATIENCE * 2, ran).await;
+            ended.context("the command does not come to its end")??;
+            if !armed {
+                // While one was dying another may have taken the next step before the next place was armed: such a place is
+                // told of below, and the end must be the same all the same.
+                let _ = tokio::time::timeout(PATIENCE / 6, arm).await;
+            }
+            wait_until("the change is over everywhere", PATIENCE, || async {
+                let told = members(&self.cluster).await?;
+                ensure!(!told["change"]["endedAt"].is_null(), "{told}");
+                voters(&told)?;
+                Ok(())
+            })
+            .await?;
+            // Who leads may change at any time; who is a member may not.
+            if args.first() != Some(&"transfer-leader") {
+                let ran = member(&self.cluster, args).run().await?.expect(0)?;
+                ensure!(ran.stderr.contains("nothing to do"), "{ran}");
+            }
+            Ok(())
+        };
+        let done = revived(&self.cluster, keep, work).await;
+        let left = self.points.left()?;
+        let ((), deaths) = done.with_context(|| format!("{args:?}, still armed: {left:?}"))?;
+        if !left.is_empty() {
+            eprintln!("{args:?}: nobody came by {left:?} while it was armed");
+        }
+        ensure!(deaths >= 1, "no death at {stages:?}");
+        self.deaths += deaths;
+        self.ids.look(&self.cluster).await?;
+        eprintln!("{args:?}: {deaths} deaths");
+        Ok(())
+    }
+
+    /// kill -9 of the tool when it has said the first thing about how it goes on.
+    async fn killed_tool(&self, args: &[&str]) -> anyhow::Result<()> {
+        let mut child = member(&self.cluster, args).spawn()?;
+        let stderr = child.stderr.take().context("stderr")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let said = async {
+            while let Some(line) = lines.next_line().await? {
+                // Progress is indented; the plan before it has a head in each line.
+                if line.starts_with("  ") && line.contains('(') {
+                    break;
+                }
+            }
+            anyhow::Ok(())
+        };
+        // It may have ended before, with an error: then the next run goes on.
+        tokio::time::timeout(Duration::from_secs(20), said)
+            .await
+            .ok();
+        child.kill().await.context("kill drtool")
+    }
+
+    /// The same command until it says that it is done.
+    async fn to_its_end(&self, args: &[&str]) -> anyhow::Result<()> {
+        let mut last = None;
+        for _ in 0..RUNS_MAX {
+            let ran = member(&self.cluster, args)
+                .args(["--within", "60", "--timeout", "10"])
+                .run()
+                .await?;
+            match ran.code {
+                0 => return Ok(()),
+                // Nobody could answer, or nobody knows what came of it: a leader died.
+                6 | 7 => {}
+                // A node is just dead: it would weaken the cluster now, and will not in a moment.
+                3 if [
+                    "LESS_TOLERANCE",
+                    "RESULT_HAS_NO_QUORUM",
+                    "MEMBERSHIP_CHANGED",
+                    "MEMBER_DOWN",
+                ]
+                .iter()
+                .any(|code| ran.stderr.contains(code)) => {}
+                _ => anyhow::bail!("{ran}"),
+            }
+            last = Some(ran);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        anyhow::bail!("it does not come to its end: {}", last.context("no run")?)
+    }
+
+    /// The machine comes, and is started again until it is taken in.
+    fn start(&self, index: usize) -> anyhow::Result<()> {
+        self.cluster.node(index).start()
+    }
+
+    /// The machine goes: its process, and its disk.
+    fn clear(&self, index: usize) -> anyhow::Result<()> {
+        let node = self.cluster.node(index);
+        if node.pid().is_some() {
+            node.kill()?;
+        }
+        node.wipe()
+    }
+
+    async fn lead(&self, name: &str) -> anyhow::Result<()> {
+        member(&self.cluster, &["transfer-leader", name])
+            .run()
+            .await?
+            .expect(0)?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_i14_i17_kill_9_at_every_place_of_a_membership_change_comes_to_the_same_end()
+-> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let points = Points::new(dir.path())?;
+    let cluster = Plan::new("membership-kills")
+        .env("CONFMAN_SHARDS", "2")
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "400")
+        .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "50")
+        .env(DIR, &points.dir().display().to_string())
+        .spares(2)
+        .start()
+        .await?;
+    let load = Load::start(
+        &cluster,
+        &LoadPlan {
+            writers: 2,
+            readers: 1,
+            pause: Duration::from_millis(20),
+            ..LoadPlan::default()
+        },
+    );
+    load.wait_progress(30, PATIENCE).await?;
+    let mut town = Town {
+        cluster,
+        points,
+        ids: Ids::default(),
+        deaths: 0,
+    };
+    let [node4, node5] = [3, 4].map(|index| town.cluster.node(index).peer_addr.clone());
+    let four = [0, 1, 2, 3];
+    let five = [0, 1, 2, 3, 4];
+
+    // A learner comes and goes: a member that never voted.
+    town.start(3)?;
+    town.change(&four, &["add", "node4", &node4, "--learner"], &[&LEARN])
+        .await?;
+    town.change(&four, &["remove", "node4", "--yes"], &[&REMOVE])
+        .await?;
+    town.clear(3)?;
+
+    // A voter comes, at every place of it.
+    town.start(3)?;
+    let all = [&BEGIN[..], &ADMIT, &LEARN, &PROMOTE, &ACTIVATE, &END];
+    town.change(&four, &["add", "node4", &node4], &all).await?;
+    town.change(&four, &["demote", "node4", "--yes"], &[&DEMOTE])
+        .await?;
+    town.change(&four, &["promote", "node4"], &[&PROMOTE])
+        .await?;
+
+    // Who leads everything hands over.
+    for (to, point) in [("node2", HAND_OVER[0]), ("node3", HAND_OVER[1])] {
+        town.cluster.wait_all_ready().await?;
+        town.lead("node1").await?;
+        town.change(&four, &["transfer-leader", to], &[&[point]])
+            .await?;
+    }
+
+    // One takes the place of another, which leads everything.
+    town.cluster.wait_all_ready().await?;
+    town.lead("node1").await?;
+    town.start(4)?;
+    let replace = ["replace", "node1", "node5", &node5, "--yes"];
+    let all = [&ADMIT[..], &LEARN, &PROMOTE, &END];
+    town.change(&five, &replace, &all).await?;
+    town.clear(0)?;
+    load.wait_progress(20, PATIENCE).await?;
+
+    // And a voter goes that leads everything.
+    let rest = [1, 2, 3, 4];
+    for index in rest {
+        town.cluster.wait_ready(index).await?;
+    }
+    town.lead("node4").await?;
+    let remove = ["remove", "node4", "--yes"];
+    town.change(&rest, &remove, &[&REMOVE_VOTER, &END]).await?;
+    town.clear(3)?;
+
+    for index in [1, 2, 4] {
+        town.cluster.wait_ready(index).await?;
+    }
+    load.wait_progress(30, PATIENCE).await?;
+    let told = members(&town.cluster).await?;
+    assert_eq!(
+        voters(&told)?,
+        named(&["node2", "node3", "node5"]),
+        "{told}"
+    );
+    assert_eq!(node(&told, "node1").unwrap()["state"], "retired");
+    // Three at birth, node4 twice, node5: none given twice, none given in vain.
+    assert_eq!(
+        town.ids.0.keys().copied().collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
+    let history = load.stop().await?;
+    judge::judge(&agree::running(&town.cluster), NAMESPACE, &history).await?;
+    for group in [META, CONFIG, "config/1"] {
+        agree::state_hashes(&town.cluster, group).await?;
+    }
+    eprintln!("{} deaths, {} operations", town.deaths, history.len());
+    ensure!(town.deaths >= 20, "only {} deaths", town.deaths);
+    town.cluster.finish()
+}
