@@ -11,8 +11,9 @@ use confman_cli::failure::{self, Failure};
 use confman_cli::output;
 use confman_client::ErrorKind;
 
+use crate::codes;
 use crate::context::Global;
-use crate::{explain, live, pages, recover, restore, runbook, stopped, store};
+use crate::{doctor, drill, explain, live, pages, recover, restore, runbook, stopped, store};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -33,6 +34,7 @@ pub(crate) struct Cli {
 #[allow(clippy::large_enum_variant)] // There is one in a process.
 enum Command {
     Status(live::status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Member(live::member::MemberArgs),
     Snapshot(store::snapshot::SnapshotArgs),
     Retention(store::retention::RetentionArgs),
@@ -40,6 +42,7 @@ enum Command {
     Export(store::export::ExportArgs),
     Store(store::probe::StoreCommandArgs),
     Restore(restore::RestoreArgs),
+    Drill(drill::DrillArgs),
     Recover(recover::RecoverArgs),
     Inspect(stopped::inspect::InspectArgs),
     Verify(stopped::verify::VerifyArgs),
@@ -52,10 +55,18 @@ enum Command {
 
 /// The commands as the help shows them.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Live cluster", &["status", "member"]),
+    ("Live cluster", &["status", "doctor", "member"]),
     (
         "Store",
-        &["snapshot", "retention", "get", "export", "store", "restore"],
+        &[
+            "snapshot",
+            "retention",
+            "get",
+            "export",
+            "store",
+            "restore",
+            "drill",
+        ],
     ),
     ("Stopped node", &["inspect", "verify", "diff"]),
     ("Quorum loss", &["recover"]),
@@ -80,14 +91,14 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::usage(format!("start the runtime: {error}")).report(),
+        Err(error) => return codes::usage("BUG", format!("start the runtime: {error}")).report(),
     };
     let Cli { global, command } = cli;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(command, &global))));
     runtime.shutdown_background();
     match ended {
         Ok(Ok(code)) => code,
-        Ok(Err(failure)) => report(&failure, &global),
+        Ok(Err(failure)) => report(failure, &global),
         // The panic has said what and where.
         Err(_) => ExitCode::from(ErrorKind::Bug.exit_code()),
     }
@@ -96,6 +107,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         Command::Status(args) => live::status::run(&args, global).await,
+        Command::Doctor(args) => doctor::run(&args, global).await,
         Command::Member(args) => live::member::run(args, global).await,
         Command::Snapshot(args) => store::snapshot::run(args, global).await,
         Command::Retention(args) => store::retention::run(args, global).await,
@@ -103,6 +115,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Export(args) => store::export::run(args, global).await,
         Command::Store(args) => store::probe::run(args, global).await,
         Command::Restore(args) => restore::run(args, global).await,
+        Command::Drill(args) => drill::run(&args, global).await,
         Command::Recover(args) => recover::run(args, global).await,
         Command::Inspect(args) => stopped::inspect::run(&args, global),
         Command::Verify(args) => stopped::verify::run(&args, global),
@@ -114,15 +127,16 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A failure on stderr for people, and as the one document on stdout for scripts.
-fn report(failure: &Failure, global: &Global) -> ExitCode {
+/// A failure on stderr for people, under a name that `drtool explain` knows, and as the one document on stdout for scripts.
+fn report(failure: Failure, global: &Global) -> ExitCode {
+    let failure = codes::named(failure);
     let code = failure.report();
     if let Failure::Told {
         kind,
         message,
         hint,
         code,
-    } = failure
+    } = &failure
         && global.json
     {
         let document = serde_json::json!({ "error": {

@@ -1,4 +1,17 @@
 //! Every refusal and finding by its stable name: what it means and what to do. `drtool explain CODE` reads this.
+//!
+//! Promises: a command of this program does not fail without a stable name. [`refuse`], [`usage`] and [`local`] want one and
+//! are the only way to make a failure here (a lint refuses the others); what the client, the store or the shared part of
+//! the command line made gets that of its kind (`of_kind`).
+
+// The one place that may.
+#![allow(clippy::disallowed_methods)]
+
+use std::io;
+use std::path::Path;
+
+use confman_cli::failure::Failure;
+use confman_client::ErrorKind;
 
 /// One stable name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,21 +25,127 @@ pub struct Code {
 }
 
 /// The codes of all rooms. Each room keeps its own table.
-pub const ALL: [&[Code]; 6] = [
+pub const ALL: [&[Code]; 8] = [
     COMMON,
     crate::live::CODES,
+    crate::doctor::CODES,
     crate::store::CODES,
     crate::restore::CODES,
+    crate::drill::CODES,
     crate::stopped::CODES,
     crate::recover::CODES,
 ];
 
 /// The codes that belong to no room.
-const COMMON: &[Code] = &[Code {
-    name: "CONSENT_NEEDED",
-    meaning: "The command would destroy or replace something, and nobody has agreed to the plan that it printed.",
-    remedy: "Read the plan. Run the command again with --yes, or on a terminal and type what it asks for.",
-}];
+const COMMON: &[Code] = &[
+    Code {
+        name: "CONSENT_NEEDED",
+        meaning: "The command would destroy or replace something, and nobody has agreed to the plan that it printed.",
+        remedy: "Read the plan. Run the command again with --yes, or on a terminal and type what it asks for.",
+    },
+    Code {
+        name: "ARGUMENT",
+        meaning: "An argument, or two of them together, make no sense; nothing was done.",
+        remedy: "The message says which; `drtool COMMAND --help` says what it takes.",
+    },
+    Code {
+        name: "LOCAL_FILE",
+        meaning: "A file or directory of this machine could not be read or written.",
+        remedy: "The message has the path and what the system said: look at its owner, its rights and the room on its disk, and run the command again.",
+    },
+    Code {
+        name: "TARGET_EXISTS",
+        meaning: "Something lies where the command would write; nothing was overwritten.",
+        remedy: "Name another place, or move away what is there.",
+    },
+    Code {
+        name: "CODE_UNKNOWN",
+        meaning: "There is no code of that name.",
+        remedy: "`drtool explain` lists all of them.",
+    },
+    Code {
+        name: "RUNBOOK_UNKNOWN",
+        meaning: "There is no runbook of that name.",
+        remedy: "`drtool runbook` lists all of them.",
+    },
+    Code {
+        name: "USAGE",
+        meaning: "A setting, an option or a file that says which cluster is meant is wrong; nothing was asked.",
+        remedy: "The message says what; `confman config` shows the settings of this environment.",
+    },
+    Code {
+        name: "CLUSTER_REFUSED",
+        meaning: "A node understood the request and refused it; most often for the API key or its role.",
+        remedy: "The message has the node's own words. `drtool doctor` says which key is sent and what it may do.",
+    },
+    Code {
+        name: "NOT_FOUND",
+        meaning: "The cluster has nothing of that name.",
+        remedy: "Check the name; `drtool status` shows the groups and nodes.",
+    },
+    Code {
+        name: "DAMAGED",
+        meaning: "Bytes are not what their checksum says.",
+        remedy: "Keep them as evidence, and use another copy.",
+    },
+    Code {
+        name: "CLUSTER_UNREACHABLE",
+        meaning: "No node answered in time, or none that could.",
+        remedy: "`drtool doctor` says which nodes answer and what is wrong with the others.",
+    },
+    Code {
+        name: "OUTCOME_UNKNOWN",
+        meaning: "The request was sent and its answer was lost, or it was done in part: it may have happened, or may yet.",
+        remedy: "Look before you repeat it; every command of drtool can be run again.",
+    },
+    Code {
+        name: "BUG",
+        meaning: "Something happened that never should: a defect of Confman.",
+        remedy: "Keep the output, the logs and the directories, and report it. Nothing was changed that the message does not say.",
+    },
+];
+
+/// How a command ends that refuses, under a stable name.
+pub fn refuse(code: &'static str, kind: ErrorKind, message: impl Into<String>) -> Failure {
+    debug_assert!(find(code).is_some(), "{code} has no page");
+    Failure::new(kind, message).coded(code)
+}
+
+/// The command, a setting or a local file is wrong.
+pub fn usage(code: &'static str, message: impl Into<String>) -> Failure {
+    refuse(code, ErrorKind::Usage, message)
+}
+
+/// A local file or directory that does not do.
+pub fn local(doing: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::local(doing, path, error).coded("LOCAL_FILE")
+}
+
+/// The name of what was made elsewhere and has none of its own.
+pub(crate) fn of_kind(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Usage => "USAGE",
+        ErrorKind::Refused => "CLUSTER_REFUSED",
+        ErrorKind::NotFound => "NOT_FOUND",
+        ErrorKind::Damaged => "DAMAGED",
+        ErrorKind::Unreachable => "CLUSTER_UNREACHABLE",
+        ErrorKind::Unknown => "OUTCOME_UNKNOWN",
+        ErrorKind::Bug => "BUG",
+    }
+}
+
+/// The same failure, under a stable name in any case.
+pub(crate) fn named(failure: Failure) -> Failure {
+    match &failure {
+        Failure::Told {
+            code: None, kind, ..
+        } => {
+            let code = of_kind(*kind);
+            failure.coded(code)
+        }
+        _ => failure,
+    }
+}
 
 /// The code of that name, whatever its case.
 #[must_use]
@@ -59,9 +178,32 @@ mod tests {
             );
             names.push(code.name);
         }
+        for kind in ErrorKind::ALL {
+            assert!(find(of_kind(kind)).is_some(), "{kind:?}");
+        }
         assert_eq!(
             find("consent_needed").map(|code| code.name),
             Some("CONSENT_NEEDED")
         );
+    }
+
+    #[test]
+    fn no_failure_ends_a_command_without_a_name_that_can_be_explained() {
+        for kind in ErrorKind::ALL {
+            let Failure::Told { code, .. } = named(Failure::new(kind, "made elsewhere")) else {
+                panic!("{kind:?}")
+            };
+            assert!(find(code.unwrap()).is_some(), "{kind:?}");
+        }
+        let own = named(usage("ARGUMENT", "made here"));
+        assert!(matches!(
+            own,
+            Failure::Told {
+                code: Some("ARGUMENT"),
+                ..
+            }
+        ));
+        let gone = named(Failure::PipeClosed);
+        assert!(matches!(gone, Failure::PipeClosed), "nobody to tell");
     }
 }

@@ -5,6 +5,8 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use confman_cli::failure::Failure;
 
+use crate::codes;
+
 /// A plan that was printed to the operator.
 #[derive(Debug)]
 pub struct Shown<'a, P> {
@@ -34,7 +36,7 @@ pub fn show<P: std::fmt::Display>(plan: &P) -> Result<Shown<'_, P>, Failure> {
     let mut err = std::io::stderr().lock();
     writeln!(err, "{}", confman_cli::escape::lines(&text))
         .and_then(|()| err.flush())
-        .map_err(|error| Failure::usage(format!("show the plan: {error}")))?;
+        .map_err(|error| codes::usage("BUG", format!("show the plan: {error}")))?;
     Ok(Shown { plan })
 }
 
@@ -49,8 +51,7 @@ pub fn ask<'a, P>(shown: Shown<'a, P>, yes: bool, word: &str) -> Result<Consent<
         return Ok(agreed);
     }
     let refused = |why: &str| {
-        Failure::usage(format!("nothing was done: {why}"))
-            .coded("CONSENT_NEEDED")
+        codes::usage("CONSENT_NEEDED", format!("nothing was done: {why}"))
             .with_hint("read the plan above and run the command again with --yes")
     };
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {

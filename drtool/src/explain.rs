@@ -20,8 +20,12 @@ pub(crate) struct ExplainArgs {
 pub(crate) fn run(args: &ExplainArgs, global: &Global) -> Result<ExitCode, Failure> {
     let found: Vec<&codes::Code> = match &args.code {
         Some(name) => vec![codes::find(name).ok_or_else(|| {
-            Failure::new(ErrorKind::NotFound, format!("there is no code {name:?}"))
-                .with_hint("`drtool explain` lists all of them")
+            codes::refuse(
+                "CODE_UNKNOWN",
+                ErrorKind::NotFound,
+                format!("there is no code {name:?}"),
+            )
+            .with_hint("`drtool explain` lists all of them")
         })?],
         None => codes::ALL.iter().flat_map(|room| room.iter()).collect(),
     };

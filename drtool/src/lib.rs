@@ -3,9 +3,11 @@
 //! The rooms are the places it can look at, and no command needs a place that may be gone:
 //! - [`live`]: a running cluster, over HTTP;
 //! - [`store`]: the object store alone: snapshots, retention, single values;
-//! - [`restore`]: every node is gone: restore orders, a directory made offline, drills;
+//! - [`restore`]: every node is gone: restore orders, a directory made offline;
+//! - [`drill`]: a restore rehearsed;
 //! - [`stopped`]: the directory of a node that does not run, opened for reading only, by type;
-//! - [`recover`]: a quorum is gone: collect, plan, apply, verify, undo.
+//! - [`recover`]: a quorum is gone: collect, plan, apply, verify, undo;
+//! - [`doctor`]: all of it at one look: what is wrong or about to go wrong.
 //!
 //! Promises:
 //! - a command that reads cannot write; one that destroys takes a [`consent::Consent`], which only a shown plan and
@@ -19,6 +21,8 @@
 pub mod codes;
 pub mod consent;
 pub mod context;
+pub mod doctor;
+pub mod drill;
 pub mod finding;
 pub mod live;
 pub mod recover;
@@ -30,5 +34,6 @@ mod cli;
 mod explain;
 mod pages;
 mod runbook;
+mod step;
 
 pub use cli::main;

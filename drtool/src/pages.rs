@@ -8,6 +8,8 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 use confman_cli::failure::{Failure, stdout_failed};
 
+use crate::codes;
+
 /// Print a completion script
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -39,7 +41,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
-    let failed = |error: std::io::Error| Failure::local("write manual pages to", &args.dir, &error);
+    let failed = |error: std::io::Error| codes::local("write manual pages to", &args.dir, &error);
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
     clap_mangen::generate_to(crate::cli::Cli::command(), &args.dir).map_err(failed)?;
     Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@ use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::ErrorKind;
 
+use crate::codes;
 use crate::context::Global;
 use crate::live::status;
 
@@ -35,6 +36,7 @@ pub(crate) const PAGES: &[(&str, &str)] = &[
         "damaged-snapshot",
         include_str!("../runbooks/damaged-snapshot.md"),
     ),
+    ("drill", include_str!("../runbooks/drill.md")),
     (
         "store-unreachable",
         include_str!("../runbooks/store-unreachable.md"),
@@ -87,8 +89,12 @@ pub(crate) async fn run(args: &RunbookArgs, global: &Global) -> Result<ExitCode,
         return list(global);
     };
     let (_, page) = PAGES.iter().find(|(n, _)| n == name).ok_or_else(|| {
-        Failure::new(ErrorKind::NotFound, format!("there is no runbook {name:?}"))
-            .with_hint("`drtool runbook` lists all of them")
+        codes::refuse(
+            "RUNBOOK_UNKNOWN",
+            ErrorKind::NotFound,
+            format!("there is no runbook {name:?}"),
+        )
+        .with_hint("`drtool runbook` lists all of them")
     })?;
     let cluster = look(args, global).await;
     let mut names = cluster.as_ref().map(Cluster::names).unwrap_or_default();

@@ -28,10 +28,24 @@ pub(crate) struct Account {
     pub(crate) hashes: Vec<StateHashAt>,
     /// Why there is no status.
     pub(crate) error: Option<String>,
+    /// Whether it answered, and refused: most often the key.
+    #[serde(skip)]
+    pub(crate) refused: bool,
 }
 
-/// Asks the given endpoints, then the members that those name.
+/// Asks the given endpoints, then the members that those name. That all of them refuse is an error: a wrong key is the
+/// caller's to mend, and says nothing about the cluster's health.
 pub(crate) async fn ask_all(client: &Client) -> Result<Vec<Account>, Failure> {
+    match ask_each(client).await {
+        (accounts, Some(refusal)) if accounts.iter().all(|account| account.status.is_none()) => {
+            Err(refusal.into())
+        }
+        (accounts, _) => Ok(accounts),
+    }
+}
+
+/// The same, with the last refusal beside what the others said.
+pub(crate) async fn ask_each(client: &Client) -> (Vec<Account>, Option<ClientError>) {
     let mut accounts = Vec::new();
     let mut asked = BTreeSet::new();
     let mut refusal: Option<ClientError> = None;
@@ -49,16 +63,9 @@ pub(crate) async fn ask_all(client: &Client) -> Result<Vec<Account>, Failure> {
             accounts.push(account);
         }
     }
-    match refusal {
-        // A wrong key is the caller's to mend, and says nothing about the cluster's health.
-        Some(error) if accounts.iter().all(|account| account.status.is_none()) => {
-            return Err(error.into());
-        }
-        _ => {}
-    }
     compare_hashes(client, &mut accounts).await;
     accounts.sort_by(|a, b| order(a).cmp(&order(b)));
-    Ok(accounts)
+    (accounts, refusal)
 }
 
 fn order(account: &Account) -> (bool, Option<&str>, &str) {
@@ -73,8 +80,10 @@ async fn ask_one(client: &Client, endpoint: &Endpoint) -> (Account, Option<Clien
         Ok(answered) => (Some(answered.value), None),
         Err(error) => (None, Some(error)),
     };
+    let refusal = error.as_ref().filter(|error| error.problem().is_some());
     let account = Account {
         endpoint: endpoint.to_string(),
+        refused: refusal.is_some(),
         status,
         readiness: readiness.ok(),
         hashes: Vec::new(),

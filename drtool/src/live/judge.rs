@@ -10,6 +10,7 @@ use confman_client::wire::{GroupStatus, MemberRole, NodeRef, ReplicaRole, Status
 
 use super::account::Account;
 use super::report::{Agreement, GroupReport, HashHolders, Protected, Report, Verdict};
+use crate::drill::last::Drills;
 use crate::finding::{Finding, Severity};
 
 /// A replica that is further behind is not counted on.
@@ -25,9 +26,9 @@ struct View<'a> {
     account: &'a Account,
 }
 
-/// Puts the accounts together. `now_us` is the clock of whoever asks.
-pub(crate) fn report(nodes: Vec<Account>, now_us: i64) -> Report {
-    let mut findings = Vec::new();
+/// Puts the accounts together with what the store says of drills. `now_us` is the clock of whoever asks.
+pub(crate) fn report(nodes: Vec<Account>, drills: Option<Drills>, now_us: i64) -> Report {
+    let mut findings = drills.as_ref().map(Drills::findings).unwrap_or_default();
     let life = life(&nodes, &mut findings);
     let of_life: Vec<&Account> = nodes
         .iter()
@@ -68,6 +69,7 @@ pub(crate) fn report(nodes: Vec<Account>, now_us: i64) -> Report {
         incarnation: life.map(|(_, incarnation)| incarnation),
         tolerance,
         groups,
+        drills,
         findings,
         nodes,
     }

@@ -7,19 +7,20 @@
 //! Promises: whose view a line is stands in the line; what is not known is called unknown; nothing of a cluster can steer
 //! a terminal.
 //!
-//! Does not: open a directory or a store, or know how a node does what it is asked.
+//! Does not: open a directory, or know how a node does what it is asked. Of the store, where one is named, `status` asks when
+//! the last drill was ([`crate::drill`]), and nothing else.
 
-mod account;
+pub(crate) mod account;
 mod codes;
 pub mod create;
-mod judge;
+pub(crate) mod judge;
 pub(crate) mod member;
 pub(crate) mod report;
 mod show;
 pub(crate) mod status;
-mod words;
+pub(crate) mod words;
 
 pub use codes::CODES;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

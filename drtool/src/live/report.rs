@@ -4,6 +4,7 @@ use confman_client::wire::{NodeRef, Time};
 use serde::Serialize;
 
 use super::account::Account;
+use crate::drill::last::Drills;
 use crate::finding::Finding;
 
 /// In one word.
@@ -43,6 +44,9 @@ pub(crate) struct Report {
     pub(crate) tolerance: Option<usize>,
     /// Each group.
     pub(crate) groups: Vec<GroupReport>,
+    /// When a restore was rehearsed last, by the store; none where no store is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) drills: Option<Drills>,
     /// What is wrong or worth knowing, the worst first.
     pub(crate) findings: Vec<Finding>,
     /// What each node said.

@@ -30,6 +30,10 @@ pub(crate) fn text(report: &Report, colored: bool) -> String {
             line(&format!(" {row}"));
         }
     }
+    if let Some(drills) = &report.drills {
+        line("");
+        line(&safe(&drills.line()));
+    }
     if !report.findings.is_empty() {
         line("");
         for finding in &report.findings {

@@ -10,9 +10,13 @@ use confman_cli::failure::{Failure, stdout_failed};
 use confman_client::Client;
 use jiff::Timestamp;
 
+use super::account::{self, Account};
 use super::report::{Report, Verdict};
-use super::{account, judge, show};
+use super::{judge, show};
+use crate::codes;
 use crate::context::Global;
+use crate::drill::last::{self, Drills};
+use crate::store::StoreArgs;
 
 /// Show every node's own account of the cluster; exit code 0 healthy, 1 degraded, 6 no quorum
 #[derive(Debug, Args)]
@@ -27,15 +31,21 @@ pub(crate) struct StatusArgs {
     wait_healthy: Option<u64>,
     #[command(flatten)]
     to: TargetArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, Failure> {
     let client = args.to.client(global.verbose, None)?;
     let Some(seconds) = args.watch else {
-        let report = match args.wait_healthy {
-            None => look(&client).await?,
-            Some(seconds) => wait_healthy(&client, Duration::from_secs(seconds), global).await?,
+        let asked = async {
+            match args.wait_healthy {
+                None => account::ask_all(&client).await,
+                Some(seconds) => wait_healthy(&client, Duration::from_secs(seconds), global).await,
+            }
         };
+        let (accounts, drills) = futures::join!(asked, drills(args, global));
+        let report = judge::report(accounts?, drills, now_us());
         if global.json {
             confman_cli::output::json(&report)?;
         } else {
@@ -43,31 +53,41 @@ pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, 
         }
         return Ok(ExitCode::from(report.verdict.exit_code()));
     };
-    watch(&client, Duration::from_secs(seconds), global).await
+    watch(&client, args, Duration::from_secs(seconds), global).await
+}
+
+fn now_us() -> i64 {
+    Timestamp::now().as_microsecond()
+}
+
+/// When the last drill was, where a store is named.
+async fn drills(args: &StatusArgs, global: &Global) -> Option<Drills> {
+    last::look(&args.store, now_us(), global).await
 }
 
 /// Asks every node and puts together what they say.
 pub(crate) async fn look(client: &Client) -> Result<Report, Failure> {
     let accounts = account::ask_all(client).await?;
-    Ok(judge::report(accounts, Timestamp::now().as_microsecond()))
+    Ok(judge::report(accounts, None, now_us()))
 }
 
 /// How often a cluster that is not healthy yet is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The first healthy report, or the last one when the time is over.
+/// What the nodes say when they are healthy for the first time, or at last when the time is over.
 async fn wait_healthy(
     client: &Client,
     bound: Duration,
     global: &Global,
-) -> Result<Report, Failure> {
+) -> Result<Vec<Account>, Failure> {
     let deadline = tokio::time::Instant::now() + bound;
     let mut said = None;
     loop {
-        let report = look(client).await?;
+        let accounts = account::ask_all(client).await?;
+        let report = judge::report(accounts.clone(), None, now_us());
         let over = tokio::time::Instant::now() + LOOK_AGAIN > deadline;
         if report.verdict == Verdict::Healthy || over {
-            return Ok(report);
+            return Ok(accounts);
         }
         let waits_for = report.findings.first().map(|finding| finding.what.clone());
         if waits_for != said {
@@ -80,18 +100,25 @@ async fn wait_healthy(
     }
 }
 
-async fn watch(client: &Client, pause: Duration, global: &Global) -> Result<ExitCode, Failure> {
+async fn watch(
+    client: &Client,
+    args: &StatusArgs,
+    pause: Duration,
+    global: &Global,
+) -> Result<ExitCode, Failure> {
+    // Drills are made by the week: once will do.
+    let drills = drills(args, global).await;
     let clear = std::io::stdout().is_terminal() && !global.json;
     let mut code = 0;
     loop {
         let report = tokio::select! {
-            report = look(client) => report?,
+            accounts = account::ask_all(client) => judge::report(accounts?, drills.clone(), now_us()),
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(code)),
         };
         code = report.verdict.exit_code();
         if global.json {
             let line = serde_json::to_string(&report)
-                .map_err(|error| Failure::usage(format!("write the report: {error}")))?;
+                .map_err(|error| codes::usage("BUG", format!("write the report: {error}")))?;
             print(&format!("{line}\n"))?;
         } else {
             let text = show::text(&report, global.colored());

@@ -4,22 +4,23 @@ use std::collections::BTreeSet;
 
 use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
-use confman_config::SecretString;
 
-use super::collect::ask;
+use super::collect::{Caller, ask};
 use super::plan::Plan;
 use super::role::Role;
+
+use crate::codes;
 
 /// Asks every member of the plan and whoever the operator names.
 pub(super) async fn refuse(
     plan: &Plan,
     role: Role,
     given: Vec<String>,
-    key: Option<&SecretString>,
+    caller: &Caller,
 ) -> Result<(), Failure> {
     let urls: BTreeSet<String> = plan.member_urls().into_iter().chain(given).collect();
     let urls: Vec<String> = urls.into_iter().collect();
-    for live in ask(&urls, key).await {
+    for live in ask(&urls, caller).await? {
         let status = live
             .status
             .as_ref()
@@ -40,11 +41,11 @@ pub(super) async fn refuse(
                 "{name} at {} is of incarnation {} already",
                 live.url, status.incarnation
             );
-            return Err(Failure::new(ErrorKind::Refused, text)
-                .coded("RECOVER_NEWER_LIFE")
-                .with_hint(
+            return Err(
+                codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, text).with_hint(
                     "somebody has recovered already: start this node, it says how to rejoin",
-                ));
+                ),
+            );
         }
         let led = status.groups.iter().find_map(|g| g.leader.as_ref());
         if status.incarnation == plan.cluster.incarnation
@@ -60,10 +61,10 @@ pub(super) async fn refuse(
 }
 
 fn alive(what: &str) -> Failure {
-    Failure::new(
+    codes::refuse(
+        "RECOVER_QUORUM_ALIVE",
         ErrorKind::Refused,
         format!("a quorum of the cluster lives: {what}"),
     )
-    .coded("RECOVER_QUORUM_ALIVE")
     .with_hint("do not recover: bring the missing nodes back, with their directories or empty")
 }

@@ -30,9 +30,11 @@ use super::role::{Lock, Role, Standing, stand};
 use super::sources::{self, Sources};
 use super::store_side;
 use super::summary;
-use super::swap::{self, step};
+use super::swap;
+use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::step::step;
 use crate::store::StoreArgs;
 
 /// Carry out a plan at one data directory
@@ -98,15 +100,15 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
         _ => Sources::default(),
     };
     if !begun {
-        let (given, key) =
+        let (given, caller) =
             super::collect::given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
-        alive::refuse(&plan, standing.role(), given, key.as_ref()).await?;
+        alive::refuse(&plan, standing.role(), given, &caller).await?;
     }
     let word = plan.cluster.uuid.get(..8).unwrap_or_default();
     let consent = consent::ask(consent::show(&plan)?, args.yes, word)?;
     let operator = args.operator.clone().unwrap_or_else(default_operator);
     let start = Instant::now();
-    let named = !args.no_store && super::collect::is_named(&args.store);
+    let named = !args.no_store && args.store.is_named();
     let store = store_side::Door::new(named.then_some(&args.store), global);
     let (told, copied) = match standing.role() {
         Role::Survivor => survivor(&consent, &path, &sources, &operator, &store).await?,
@@ -143,11 +145,11 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
 pub(super) fn directory(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let from_env = || std::env::var_os("CONFMAN_DATA_DIR").map(PathBuf::from);
     let path = named.map(Path::to_owned).or_else(from_env).ok_or_else(|| {
-        Failure::usage("no data directory is named")
+        codes::usage("ARGUMENT", "no data directory is named")
             .with_hint("name it, or set CONFMAN_DATA_DIR as the node has it")
     })?;
     path.canonicalize()
-        .map_err(|e| Failure::local("find", &path, &e).coded("RECOVER_DIRECTORY"))
+        .map_err(|e| codes::local("find", &path, &e).coded("RECOVER_DIRECTORY"))
 }
 
 fn default_operator() -> String {
@@ -167,7 +169,7 @@ pub(super) fn data_failure(error: StoreError) -> Failure {
         StoreError::Io { .. } => (ErrorKind::Usage, "RECOVER_DIRECTORY"),
         _ => (ErrorKind::Damaged, "RECOVER_DIRECTORY"),
     };
-    let failure = Failure::new(kind, message).coded(code);
+    let failure = codes::refuse(code, kind, message);
     match hint {
         Some(hint) => failure.with_hint(hint),
         None => failure,
@@ -191,6 +193,7 @@ fn mark(data: &DataDir, plan: &Plan, name: &str) -> Result<(), Failure> {
         ),
         undo: false,
         node_name: name.to_owned(),
+        restore: false,
     })
     .map_err(data_failure)
 }
@@ -374,9 +377,12 @@ fn other_of<'p>(data: &DataDir, plan: &'p Plan) -> Result<Option<&'p OtherDirect
 
 /// The directory is not the one that the plan was made from.
 pub(super) fn stale(why: &str) -> Failure {
-    Failure::new(ErrorKind::Refused, format!("the plan is stale: {why}"))
-        .coded("RECOVER_STALE")
-        .with_hint("collect and plan again: something has run on the directory since")
+    codes::refuse(
+        "RECOVER_STALE",
+        ErrorKind::Refused,
+        format!("the plan is stale: {why}"),
+    )
+    .with_hint("collect and plan again: something has run on the directory since")
 }
 
 fn tell(done: &Applied<'_>, plan: &Plan, role: Role) -> Result<(), Failure> {

@@ -21,8 +21,8 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "RECOVER_UNDER_WAY",
-        meaning: "A recovery was begun in the directory and has not ended.",
-        remedy: "Run `drtool recover apply` with the same plan again, or `drtool recover undo`.",
+        meaning: "A recovery was begun in the directory, or a restore into it, and has not ended.",
+        remedy: "Run `drtool recover apply` with the same plan again, or `drtool recover undo`; a restore: `drtool restore local` again.",
     },
     Code {
         name: "RECOVER_FOREIGN",
@@ -38,6 +38,11 @@ pub const CODES: &[Code] = &[
         name: "RECOVER_QUORUM_ALIVE",
         meaning: "A node says that there is a leader: a quorum of the cluster lives, and a recovery would fight it.",
         remedy: "Do not recover. Bring the missing nodes back, with their directories or empty: they rejoin by themselves.",
+    },
+    Code {
+        name: "RECOVER_TLS",
+        meaning: "Something answers at the address of a node, and no TLS handshake with it succeeds: it may be a living node, which cannot be asked.",
+        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate.",
     },
     Code {
         name: "RECOVER_QUORUM_POSSIBLE",

@@ -14,7 +14,9 @@ use confman_cli::connect::TargetArgs;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::wire::Time;
-use confman_client::{Client, ClientConfig, Endpoint, parse_endpoints};
+use confman_client::{
+    Client, ClientConfig, ClientError, ClientTls, Endpoint, ErrorKind, parse_endpoints,
+};
 use confman_config::SecretString;
 use confman_snapshot::model::{GroupId, Position};
 use futures::future::join_all;
@@ -23,6 +25,7 @@ use super::collection::{
     ClaimFacts, Collection, Directory, KIND, Live, StoreAccount, StoreSnapshot, VERSION,
 };
 use super::directory;
+use crate::codes;
 use crate::context::Global;
 use crate::store::StoreArgs;
 use crate::store::reader::StoreReader;
@@ -70,12 +73,11 @@ pub(crate) struct CollectArgs {
 
 pub(crate) async fn run(args: &CollectArgs, global: &Global) -> Result<ExitCode, Failure> {
     if args.directories.is_empty() && args.merge.is_empty() && args.endpoints.is_none() {
-        return Err(
-            Failure::usage("nothing to collect: no directory, no collection, no endpoint")
-                .with_hint(
-                    "name the data directories that are left: drtool recover collect DIR...",
-                ),
-        );
+        return Err(codes::usage(
+            "ARGUMENT",
+            "nothing to collect: no directory, no collection, no endpoint",
+        )
+        .with_hint("name the data directories that are left: drtool recover collect DIR..."));
     }
     let mut collection = Collection {
         kind: KIND.to_owned(),
@@ -165,19 +167,25 @@ async fn ask_nodes(
     args: &CollectArgs,
     global: &Global,
 ) -> Result<Vec<Live>, Failure> {
-    let (given, key) = given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
+    let (given, caller) = given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
     let mut urls = members_of(&collection.directories);
     urls.extend(given);
     let urls: Vec<String> = urls.into_iter().take(ASKED_MAX).collect();
     global.note(format!("ask {}", urls.join(", ")));
-    Ok(ask(&urls, key.as_ref()).await)
+    ask(&urls, &caller).await
 }
 
-/// The URLs that the operator names, and the key to present.
+/// As whom nodes are asked.
+pub(super) struct Caller {
+    key: Option<SecretString>,
+    tls: ClientTls,
+}
+
+/// The URLs that the operator names, and as whom to ask.
 pub(super) fn given(
     endpoints: Option<&str>,
     api_key_file: Option<&std::path::Path>,
-) -> Result<(Vec<String>, Option<SecretString>), Failure> {
+) -> Result<(Vec<String>, Caller), Failure> {
     let connect = TargetArgs {
         endpoints: endpoints.map(str::to_owned),
         api_key_file: api_key_file.map(std::path::Path::to_owned),
@@ -188,15 +196,29 @@ pub(super) fn given(
     let urls = target.endpoints.iter().map(ToString::to_string);
     // Without a word of the operator there is a default, which is nobody's.
     let named = target.source != "default";
-    Ok((urls.filter(|_| named).collect(), target.api_key))
+    let caller = Caller {
+        key: target.api_key,
+        tls: target.tls,
+    };
+    Ok((urls.filter(|_| named).collect(), caller))
 }
 
 /// What each address says, all asked at once.
-pub(super) async fn ask(urls: &[String], key: Option<&SecretString>) -> Vec<Live> {
-    join_all(urls.iter().map(|url| ask_one(url, key))).await
+///
+/// # Errors
+/// Something lives at an address and shakes no hands with this program: it may be a node that must not be recovered from.
+pub(super) async fn ask(urls: &[String], caller: &Caller) -> Result<Vec<Live>, Failure> {
+    let asked = join_all(urls.iter().map(|url| ask_one(url, caller))).await;
+    asked.into_iter().collect()
 }
 
-async fn ask_one(url: &str, key: Option<&SecretString>) -> Live {
+fn unshaken(url: &str, error: &ClientError) -> Failure {
+    let text = format!("{url} cannot be asked whether it lives: {error}");
+    codes::refuse("RECOVER_TLS", ErrorKind::Refused, text)
+        .with_hint(error.hint().unwrap_or_default())
+}
+
+async fn ask_one(url: &str, caller: &Caller) -> Result<Live, Failure> {
     let mut live = Live {
         url: url.trim_end_matches('/').to_owned(),
         asked_at: now(),
@@ -204,16 +226,21 @@ async fn ask_one(url: &str, key: Option<&SecretString>) -> Live {
         readiness: None,
         why: None,
     };
+    let mut failed = None;
     let asked = async {
         let endpoints: Vec<Endpoint> = parse_endpoints(url).map_err(|e| e.to_string())?;
         let endpoint = endpoints.first().cloned().ok_or("no endpoint")?;
         let mut config = ClientConfig::new(endpoints);
-        config.api_key = key.cloned();
+        config.api_key = caller.key.clone();
+        config.tls = caller.tls.clone();
         config.deadline = Duration::from_secs(5);
         let client = Client::new(config).map_err(|e| e.to_string())?;
-        live.readiness = client.readiness(&endpoint).await.ok();
-        if live.readiness.is_none() {
-            return Err("no answer".to_owned());
+        match client.readiness(&endpoint).await {
+            Ok(readiness) => live.readiness = Some(readiness),
+            Err(error) => {
+                failed = error.is_handshake().then(|| unshaken(url, &error));
+                return Err("no answer".to_owned());
+            }
         }
         let status = client.status(Some(&endpoint)).await;
         live.status = Some(status.map_err(|e| e.to_string())?.value);
@@ -223,7 +250,7 @@ async fn ask_one(url: &str, key: Option<&SecretString>) -> Live {
         .await
         .err()
         .map(|why| why.chars().take(WHY_MAX).collect());
-    live
+    failed.map_or(Ok(live), Err)
 }
 
 /// The store, when one is named.
@@ -232,7 +259,7 @@ async fn ask_store(
     args: &CollectArgs,
     global: &Global,
 ) -> Result<Option<StoreAccount>, Failure> {
-    if args.no_store || !is_named(&args.store) {
+    if args.no_store || !args.store.is_named() {
         return Ok(None);
     }
     let reader = args.store.reader(global).await?;
@@ -265,13 +292,6 @@ async fn ask_store(
     };
     account.error = error.map(|e| e.chars().take(WHY_MAX).collect());
     Ok(Some(account))
-}
-
-/// Whether the operator, the environment or a `confman dev` in the working directory names a store.
-pub(super) fn is_named(store: &StoreArgs) -> bool {
-    store.store.is_some()
-        || std::env::var_os("CONFMAN_OBJECT_STORE_URL").is_some_and(|url| !url.is_empty())
-        || std::path::Path::new("confman-dev/dev.json").is_file()
 }
 
 async fn store_account(

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::file;
 
+use crate::codes;
+
 /// The version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
 /// What the file calls itself.
@@ -282,11 +284,11 @@ impl Collection {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let bytes = file::read(path, FILE_BYTES_MAX)?;
         let wrong = |why: String| {
-            Failure::new(
+            codes::refuse(
+                "RECOVER_FILE",
                 ErrorKind::Damaged,
                 format!("{} is no collection: {why}", path.display()),
             )
-            .coded("RECOVER_FILE")
             .with_hint("`drtool recover collect` makes one")
         };
         file::check_head(&bytes, KIND, VERSION).map_err(wrong)?;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use confman_cli::failure::Failure;
 use confman_store::GroupPaths;
 
+use crate::codes;
+
 /// The newest files of a log are copied: the last is written to, and a crash may have left an empty one after it.
 const OPEN_FILES: usize = 2;
 /// The ending of a log's files.
@@ -39,14 +41,14 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), Failure> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|e| Failure::local("create", dir, &e))
+        .map_err(|e| codes::local("create", dir, &e))
 }
 
 /// Makes the entries of a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), Failure> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(|e| Failure::local("sync", dir, &e))
+        .map_err(|e| codes::local("sync", dir, &e))
 }
 
 /// Copies log, state and the account of its restore; durable when this returns.
@@ -78,7 +80,7 @@ pub(super) fn group(from: &GroupPaths, to: &GroupPaths) -> Result<Copied, Failur
 
 /// The files of a log in their order: their names are the places where they begin, zero-padded.
 fn log_files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |e: io::Error| Failure::local("list", dir, &e);
+    let failed = |e: io::Error| codes::local("list", dir, &e);
     let mut files = Vec::new();
     for item in std::fs::read_dir(dir).map_err(failed)? {
         let item = item.map_err(failed)?;
@@ -103,14 +105,14 @@ fn share(from: &Path, to: &Path) -> Result<Copied, Failure> {
 }
 
 fn size(path: &Path) -> Result<u64, Failure> {
-    let metadata = std::fs::metadata(path).map_err(|e| Failure::local("look at", path, &e))?;
+    let metadata = std::fs::metadata(path).map_err(|e| codes::local("look at", path, &e))?;
     Ok(metadata.len())
 }
 
 /// A file of its own with the same content: its blocks are shared until one of them is written, where that can be had.
 fn clone(from: &Path, to: &Path) -> Result<Copied, Failure> {
-    let failed = |e: io::Error| Failure::local("copy to", to, &e);
-    let source = File::open(from).map_err(|e| Failure::local("read", from, &e))?;
+    let failed = |e: io::Error| codes::local("copy to", to, &e);
+    let source = File::open(from).map_err(|e| codes::local("read", from, &e))?;
     let target = File::create_new(to).map_err(failed)?;
     let bytes = size(from)?;
     let done = if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {

@@ -90,9 +90,7 @@ fn unreadable(path: &Path, error: &StoreError) -> Failure {
             path.display()
         )
     });
-    Failure::new(kind, message)
-        .coded("RECOVER_DIRECTORY")
-        .with_hint(hint)
+    crate::codes::refuse("RECOVER_DIRECTORY", kind, message).with_hint(hint)
 }
 
 fn cut(text: &str) -> String {

@@ -6,9 +6,11 @@ use std::path::Path;
 use confman_cli::failure::Failure;
 use serde::{Deserialize, Serialize};
 
+use crate::codes;
+
 /// The whole file, when it has at most `limit` bytes.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
-    let failed = |e: std::io::Error| Failure::local("read", path, &e);
+    let failed = |e: std::io::Error| codes::local("read", path, &e);
     let mut bytes = Vec::new();
     // One byte more than allowed tells that it is too large.
     std::fs::File::open(path)
@@ -18,7 +20,7 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
         .map_err(failed)?;
     if bytes.len() as u64 > limit {
         let text = format!("{} has more than {limit} bytes", path.display());
-        return Err(Failure::usage(text).coded("RECOVER_FILE"));
+        return Err(codes::usage("RECOVER_FILE", text));
     }
     Ok(bytes)
 }
@@ -52,13 +54,13 @@ pub(super) fn write_json(
     document: &impl Serialize,
     replace: bool,
 ) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::local("write", path, &e);
+    let failed = |e: std::io::Error| codes::local("write", path, &e);
     if !replace && path.exists() {
-        return Err(
-            Failure::usage(format!("{} is there already", path.display()))
-                .coded("RECOVER_FILE")
-                .with_hint("name another file with --out, or replace it with --force"),
-        );
+        return Err(codes::usage(
+            "RECOVER_FILE",
+            format!("{} is there already", path.display()),
+        )
+        .with_hint("name another file with --out, or replace it with --force"));
     }
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,

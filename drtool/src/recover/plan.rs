@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::collection::TailEntry;
 use super::file;
 
+use crate::codes;
+
 /// The version that this program writes, and the newest that it carries out.
 pub const VERSION: u32 = 1;
 /// What the file calls itself.
@@ -238,11 +240,11 @@ impl Plan {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let bytes = file::read(path, FILE_BYTES_MAX)?;
         let wrong = |why: String| {
-            Failure::new(
+            codes::refuse(
+                "RECOVER_FILE",
                 ErrorKind::Damaged,
                 format!("{} is no plan: {why}", path.display()),
             )
-            .coded("RECOVER_FILE")
             .with_hint("`drtool recover plan` makes one from a collection")
         };
         file::check_head(&bytes, KIND, VERSION).map_err(wrong)?;
@@ -253,11 +255,11 @@ impl Plan {
                 plan.plan_id,
                 path.display()
             );
-            return Err(Failure::new(ErrorKind::Refused, text)
-                .coded("RECOVER_ALTERED")
-                .with_hint(
+            return Err(
+                codes::refuse("RECOVER_ALTERED", ErrorKind::Refused, text).with_hint(
                     "a plan is not edited: make another one with the options that you want",
-                ));
+                ),
+            );
         }
         Ok(plan)
     }

@@ -6,6 +6,8 @@ use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
 use serde::Serialize;
 
+use crate::codes;
+
 /// One reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,9 +42,7 @@ impl fmt::Display for Refusal {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Failure::new(ErrorKind::Refused, refusal.what)
-            .coded(refusal.code)
-            .with_hint(refusal.hint)
+        codes::refuse(refusal.code, ErrorKind::Refused, refusal.what).with_hint(refusal.hint)
     }
 }
 
@@ -50,7 +50,7 @@ impl From<Refusal> for Failure {
 pub(super) fn failure(refusals: Vec<Refusal>) -> Failure {
     let mut refusals = refusals.into_iter();
     let Some(first) = refusals.next() else {
-        return Failure::new(ErrorKind::Bug, "refused without a reason");
+        return codes::refuse("BUG", ErrorKind::Bug, "refused without a reason");
     };
     for other in refusals {
         eprintln!("{}", confman_cli::escape::lines(&other.to_string()));

@@ -14,6 +14,8 @@ use super::directory;
 use super::plan::Plan;
 use super::swap;
 
+use crate::codes;
+
 /// What the directory becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -56,14 +58,12 @@ pub(super) fn stand(path: &Path, plan: &Plan, lock: Lock) -> Result<Standing, Fa
     let paths = DataPaths::new(path);
     if let Some(surgery) = read_surgery_at(&paths.surgery()).map_err(data_failure)? {
         if surgery.plan_id != plan.plan_id || surgery.undo {
-            let doing = if surgery.undo { "undone" } else { "applied" };
             let text = format!(
-                "plan {} is being {doing} in {}",
-                surgery.plan_id,
+                "{} was begun in {} and has not ended",
+                surgery.what(),
                 path.display()
             );
-            return Err(Failure::new(ErrorKind::Refused, text)
-                .coded("RECOVER_UNDER_WAY")
+            return Err(codes::refuse("RECOVER_UNDER_WAY", ErrorKind::Refused, text)
                 .with_hint(surgery.command));
         }
         let role = if surgery.node_name == plan.survivor.info.name {
@@ -115,11 +115,11 @@ pub(super) fn stand(path: &Path, plan: &Plan, lock: Lock) -> Result<Standing, Fa
             planned.0,
             planned.1
         );
-        return Err(Failure::new(ErrorKind::Refused, text)
-            .coded("RECOVER_FOREIGN")
-            .with_hint(
+        return Err(
+            codes::refuse("RECOVER_FOREIGN", ErrorKind::Refused, text).with_hint(
                 "name the directory that the plan names, with the plan that was made for it",
-            ));
+            ),
+        );
     }
     if identity.node_id == plan.survivor.old_id {
         check_fresh(&found, &plan.survivor.fingerprint)?;
@@ -142,8 +142,7 @@ pub(super) fn stand(path: &Path, plan: &Plan, lock: Lock) -> Result<Standing, Fa
 pub(super) fn check_fresh(found: &Directory, fingerprint: &str) -> Result<(), Failure> {
     if let Some(holder) = &found.in_use {
         let text = format!("{} is in use by {holder}", found.path);
-        return Err(Failure::new(ErrorKind::Refused, text)
-            .coded("RECOVER_RUNNING")
+        return Err(codes::refuse("RECOVER_RUNNING", ErrorKind::Refused, text)
             .with_hint("stop that process first, then collect and plan again: what it has may have changed"));
     }
     if found.fingerprint() == fingerprint {
@@ -161,8 +160,7 @@ fn not_named(path: &Path, plan: &Plan, why: &str) -> Failure {
         plan.plan_id,
         path.display()
     );
-    Failure::new(ErrorKind::Refused, text)
-        .coded("RECOVER_NOT_NAMED")
+    codes::refuse("RECOVER_NOT_NAMED", ErrorKind::Refused, text)
         .with_hint(format!(
             "the plan is for {} on {} and {} others; a directory that was not collected is set aside by hand",
             plan.survivor.path,

@@ -13,6 +13,8 @@ use super::plan::{OtherDirectory, Plan};
 use super::role::check_fresh;
 use super::swap;
 
+use crate::codes;
+
 /// By node name: a directory that is what the plan saw.
 #[derive(Debug, Default)]
 pub(super) struct Sources(BTreeMap<String, PathBuf>);
@@ -73,10 +75,8 @@ fn missing(plan: &Plan, other: &OtherDirectory, why: &str) -> Failure {
         groups.join(", "),
         other.name
     );
-    Failure::new(ErrorKind::Refused, text)
-        .coded("RECOVER_SOURCE")
-        .with_hint(format!(
-            "copy {} from {} to this machine (a copy will do) and name it: --from {}=DIR",
-            other.path, other.host, other.name
-        ))
+    codes::refuse("RECOVER_SOURCE", ErrorKind::Refused, text).with_hint(format!(
+        "copy {} from {} to this machine (a copy will do) and name it: --from {}=DIR",
+        other.path, other.host, other.name
+    ))
 }

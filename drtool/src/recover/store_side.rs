@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::collect::now;
 use super::plan::Plan;
+use crate::codes;
 use crate::context::Global;
 use crate::store::{StoreArgs, errors};
 
@@ -97,11 +98,11 @@ impl<'a> Door<'a> {
             Ok(Ok(Claim::Foreign(others))) => {
                 let names: Vec<String> = others.iter().map(ToString::to_string).collect();
                 let text = format!("the store belongs to {}", names.join(", "));
-                return Err(Failure::new(ErrorKind::Refused, text)
-                    .coded("RECOVER_FOREIGN")
-                    .with_hint(
+                return Err(
+                    codes::refuse("RECOVER_FOREIGN", ErrorKind::Refused, text).with_hint(
                         "name this cluster's store with --store, or go without: --no-store",
-                    ));
+                    ),
+                );
             }
             Ok(Err(error)) => {
                 told.error = Some(one_line(&error));
@@ -144,8 +145,7 @@ impl<'a> Door<'a> {
                 plan.new_incarnation,
                 repository.url()
             );
-            return Err(Failure::new(ErrorKind::Unknown, text)
-                .coded("RECOVER_CLAIM_STANDS")
+            return Err(codes::refuse("RECOVER_CLAIM_STANDS", ErrorKind::Unknown, text)
                 .with_hint("run the same undo again when the store answers; until then nodes that see the claim fence themselves"));
         }
         let id = format!("{}-undone", plan.plan_id);
@@ -205,14 +205,11 @@ async fn withdraw(repository: &Repository, plan: &Plan) -> Result<(), StoreError
 }
 
 fn taken(plan: &Plan, why: &str) -> Failure {
-    Failure::new(
-        ErrorKind::Refused,
+    codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused,
         format!(
             "incarnation {} of the cluster is taken in the store: {why}",
             plan.new_incarnation
-        ),
-    )
-    .coded("RECOVER_NEWER_LIFE")
+        ))
     .with_hint("another recovery was quicker. Join it: start this node, it says how; or undo that one and plan again")
 }
 

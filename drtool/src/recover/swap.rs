@@ -18,6 +18,9 @@ use confman_store::{DataDir, DataPaths, Identity};
 
 use super::copy::{make_dir, sync_dir};
 use super::plan::Plan;
+use crate::step::step;
+
+use crate::codes;
 
 /// The contents of a data directory that a recovery changes.
 const CONTENTS: [&str; 3] = ["identity", "incarnation", "groups"];
@@ -39,18 +42,6 @@ pub(super) fn plan_file(paths: &DataPaths, plan_id: &str) -> PathBuf {
     aside(paths, plan_id).join("plan.json")
 }
 
-/// A place between two steps, where a test can kill the program.
-pub(super) fn step(name: &'static str) {
-    fail::fail_point!(name, |_| die());
-    tracing::debug!(step = name, "done");
-}
-
-#[cfg_attr(not(feature = "failpoints"), allow(dead_code))]
-fn die() {
-    // As `kill -9` would: nothing is flushed, no destructor runs.
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-}
-
 /// Whether what was built for this plan is whole.
 pub(super) fn is_ready(paths: &DataPaths, plan: &Plan) -> bool {
     let text = std::fs::read_to_string(paths.repaired().join(READY));
@@ -66,7 +57,7 @@ pub(super) fn set_ready(paths: &DataPaths, plan: &Plan) -> Result<(), Failure> {
         file.write_all(plan.digest.as_bytes())?;
         file.sync_all()
     };
-    write().map_err(|e| Failure::local("write", &file, &e))?;
+    write().map_err(|e| codes::local("write", &file, &e))?;
     sync_dir(&paths.repaired())?;
     sync_dir(paths.root())
 }
@@ -75,7 +66,7 @@ pub(super) fn set_ready(paths: &DataPaths, plan: &Plan) -> Result<(), Failure> {
 pub(super) fn clear_repaired(paths: &DataPaths) -> Result<(), Failure> {
     let dir = paths.repaired();
     match std::fs::remove_dir_all(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::local("remove", &dir, &e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(codes::local("remove", &dir, &e)),
         _ => sync_dir(paths.root()),
     }
 }
@@ -190,7 +181,7 @@ pub(super) fn exists(path: &Path) -> bool {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
-    std::fs::rename(from, to).map_err(|e| Failure::local("move", from, &e))?;
+    std::fs::rename(from, to).map_err(|e| codes::local("move", from, &e))?;
     for dir in [from.parent(), to.parent()].into_iter().flatten() {
         sync_dir(dir)?;
     }
@@ -209,6 +200,6 @@ fn remove_if_empty(dir: &Path) -> Result<(), Failure> {
         {
             Ok(())
         }
-        Err(e) => Err(Failure::local("make room at", dir, &e)),
+        Err(e) => Err(codes::local("make room at", dir, &e)),
     }
 }

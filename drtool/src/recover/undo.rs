@@ -19,12 +19,14 @@ use confman_store::{DataDir, DataPaths, Identity};
 use serde::Serialize;
 
 use super::apply::{data_failure, directory, stale};
-use super::collect::ask;
+use super::collect::{Caller, ask};
 use super::plan::Plan;
 use super::store_side;
-use super::swap::{self, step};
+use super::swap;
+use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::step::step;
 use crate::store::StoreArgs;
 
 /// Take a plan back at one data directory, until the first write of the new incarnation
@@ -124,13 +126,13 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
         None => kept_plan(&path)?,
     };
     let what = look(&path, &plan)?;
-    let named = !args.no_store && super::collect::is_named(&args.store);
+    let named = !args.no_store && args.store.is_named();
     let door = store_side::Door::new(named.then_some(&args.store), global);
     let is_survivor = matches!(what, What::PutBack) || was_survivor(&path, &plan);
     if what == What::Unfence || what == What::Return {
-        let (given, key) =
+        let (given, caller) =
             super::collect::given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
-        refuse_living(&plan, given, key.as_ref(), &door).await?;
+        refuse_living(&plan, given, &caller, &door).await?;
     }
     let undoing = Undoing {
         plan: &plan,
@@ -179,11 +181,13 @@ fn kept_plan(path: &Path) -> Result<Plan, Failure> {
     let file = id.map(|id| swap::plan_file(&paths, &id));
     match file.filter(|file| file.exists()) {
         Some(file) => Plan::read(&file),
-        None => Err(Failure::usage(format!(
-            "{} does not say which plan was applied there",
-            path.display()
-        ))
-        .coded("RECOVER_NOT_NAMED")
+        None => Err(codes::usage(
+            "RECOVER_NOT_NAMED",
+            format!(
+                "{} does not say which plan was applied there",
+                path.display()
+            ),
+        )
         .with_hint("name the plan: drtool recover undo --plan FILE DIR")),
     }
 }
@@ -207,8 +211,7 @@ fn look(path: &Path, plan: &Plan) -> Result<What, Failure> {
                 path.display(),
                 plan.plan_id
             );
-            return Err(Failure::new(ErrorKind::Refused, text)
-                .coded("RECOVER_UNDER_WAY")
+            return Err(codes::refuse("RECOVER_UNDER_WAY", ErrorKind::Refused, text)
                 .with_hint(surgery.command));
         }
         // Nothing has started on it since.
@@ -252,7 +255,8 @@ fn look(path: &Path, plan: &Plan) -> Result<What, Failure> {
 }
 
 fn not_applied(path: &Path, plan: &Plan) -> Failure {
-    Failure::new(
+    codes::refuse(
+        "RECOVER_NOT_NAMED",
         ErrorKind::Refused,
         format!(
             "plan {} was not applied to {}, or its old contents are gone",
@@ -260,13 +264,11 @@ fn not_applied(path: &Path, plan: &Plan) -> Failure {
             path.display()
         ),
     )
-    .coded("RECOVER_NOT_NAMED")
     .with_hint("there is nothing here to undo")
 }
 
 fn spent(text: String) -> Failure {
-    Failure::new(ErrorKind::Refused, text)
-        .coded("RECOVER_SPENT")
+    codes::refuse("RECOVER_SPENT", ErrorKind::Refused, text)
         .with_hint("keep the new life. What the old contents under aside/ have and it has not can be read with `drtool diff` and `drtool inspect`, and written again")
 }
 
@@ -275,8 +277,7 @@ fn check_unwritten(path: &Path, plan: &Plan) -> Result<(), Failure> {
     let node = OfflineNode::open(path).map_err(data_failure)?;
     if let Some(holder) = &node.in_use {
         let text = format!("{} is in use by {}", path.display(), holder.holder);
-        return Err(Failure::new(ErrorKind::Refused, text)
-            .coded("RECOVER_RUNNING")
+        return Err(codes::refuse("RECOVER_RUNNING", ErrorKind::Refused, text)
             .with_hint("stop that process first"));
     }
     for planned in &plan.groups {
@@ -331,16 +332,14 @@ fn acknowledged(payload: &WirePayload, alone: u64) -> Option<&'static str> {
 async fn refuse_living(
     plan: &Plan,
     given: Vec<String>,
-    key: Option<&confman_config::SecretString>,
+    caller: &Caller,
     door: &store_side::Door<'_>,
 ) -> Result<(), Failure> {
     let newer = |what: String| {
-        Failure::new(ErrorKind::Refused, what)
-            .coded("RECOVER_NEWER_LIFE")
-            .with_hint(format!(
-                "undo the plan at {} first ({} on {}), with its node stopped",
-                plan.survivor.info.name, plan.survivor.path, plan.survivor.host
-            ))
+        codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, what).with_hint(format!(
+            "undo the plan at {} first ({} on {}), with its node stopped",
+            plan.survivor.info.name, plan.survivor.path, plan.survivor.host
+        ))
     };
     if door.is_claimed(plan).await? == Some(true) {
         return Err(newer(format!(
@@ -351,7 +350,7 @@ async fn refuse_living(
     let mut urls: BTreeSet<String> = plan.member_urls().into_iter().chain(given).collect();
     urls.insert(plan.survivor.info.api_url.clone());
     let urls: Vec<String> = urls.into_iter().filter(|url| !url.is_empty()).collect();
-    for live in ask(&urls, key).await {
+    for live in ask(&urls, caller).await? {
         let Some(status) = &live.status else { continue };
         if status.cluster_uuid == plan.cluster.uuid && status.incarnation >= plan.new_incarnation {
             return Err(newer(format!(
@@ -392,6 +391,7 @@ fn carry_out(consent: &Consent<'_, Undoing<'_>>) -> Result<(), Failure> {
         ),
         undo: true,
         node_name: node_name.to_owned(),
+        restore: false,
     })
     .map_err(data_failure)?;
     step("recover::undo-marked");

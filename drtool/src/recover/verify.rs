@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::plan::Plan;
 use super::store_side;
+use crate::codes;
 use crate::context::Global;
 use crate::finding::{Finding, Severity};
 use crate::live::report::{Report, Verdict};
@@ -62,8 +63,7 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     let client = args.to.client(global.verbose, None)?;
     let report = status::look(&client).await?;
     if report.nodes.iter().all(|node| node.status.is_none()) {
-        return Err(Failure::new(ErrorKind::Unreachable, "no node answers")
-            .coded("RECOVER_UNVERIFIED")
+        return Err(codes::refuse("RECOVER_UNVERIFIED", ErrorKind::Unreachable, "no node answers")
             .with_hint("start the survivor with its usual settings; its log, and /health/ready, say what it waits for"));
     }
     let mut findings = judge(&report, &plan);
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
             ));
         }
     }
-    let named = !args.no_store && super::collect::is_named(&args.store);
+    let named = !args.no_store && args.store.is_named();
     let door = store_side::Door::new(named.then_some(&args.store), global);
     if let Some(false) = door.is_claimed(&plan).await? {
         findings.push(finding(

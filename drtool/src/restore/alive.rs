@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confman_client::wire::Readiness;
-use confman_client::{Client, ClientConfig, Endpoint};
+use confman_client::{Client, ClientConfig, ClientError, ClientTls, Endpoint};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
@@ -39,21 +39,26 @@ pub(super) enum Found {
     Alive,
     /// A node that has no data, or serves none: it waits for a decision or has fenced itself.
     Waiting,
-    /// Something that accepts connections and gives no answer: it may be a node that is paused.
+    /// Something that accepts connections and gives no answer: it may be a node that is paused, or one whose TLS is not trusted
+    /// here.
     Mute,
     /// Nothing.
     Silent,
 }
 
 /// Looks at all addresses at once.
-pub(super) async fn probe(addresses: &[Address]) -> Vec<Probed> {
-    futures::future::join_all(addresses.iter().map(probe_one)).await
+pub(super) async fn probe(addresses: &[Address], tls: &ClientTls) -> Vec<Probed> {
+    futures::future::join_all(addresses.iter().map(|address| probe_one(address, tls))).await
 }
 
-async fn probe_one(address: &Address) -> Probed {
-    let (found, detail) = match ask(&address.api_url).await {
+async fn probe_one(address: &Address, tls: &ClientTls) -> Probed {
+    let (found, detail) = match ask(&address.api_url, tls).await {
         Ok(readiness) => judge(&readiness),
-        Err(why) => match listens(&address.peer_addr).await {
+        Err(Unasked {
+            why,
+            is_there: true,
+        }) => (Found::Mute, why),
+        Err(Unasked { why, .. }) => match listens(&address.peer_addr).await {
             true => (
                 Found::Mute,
                 format!("something listens at {} and {why}", address.peer_addr),
@@ -69,14 +74,23 @@ async fn probe_one(address: &Address) -> Probed {
     }
 }
 
-async fn ask(api_url: &str) -> Result<Readiness, String> {
-    let endpoint: Endpoint = api_url.parse().map_err(|e| format!("{e}"))?;
-    let client =
-        Client::new(ClientConfig::new(vec![endpoint.clone()])).map_err(|e| e.to_string())?;
-    client
-        .readiness(&endpoint)
-        .await
-        .map_err(|e| e.to_string().replace('\n', " "))
+/// Why nothing was learned.
+struct Unasked {
+    why: String,
+    /// Something is there, and shakes no hands with this program.
+    is_there: bool,
+}
+
+async fn ask(api_url: &str, tls: &ClientTls) -> Result<Readiness, Unasked> {
+    let unasked = |error: ClientError| Unasked {
+        why: error.to_string().replace('\n', " "),
+        is_there: error.is_handshake(),
+    };
+    let endpoint: Endpoint = api_url.parse().map_err(unasked)?;
+    let mut config = ClientConfig::new(vec![endpoint.clone()]);
+    config.tls = tls.clone();
+    let client = Client::new(config).map_err(unasked)?;
+    client.readiness(&endpoint).await.map_err(unasked)
 }
 
 fn judge(readiness: &Readiness) -> (Found, String) {

@@ -18,6 +18,7 @@ use super::make::refuse_alive;
 use super::members::addresses_of;
 use super::plan::{LifeSeen, RestorePlan};
 use super::survey::{Survey, prove, survey};
+use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
 use crate::store::reader::StoreReader;
@@ -64,7 +65,7 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
             })
             .chain(addresses_of(&plan.order.members))
             .collect();
-        refuse_alive(&alive::probe(&addresses).await)?;
+        refuse_alive(&alive::probe(&addresses, &confman_cli::connect::tls_here()?).await)?;
         check_snapshots(&store, &plan, args.verify_data, global).await?;
         let consent = consent::ask(consent::show(&plan)?, args.yes, plan.word())?;
         let repository = args.store.open(global).await?;
@@ -126,13 +127,16 @@ fn refuse_newer(now: &Survey, plan: &RestorePlan) -> Result<(), Failure> {
 }
 
 fn bad_name(error: confman_snapshot::model::ModelError) -> Failure {
-    Failure::usage(error.to_string()).coded("PLAN_INVALID")
+    codes::usage("PLAN_INVALID", error.to_string())
 }
 
 fn stale(why: String) -> Failure {
-    Failure::new(ErrorKind::Refused, format!("the plan is stale: {why}"))
-        .coded("PLAN_STALE")
-        .with_hint("find out who did that, then run `drtool restore plan` again")
+    codes::refuse(
+        "PLAN_STALE",
+        ErrorKind::Refused,
+        format!("the plan is stale: {why}"),
+    )
+    .with_hint("find out who did that, then run `drtool restore plan` again")
 }
 
 /// The snapshots are still there and still those of the plan.
@@ -160,7 +164,10 @@ async fn check_snapshots(
 }
 
 /// Writes the order.
-async fn order(consent: &Consent<'_, RestorePlan>, repository: &Repository) -> Result<(), Failure> {
+pub(super) async fn order(
+    consent: &Consent<'_, RestorePlan>,
+    repository: &Repository,
+) -> Result<(), Failure> {
     let plan = consent.plan();
     stop_at("drtool::restore::before-order")?;
     let begun = repository.begin_life(&plan.object()).await;
@@ -174,10 +181,12 @@ async fn order(consent: &Consent<'_, RestorePlan>, repository: &Repository) -> R
     match there.map_err(|e| errors::store(&e))? {
         Some(there) if there.nonce == plan.digest => Ok(()),
         Some(there) => Err(taken(plan, &there.created_by)),
-        None => Err(
-            Failure::new(ErrorKind::Unknown, "the order was written and is not there")
-                .with_hint("run the same command again"),
-        ),
+        None => Err(codes::refuse(
+            "ORDER_VANISHED",
+            ErrorKind::Unknown,
+            "the order was written and is not there",
+        )
+        .with_hint("run the same command again")),
     }
 }
 
@@ -226,7 +235,8 @@ fn tell(plan: &RestorePlan, standing: Standing, global: &Global) -> Result<(), F
 
 /// A named point at which a test can stop this as a kill would.
 fn stop_at(point: &'static str) -> Result<(), Failure> {
-    fail::fail_point!(point, |_| Err(Failure::new(
+    fail::fail_point!(point, |_| Err(codes::refuse(
+        "BUG",
         ErrorKind::Unknown,
         format!("stopped at {point}")
     )));

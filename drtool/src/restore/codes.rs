@@ -35,6 +35,41 @@ pub const CODES: &[Code] = &[
         remedy: "Find out who did that. Then run `drtool restore plan` again and apply the new plan.",
     },
     Code {
+        name: "DIRECTORY_NOT_EMPTY",
+        meaning: "The directory that a restore should be made in holds something already. Nothing there was changed.",
+        remedy: "Name an empty directory, or one that is not there yet. To use this one, move what it holds elsewhere.",
+    },
+    Code {
+        name: "DIRECTORY_IN_USE",
+        meaning: "A process has the directory: a node that runs on it, or another drtool.",
+        remedy: "Name another directory, or stop that process and run the command again.",
+    },
+    Code {
+        name: "DIRECTORY_FAILED",
+        meaning: "The directory cannot be made, read or written. It stays closed: no node starts on what lies there.",
+        remedy: "The message says what the system refused. Mend that and run the same command again; it begins anew.",
+    },
+    Code {
+        name: "DISK_TOO_SMALL",
+        meaning: "The disk has no room for what would be restored: twice the size of the records, and some to spare. Nothing was fetched.",
+        remedy: "Make room there, or name a directory on a larger disk.",
+    },
+    Code {
+        name: "ORDER_TAKEN",
+        meaning: "The restore order that lies in the store for this node was carried out by another data directory, which may have voted.",
+        remedy: "Start the node on that directory. If it is gone, order the restore anew with `drtool restore plan` and `drtool restore apply`.",
+    },
+    Code {
+        name: "ORDER_VANISHED",
+        meaning: "The restore order was written, and the store does not show it.",
+        remedy: "Run the same command again. If it stays so, `drtool store probe` says what the store does.",
+    },
+    Code {
+        name: "NO_MEMBERS",
+        meaning: "The snapshot of __meta/0 names no active member, so nobody can be asked to restore itself.",
+        remedy: "Name the members with --member.",
+    },
+    Code {
         name: "PLAN_SPENT",
         meaning: "The order of this plan has been carried out, and is never carried out again.",
         remedy: "Nodes that are empty now rejoin the living cluster by themselves. If all of them are gone again, make a new plan.",

@@ -8,22 +8,20 @@ use clap::Args;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::ErrorKind;
+use confman_snapshot::GroupId;
 use confman_snapshot::model::{ClusterId, Membership};
-use confman_snapshot::repository::{Listing, RestoreOrder};
-use confman_snapshot::{GroupId, SnapshotId};
+use confman_snapshot::repository::RestoreOrder;
 use jiff::Timestamp;
 
 use super::alive::{self, Found, Probed};
-use super::choose::{Choice, Life, Wanted, choose};
-use super::members::{self, Given, Registry};
+use super::find::{Findings, GroupFinding, Search, WhichArgs, find, floor};
+use super::members::{self, Given};
 use super::plan::{GroupAccount, LifeSeen, RestorePlan, VERSION, span};
-use super::survey::{Demands, Picked, Survey, pick, survey};
+use crate::codes;
 use crate::context::Global;
+use crate::store::StoreArgs;
 use crate::store::reader::StoreReader;
-use crate::store::{StoreArgs, errors};
 
-/// The new life votes this far above every term that is known: nobody has elected a thousand leaders since the last snapshot.
-const TERM_STEP: u64 = 1000;
 /// Longest summary that fits into an audit event, in bytes.
 const SUMMARY_BYTES_MAX: usize = 4000;
 
@@ -39,87 +37,23 @@ pub(crate) struct PlanArgs {
     /// Who orders this, for the audit history [default: the user of this shell]
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
+    /// Do not read the snapshots' data: believe their manifests
+    #[arg(long, help_heading = "Snapshots")]
+    skip_data: bool,
     #[command(flatten)]
     which: WhichArgs,
     #[command(flatten)]
     store: StoreArgs,
 }
 
-/// Which snapshots.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Snapshots")]
-pub(crate) struct WhichArgs {
-    /// The cluster, where the prefix has several
-    #[arg(long, value_name = "UUID")]
-    pub(super) cluster: Option<String>,
-    /// Restore this snapshot instead of the newest good one of its group; repeat it for several groups
-    #[arg(long = "snapshot", value_name = "[GROUP=]ID")]
-    snapshots: Vec<NamedSnapshot>,
-    /// Restore every group to its newest snapshot that holds nothing later than this
-    #[arg(long, value_name = "TIME")]
-    at: Option<Timestamp>,
-    /// Restore a group to its newest snapshot up to this index; repeat it for several groups
-    #[arg(long = "index", value_name = "GROUP=INDEX")]
-    indexes: Vec<GroupIndex>,
-    /// Do not read the snapshots' data: believe their manifests
-    #[arg(long)]
-    skip_data: bool,
-}
-
-#[derive(Debug, Clone)]
-struct NamedSnapshot {
-    group: Option<GroupId>,
-    id: SnapshotId,
-}
-
-impl std::str::FromStr for NamedSnapshot {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (group, id) = match text.split_once('=') {
-            Some((group, id)) => (Some(group.parse().map_err(|e| format!("{e}"))?), id),
-            None => (None, text),
-        };
-        let id = id.parse().map_err(|e| format!("{e}"))?;
-        Ok(Self { group, id })
-    }
-}
-
-#[derive(Debug, Clone)]
-struct GroupIndex {
-    group: GroupId,
-    index: u64,
-}
-
-impl std::str::FromStr for GroupIndex {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not GROUP=INDEX, such as config/0=1200");
-        let (group, index) = text.split_once('=').ok_or_else(wrong)?;
-        let group = group.parse().map_err(|e| format!("{e}"))?;
-        let index = index.parse().map_err(|_| wrong())?;
-        Ok(Self { group, index })
-    }
-}
-
-/// What the store gives for every group.
-pub(super) struct Findings {
-    pub(super) survey: Survey,
-    pub(super) registry: Registry,
-    pub(super) groups: BTreeMap<GroupId, GroupFinding>,
-}
-
-/// What the store gives for one group.
-pub(super) struct GroupFinding {
-    pub(super) picked: Picked,
-    pub(super) listing: Listing,
-    choice: Choice,
-}
-
 pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Failure> {
     let store = args.store.reader(global).await?;
-    let findings = find(&store, &args.which, global).await?;
+    let search = Search {
+        which: &args.which,
+        data: !args.skip_data,
+        bad: &[],
+    };
+    let findings = find(&store, search, global).await?;
     let operator = operator(args.operator.as_deref());
     let plan = make(&store, &findings, (&args.members, &args.which), operator).await?;
     refuse_alive(&plan.probes)?;
@@ -141,155 +75,7 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-/// Looks for what can be restored. Reads only.
-pub(super) async fn find(
-    store: &StoreReader,
-    which: &WhichArgs,
-    global: &Global,
-) -> Result<Findings, Failure> {
-    let survey = survey(store, which.cluster.as_deref()).await?;
-    let lives = survey.lives()?;
-    let demands = Demands {
-        data: !which.skip_data,
-        at_us: which.at.map(|at| at.as_microsecond()),
-    };
-    let meta = GroupId::meta();
-    let mut asked = Asked::new(which);
-    let finder = Finder {
-        store,
-        survey: &survey,
-        lives: &lives,
-        demands,
-        global,
-    };
-    let found = finder.group(&meta, &mut asked).await?;
-    let registry = members::registry(&found.picked.reader).await;
-    let registry = registry.map_err(|e| errors::snapshot(&e))?.ok_or_else(|| {
-        let message = format!(
-            "snapshot {} of __meta/0 was taken before the cluster was born",
-            found.picked.record.id
-        );
-        Failure::new(ErrorKind::NotFound, message)
-            .coded("NO_SNAPSHOT")
-            .with_hint("name a later one with --snapshot")
-    })?;
-    let mut groups = BTreeMap::from([(meta, found)]);
-    for partition in 0..registry.cluster.shards {
-        let group = GroupId::config(partition);
-        let found = finder.group(&group, &mut asked).await?;
-        groups.insert(group, found);
-    }
-    asked.all_used()?;
-    Ok(Findings {
-        survey,
-        registry,
-        groups,
-    })
-}
-
-struct Finder<'a> {
-    store: &'a StoreReader,
-    survey: &'a Survey,
-    lives: &'a [Life],
-    demands: Demands,
-    global: &'a Global,
-}
-
-impl Finder<'_> {
-    async fn group(&self, group: &GroupId, asked: &mut Asked) -> Result<GroupFinding, Failure> {
-        let listing = self.store.snapshots(group).await;
-        let listing = listing.map_err(|e| errors::store(&e))?;
-        let wanted = asked.of(group, &listing)?;
-        let choice = choose(group, &listing.snapshots, self.lives, wanted);
-        let from = (&choice, self.survey.uuid.as_str());
-        let picked = pick(self.store, group, from, self.demands, self.global).await?;
-        let Some(picked) = picked else {
-            let looked = choice.candidates.len();
-            let beyond = match choice.dead.len() {
-                0 => String::new(),
-                dead => {
-                    format!("; {dead} more are of a past that a newer life was restored away from")
-                }
-            };
-            let message = format!(
-                "{group} has no snapshot that is whole and fits, of {looked} looked at{beyond}"
-            );
-            let kind = if looked == 0 {
-                ErrorKind::NotFound
-            } else {
-                ErrorKind::Damaged
-            };
-            return Err(Failure::new(kind, message).coded("NO_SNAPSHOT").with_hint(
-                "run it again with -v to see why each was skipped; --snapshot GROUP=ID names one",
-            ));
-        };
-        Ok(GroupFinding {
-            picked,
-            listing,
-            choice,
-        })
-    }
-}
-
-/// What was asked for of each group; what nobody had is an error and not ignored.
-struct Asked {
-    snapshots: Vec<(NamedSnapshot, bool)>,
-    indexes: BTreeMap<GroupId, (u64, bool)>,
-}
-
-impl Asked {
-    fn new(which: &WhichArgs) -> Self {
-        let snapshots = which.snapshots.iter().map(|s| (s.clone(), false));
-        let indexes = which.indexes.iter();
-        Self {
-            snapshots: snapshots.collect(),
-            indexes: indexes
-                .map(|i| (i.group.clone(), (i.index, false)))
-                .collect(),
-        }
-    }
-
-    fn of(&mut self, group: &GroupId, listing: &Listing) -> Result<Wanted, Failure> {
-        let mut wanted = Wanted::Newest;
-        for (named, used) in &mut self.snapshots {
-            let listed = listing.snapshots.iter().any(|l| l.id == named.id);
-            if named.group.as_ref().map_or(listed, |g| g == group) {
-                *used = true;
-                if wanted != Wanted::Newest {
-                    return Err(Failure::usage(format!(
-                        "several snapshots are named for {group}"
-                    )));
-                }
-                wanted = Wanted::Named(named.id);
-            }
-        }
-        if let Some((index, used)) = self.indexes.get_mut(group) {
-            *used = true;
-            if wanted != Wanted::Newest {
-                return Err(Failure::usage(format!(
-                    "{group} has both a snapshot and an index"
-                )));
-            }
-            wanted = Wanted::UpTo(*index);
-        }
-        Ok(wanted)
-    }
-
-    fn all_used(&self) -> Result<(), Failure> {
-        if let Some((named, _)) = self.snapshots.iter().find(|(_, used)| !used) {
-            let message = format!("no group of the cluster has a snapshot {}", named.id);
-            return Err(Failure::new(ErrorKind::NotFound, message)
-                .coded("NO_SNAPSHOT")
-                .with_hint("`drtool snapshot list` shows what there is"));
-        }
-        if let Some((group, _)) = self.indexes.iter().find(|(_, (_, used))| !used) {
-            return Err(Failure::usage(format!("the cluster has no group {group}")));
-        }
-        Ok(())
-    }
-}
-
-async fn make(
+pub(super) async fn make(
     store: &StoreReader,
     findings: &Findings,
     (given, which): (&[Given], &WhichArgs),
@@ -314,7 +100,7 @@ async fn make(
         .map(|found| found.picked.reader.manifest().membership())
         .collect();
     let addresses = members::addresses(registry, memberships.iter(), &members);
-    let probes = alive::probe(&addresses).await;
+    let probes = alive::probe(&addresses, &confman_cli::connect::tls_here()?).await;
     let plan_id = uuid::Uuid::new_v4().to_string();
     let order = RestoreOrder {
         version: RestoreOrder::VERSION,
@@ -328,11 +114,11 @@ async fn make(
         summary: summary(&accounts, &loss),
     };
     order.check(&cluster).map_err(|e| {
-        Failure::new(
+        codes::refuse(
+            "NO_SNAPSHOT",
             ErrorKind::Damaged,
             format!("no order can be made of this: {e}"),
         )
-        .coded("NO_SNAPSHOT")
     })?;
     Ok(RestorePlan {
         version: VERSION,
@@ -351,28 +137,7 @@ async fn make(
     })
 }
 
-/// The term of the new life, and the highest node id that anything in the store speaks of.
-fn floor(findings: &Findings) -> (u64, u64) {
-    let (mut term, mut id) = findings.survey.floor();
-    id = id.max(findings.registry.cluster.next_node_id.saturating_sub(1));
-    for node in &findings.registry.nodes {
-        id = id.max(node.id);
-    }
-    for found in findings.groups.values() {
-        for listed in &found.listing.snapshots {
-            term = term.max(listed.id.term);
-        }
-        let manifest = found.picked.reader.manifest();
-        term = term.max(manifest.position.term);
-        id = id.max(manifest.position.node);
-        for known in manifest.membership().nodes.keys() {
-            id = id.max(*known);
-        }
-    }
-    (term + TERM_STEP, id)
-}
-
-fn account(found: &GroupFinding, now: Timestamp) -> GroupAccount {
+pub(super) fn account(found: &GroupFinding, now: Timestamp) -> GroupAccount {
     let (picked, manifest) = (&found.picked, found.picked.reader.manifest());
     // The entries' own times: when the snapshot was built says less.
     let last_us = match manifest.last_time_us {
@@ -400,7 +165,7 @@ fn account(found: &GroupFinding, now: Timestamp) -> GroupAccount {
 }
 
 /// What is lost, as far as anybody can know it (I15).
-fn loss(groups: &BTreeMap<GroupId, GroupFinding>, which: &WhichArgs) -> Vec<String> {
+pub(super) fn loss(groups: &BTreeMap<GroupId, GroupFinding>, which: &WhichArgs) -> Vec<String> {
     let mut said = Vec::new();
     for (group, found) in groups {
         let record = &found.picked.record;
@@ -422,7 +187,7 @@ fn loss(groups: &BTreeMap<GroupId, GroupFinding>, which: &WhichArgs) -> Vec<Stri
             l.id.incarnation >= record.incarnation && l.id.index > index
         };
         let passed = found.listing.snapshots.iter().filter(newer).count();
-        let asked = which.at.is_some() || !which.snapshots.is_empty() || !which.indexes.is_empty();
+        let asked = which.is_earlier();
         let passed = passed.saturating_sub(found.picked.skipped.len());
         if asked && passed > 0 {
             said.push(format!(
@@ -488,7 +253,7 @@ fn notes(
 }
 
 /// The account for the audit history: JSON, and small enough for it.
-fn summary(accounts: &[GroupAccount], loss: &[String]) -> String {
+pub(super) fn summary(accounts: &[GroupAccount], loss: &[String]) -> String {
     let groups: BTreeMap<&str, serde_json::Value> = accounts
         .iter()
         .map(|a| {
@@ -518,13 +283,12 @@ pub(super) fn refuse_alive(probes: &[Probed]) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("the cluster is not gone: {}", alive.join("; "));
-    Err(Failure::new(ErrorKind::Refused, message)
-        .coded("CLUSTER_ALIVE")
+    Err(codes::refuse("CLUSTER_ALIVE", ErrorKind::Refused, message)
         .with_hint("with a quorum nothing needs a restore; with less, start with `drtool recover collect`; stop a node whose data is to be given up"))
 }
 
 /// Who does this, for the audit history.
-pub(super) fn operator(given: Option<&str>) -> String {
+pub(crate) fn operator(given: Option<&str>) -> String {
     let named = given.map(str::to_owned);
     let user = || {
         ["SUDO_USER", "USER", "LOGNAME"]

@@ -12,9 +12,16 @@ use prost::Message;
 
 use super::alive::Address;
 
+use crate::codes;
+
 /// Ids given after the snapshot of `__meta/0` are not in it: the new ones begin in the next thousand, and nobody has given
 /// a thousand ids since.
 const ID_STEP: u64 = 1000;
+
+/// The first id that nobody can have had, when the highest that is known of is `highest`.
+pub(super) fn first_id(highest: u64) -> u64 {
+    (highest / ID_STEP + 1) * ID_STEP + 1
+}
 
 /// What a snapshot of `__meta/0` says of the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,12 +72,12 @@ impl Registry {
     }
 }
 
-/// A member as `--member NAME=API_URL,PEER_ADDR` gives it.
+/// A member as `NAME=API_URL,PEER_ADDR` gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
-    name: String,
-    api_url: String,
-    peer_addr: String,
+    pub(super) name: String,
+    pub(super) api_url: String,
+    pub(super) peer_addr: String,
 }
 
 impl std::str::FromStr for Given {
@@ -122,10 +129,11 @@ pub(super) fn members(
     };
     wanted.sort_by(|a, b| a.name.cmp(&b.name));
     if wanted.is_empty() {
-        return Err(
-            Failure::usage("the snapshot of __meta/0 names no active member")
-                .with_hint("name the members of the new life with --member NAME=API_URL,PEER_ADDR"),
-        );
+        return Err(codes::usage(
+            "NO_MEMBERS",
+            "the snapshot of __meta/0 names no active member",
+        )
+        .with_hint("name the members of the new life with --member NAME=API_URL,PEER_ADDR"));
     }
     for what in [
         |g: &Given| g.name.clone(),
@@ -134,11 +142,13 @@ pub(super) fn members(
     ] {
         let mut seen = BTreeSet::new();
         if let Some(twice) = wanted.iter().map(what).find(|w| !seen.insert(w.clone())) {
-            return Err(Failure::usage(format!("two members share {twice:?}"))
-                .with_hint("give each its own name and addresses with --member"));
+            return Err(
+                codes::usage("ARGUMENT", format!("two members share {twice:?}"))
+                    .with_hint("give each its own name and addresses with --member"),
+            );
         }
     }
-    let first = (highest / ID_STEP + 1) * ID_STEP + 1;
+    let first = first_id(highest);
     let members: Vec<OrderMember> = (first..)
         .zip(wanted)
         .map(|(id, member)| OrderMember {

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::alive::{Found, Probed};
 use super::survey::Skipped;
 
+use crate::codes;
+
 /// The version of plans that this program makes and applies.
 pub(super) const VERSION: u32 = 1;
 /// Largest plan that is read, in bytes.
@@ -73,26 +75,26 @@ impl LifeSeen {
 /// What one group is restored to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct GroupAccount {
-    pub(super) group: String,
-    pub(super) snapshot_id: String,
+pub(crate) struct GroupAccount {
+    pub(crate) group: String,
+    pub(crate) snapshot_id: String,
     /// The life that wrote it.
-    pub(super) incarnation: u64,
-    pub(super) index: u64,
-    pub(super) term: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) index: u64,
+    pub(crate) term: u64,
     /// When the last entry in it was written.
-    pub(super) last_entry_at: Timestamp,
+    pub(crate) last_entry_at: Timestamp,
     /// How long that was before the plan was made, in seconds.
-    pub(super) age_seconds: i64,
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-    pub(super) state_hash: String,
+    pub(crate) age_seconds: i64,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) state_hash: String,
     /// `data`: every byte was read; `manifest`: footer, manifest, header, and that all objects are there.
-    pub(super) checked: String,
+    pub(crate) checked: String,
     /// Better ones that are not whole.
-    pub(super) skipped: Vec<Skipped>,
+    pub(crate) skipped: Vec<Skipped>,
     /// The newest one in the store then: a newer one since, and the plan is stale.
-    pub(super) newest_listed: String,
+    pub(crate) newest_listed: String,
 }
 
 impl RestorePlan {
@@ -103,7 +105,8 @@ impl RestorePlan {
     }
 
     fn compute_digest(&self) -> Result<String, Failure> {
-        let bug = |e: serde_json::Error| Failure::usage(format!("write the plan as JSON: {e}"));
+        let bug =
+            |e: serde_json::Error| codes::usage("BUG", format!("write the plan as JSON: {e}"));
         let mut value = serde_json::to_value(self).map_err(bug)?;
         if let Some(members) = value.as_object_mut() {
             members.remove("digest");
@@ -115,11 +118,13 @@ impl RestorePlan {
     /// Reads a plan that nobody has changed.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let refused = |why: String| {
-            Failure::usage(format!("{} is not a restore plan: {why}", path.display()))
-                .coded("PLAN_INVALID")
-                .with_hint("make one with `drtool restore plan`; plans are not edited")
+            codes::usage(
+                "PLAN_INVALID",
+                format!("{} is not a restore plan: {why}", path.display()),
+            )
+            .with_hint("make one with `drtool restore plan`; plans are not edited")
         };
-        let failed = |e: std::io::Error| Failure::local("read", path, &e);
+        let failed = |e: std::io::Error| codes::local("read", path, &e);
         let bytes = std::fs::metadata(path).map_err(failed)?.len();
         if bytes > FILE_BYTES_MAX {
             return Err(refused(format!("it has {bytes} bytes")));
@@ -155,9 +160,9 @@ impl RestorePlan {
     pub(super) fn write(&self, path: &Path) -> Result<(), Failure> {
         use std::io::Write as _;
         let text = serde_json::to_string_pretty(self)
-            .map_err(|e| Failure::usage(format!("write the plan as JSON: {e}")))?;
+            .map_err(|e| codes::usage("BUG", format!("write the plan as JSON: {e}")))?;
         let failed = |e: std::io::Error| {
-            Failure::local("write", path, &e).with_hint("name another file with --out")
+            codes::local("write", path, &e).with_hint("name another file with --out")
         };
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -187,7 +192,7 @@ impl RestorePlan {
 }
 
 /// A span as people say it.
-pub(super) fn span(seconds: i64) -> String {
+pub(crate) fn span(seconds: i64) -> String {
     let whole = seconds.max(0);
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
     match (days, hours, minutes) {
@@ -270,4 +275,122 @@ fn sentences(f: &mut fmt::Formatter<'_>, title: &str, sentences: &[String]) -> f
         writeln!(f, "  {sentence}")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use confman_snapshot::repository::OrderMember;
+
+    use super::*;
+
+    fn account(group: &str, index: u64, skipped: Vec<Skipped>) -> GroupAccount {
+        GroupAccount {
+            group: group.to_owned(),
+            snapshot_id: format!("{index:020}-0000000001-0000000004-0a1b2c3d"),
+            incarnation: 1,
+            index,
+            term: 4,
+            last_entry_at: "2026-11-21T11:52:00Z".parse().unwrap(),
+            age_seconds: 480,
+            records: 3 * index,
+            bytes: 4096 * index,
+            state_hash: "ab".repeat(32),
+            checked: "data".to_owned(),
+            skipped,
+            newest_listed: format!("{index:020}-0000000001-0000000004-0a1b2c3d"),
+        }
+    }
+
+    fn plan() -> RestorePlan {
+        let uuid = "9364aa70-e271-4c58-ae67-4d9335cf3d17";
+        let damaged = Skipped {
+            snapshot_id: "00000000000000000940-0000000001-0000000004-77777777".to_owned(),
+            index: 940,
+            why: "chunk 3 is not what its checksum says".to_owned(),
+        };
+        let member = |number: u64| OrderMember {
+            id: 1000 + number,
+            name: format!("node{number}"),
+            api_url: format!("http://n{number}:6100"),
+            peer_addr: format!("n{number}:6101"),
+        };
+        let probe = |number: u64, found, detail: &str| Probed {
+            name: format!("node{number}"),
+            api_url: format!("http://n{number}:6100"),
+            found,
+            detail: detail.to_owned(),
+        };
+        RestorePlan {
+            version: VERSION,
+            plan_id: "restore-20261121-120000-0a1b2c3d".to_owned(),
+            digest: String::new(),
+            created_at: "2026-11-21T12:00:00Z".parse().unwrap(),
+            store: "s3://bucket/prefix".to_owned(),
+            cluster: ClusterId::new(uuid, 2),
+            lives: vec![LifeSeen {
+                incarnation: 1,
+                nonce: "n".to_owned(),
+            }],
+            groups: vec![
+                account("__meta/0", 40, Vec::new()),
+                account("config/0", 880, vec![damaged]),
+            ],
+            skew_seconds: 12,
+            loss: vec![
+                "Everything that was written after index 880 of config/0 is lost.".to_owned(),
+            ],
+            notes: vec!["The groups are 12 s apart.".to_owned()],
+            probes: vec![
+                probe(1, Found::Silent, "connection refused"),
+                probe(2, Found::Waiting, "waits: it has no data"),
+                probe(
+                    3,
+                    Found::Mute,
+                    "something listens at n3:6101 and no answer in time",
+                ),
+            ],
+            order: RestoreOrder {
+                version: 1,
+                plan_id: "restore-20261121-120000-0a1b2c3d".to_owned(),
+                shards: 1,
+                term: 1004,
+                groups: Vec::new(),
+                members: (1..=3).map(member).collect(),
+                next_node_id: 1004,
+                operator: "ann@ops".to_owned(),
+                summary: "s".to_owned(),
+            },
+        }
+    }
+
+    #[test]
+    fn i15_a_plan_as_it_is_printed() {
+        insta::assert_snapshot!(plan().to_string());
+    }
+
+    #[test]
+    fn i16_the_digest_covers_everything_else_in_the_plan() {
+        let sealed = plan().sealed().unwrap();
+        assert_eq!(sealed.clone().sealed().unwrap().digest, sealed.digest);
+        let value = serde_json::to_value(&sealed).unwrap();
+        for name in value.as_object().unwrap().keys().filter(|n| *n != "digest") {
+            let mut altered = sealed.clone();
+            match name.as_str() {
+                "version" => altered.version += 1,
+                "planId" => altered.plan_id.push('x'),
+                "createdAt" => altered.created_at = Timestamp::UNIX_EPOCH,
+                "store" => altered.store.push('x'),
+                "cluster" => altered.cluster.incarnation += 1,
+                "lives" => altered.lives.clear(),
+                "groups" => altered.groups[1].index += 1,
+                "skewSeconds" => altered.skew_seconds += 1,
+                "loss" => altered.loss.clear(),
+                "notes" => altered.notes.clear(),
+                "probes" => altered.probes.clear(),
+                "order" => altered.order.members[0].id += 1,
+                other => panic!("{other} is in the plan, and nobody tries to change it here"),
+            }
+            assert_ne!(altered.compute_digest().unwrap(), sealed.digest, "{name}");
+        }
+    }
 }

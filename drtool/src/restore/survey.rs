@@ -9,6 +9,7 @@ use confman_snapshot::{
 use serde::{Deserialize, Serialize};
 
 use super::choose::{Choice, Life};
+use crate::codes;
 use crate::context::Global;
 use crate::store::errors;
 use crate::store::reader::StoreReader;
@@ -44,20 +45,20 @@ pub(super) async fn survey(store: &StoreReader, named: Option<&str>) -> Result<S
                     uuids.join(", ")
                 };
                 let message = format!("{} has {there}, not cluster {named}", store.url());
-                return Err(Failure::new(ErrorKind::NotFound, message)
-                    .coded("NO_CLUSTER")
-                    .with_hint(
+                return Err(
+                    codes::refuse("NO_CLUSTER", ErrorKind::NotFound, message).with_hint(
                         "check --store and --cluster: this may be another cluster's bucket",
-                    ));
+                    ),
+                );
             }
         },
         (None, []) => {
             let message = format!("{} has no cluster", store.url());
-            return Err(Failure::new(ErrorKind::NotFound, message)
-                .coded("NO_CLUSTER")
-                .with_hint(
+            return Err(
+                codes::refuse("NO_CLUSTER", ErrorKind::NotFound, message).with_hint(
                     "--store takes the URL that the nodes had in CONFMAN_OBJECT_STORE_URL",
-                ));
+                ),
+            );
         }
         (None, [only]) => (*only).to_owned(),
         (None, several) => {
@@ -66,8 +67,7 @@ pub(super) async fn survey(store: &StoreReader, named: Option<&str>) -> Result<S
                 store.url(),
                 several.join(", ")
             );
-            return Err(Failure::new(ErrorKind::Refused, message)
-                .coded("PREFIX_SHARED")
+            return Err(codes::refuse("PREFIX_SHARED", ErrorKind::Refused, message)
                 .with_hint("name one with --cluster UUID"));
         }
     };
@@ -95,7 +95,7 @@ impl Survey {
         let life = |object: &ClusterObject| {
             let order = object.order().map_err(|error| {
                 let message = format!("the object of {}: {error}", object.cluster);
-                Failure::new(ErrorKind::Damaged, message).coded("SNAPSHOT_DAMAGED")
+                codes::refuse("SNAPSHOT_DAMAGED", ErrorKind::Damaged, message)
                     .with_hint("use a newer version of drtool, or compare with the other objects under cluster/")
             })?;
             Ok(Life {
@@ -127,10 +127,10 @@ impl Survey {
 /// A snapshot that was looked at and is not used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Skipped {
-    pub(super) snapshot_id: String,
-    pub(super) index: u64,
-    pub(super) why: String,
+pub(crate) struct Skipped {
+    pub(crate) snapshot_id: String,
+    pub(crate) index: u64,
+    pub(crate) why: String,
 }
 
 /// The snapshot that a group is restored to.
@@ -153,14 +153,14 @@ pub(super) struct Demands {
     pub(super) at_us: Option<i64>,
 }
 
-/// The first of the candidates that is whole.
+/// The first of the candidates that is whole; where none is, what was looked at and why not.
 pub(super) async fn pick(
     store: &StoreReader,
     group: &GroupId,
     (choice, uuid): (&Choice, &str),
     demands: Demands,
     global: &Global,
-) -> Result<Option<Picked>, Failure> {
+) -> Result<Result<Picked, Vec<Skipped>>, Failure> {
     let mut skipped = Vec::new();
     for listed in &choice.candidates {
         match look(store, group, listed, demands, global).await {
@@ -173,7 +173,7 @@ pub(super) async fn pick(
                     continue;
                 }
                 let record = record_of(&reader);
-                return Ok(Some(Picked {
+                return Ok(Ok(Picked {
                     record,
                     reader,
                     skipped,
@@ -193,7 +193,7 @@ pub(super) async fn pick(
             }
         }
     }
-    Ok(None)
+    Ok(Err(skipped))
 }
 
 async fn look(

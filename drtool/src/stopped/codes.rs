@@ -16,6 +16,11 @@ const fn code(name: &'static str, meaning: &'static str, remedy: &'static str) -
 /// The refusals and findings of this room.
 pub const CODES: &[Code] = &[
     code(
+        "DIR_MISSING",
+        "There is no directory at that path.",
+        "Give the node's data directory (CONFMAN_DATA_DIR); `confman config` of that node shows it.",
+    ),
+    code(
         "DIR_IN_USE",
         "A process holds the directory. What is read from it may be moving: a finding about its log or state may be gone at the next look.",
         "Stop the node (SIGTERM) and look again before you act on a finding.",

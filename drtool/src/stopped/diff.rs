@@ -121,9 +121,10 @@ pub fn compare(one: &OfflineNode, two: &OfflineNode, global: &Global) -> Result<
                 "{} is of cluster {}, {} of cluster {}",
                 nodes[0].dir, a.cluster_uuid, nodes[1].dir, b.cluster_uuid
             );
-            return Err(Failure::new(ErrorKind::Refused, message)
-                .coded("DIFF_OTHER_CLUSTER")
-                .with_hint("what differs between two clusters means nothing; check the paths"));
+            return Err(
+                codes::refuse("DIFF_OTHER_CLUSTER", ErrorKind::Refused, message)
+                    .with_hint("what differs between two clusters means nothing; check the paths"),
+            );
         }
         if (a.incarnation, &a.lineage) != (b.incarnation, &b.lineage) {
             let what = format!(

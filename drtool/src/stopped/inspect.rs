@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 
 use super::record::time;
 use super::{findings, log_entry, open, record};
+use crate::codes;
 use crate::context::Global;
 use crate::finding::Finding;
 
@@ -363,7 +364,7 @@ pub(crate) fn run(args: &InspectArgs, global: &Global) -> Result<ExitCode, Failu
     {
         let there: Vec<_> = node.groups.iter().map(|g| g.group.to_string()).collect();
         let message = format!("{} has no group {group}", args.dir.display());
-        return Err(Failure::new(ErrorKind::NotFound, message)
+        return Err(codes::refuse("GROUP_UNKNOWN", ErrorKind::NotFound, message)
             .with_hint(format!("it has: {}", there.join(", "))));
     }
     let wanted = |group: &&OfflineGroup| args.group.as_ref().is_none_or(|g| *g == group.group);

@@ -7,6 +7,7 @@ use confman_client::ErrorKind;
 use confman_store::StoreError;
 use confman_store::offline::{OfflineNode, panic_is_caught};
 
+use crate::codes;
 use crate::context::Global;
 
 /// Looks at a directory; everything but "there is none" is a finding.
@@ -21,16 +22,13 @@ pub(super) fn open(dir: &Path, global: &Global) -> Result<OfflineNode, Failure> 
 fn failed(dir: &Path, error: &StoreError) -> Failure {
     let missing = matches!(error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
     if missing {
-        return Failure::new(
-            ErrorKind::NotFound,
-            format!("there is no directory {}", dir.display()),
-        )
+        return codes::refuse("DIR_MISSING", ErrorKind::NotFound,
+            format!("there is no directory {}", dir.display()))
         .with_hint("give the node's data directory (CONFMAN_DATA_DIR); `confman config` of that node shows it");
     }
     let text = error.to_string();
     let text = text.split("\nhint: ").next().unwrap_or_default();
-    Failure::new(ErrorKind::Usage, text)
-        .coded("DIR_UNREADABLE")
+    codes::refuse("DIR_UNREADABLE", ErrorKind::Usage, text)
         .with_hint("run as the user that the node runs as, and give its data directory")
 }
 

@@ -109,7 +109,7 @@ fn look(dir: &Path, global: &Global) -> Result<Report, Failure> {
     for group in &node.groups {
         let total = group.state.as_ref().map_or(0, |state| state.bytes());
         let bar = global.progress(&format!("reading {}", group.group), total);
-        let records = group.check_records(node.identity.as_ref(), |bytes| bar.set_position(bytes));
+        let records = group.check_records(node.owner(), |bytes| bar.set_position(bytes));
         bar.finish_and_clear();
         if let Some(records) = &records {
             all.extend(records.findings.iter().map(findings::of));

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::errors;
 use super::reader::StoreReader;
+use crate::codes;
 use crate::context::Global;
 
 /// Where `confman dev` in the working directory says what its store is.
@@ -51,12 +52,40 @@ struct DevStore {
 }
 
 impl StoreArgs {
+    /// Whether anything says which store is meant: an option, the environment, or a dev cluster in the working directory.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.store.is_some()
+            || std::env::var_os(URL_VARIABLE).is_some_and(|url| !url.is_empty())
+            || Path::new(DEV_FILE).is_file()
+    }
+
     /// The store, for reading and writing. Nothing is asked of it yet.
     ///
     /// # Errors
     /// The URL or a variable is wrong; a `file://` folder is not there.
     pub async fn open(&self, global: &Global) -> Result<Repository, Failure> {
-        let target = self.target(std::env::vars_os().collect(), Path::new("."))?;
+        self.open_in(std::env::vars_os().collect(), global).await
+    }
+
+    /// The store for a given environment, for reading only.
+    ///
+    /// # Errors
+    /// As [`StoreArgs::open`].
+    pub async fn reader_in(
+        &self,
+        env: Vec<(OsString, OsString)>,
+        global: &Global,
+    ) -> Result<StoreReader, Failure> {
+        Ok(StoreReader::new(self.open_in(env, global).await?))
+    }
+
+    async fn open_in(
+        &self,
+        env: Vec<(OsString, OsString)>,
+        global: &Global,
+    ) -> Result<Repository, Failure> {
+        let target = self.target(env, Path::new("."))?;
         let StorePlace { url, data_dir } = &target.place;
         let opened = Repository::open_existing(url, data_dir, target.env).await;
         let repository = opened.map_err(|error| errors::store(&error))?;
@@ -121,8 +150,10 @@ impl StoreArgs {
             "default"
         };
         let place = StorePlace::from_env(ours).map_err(|errors| {
-            Failure::usage(errors.to_string().trim_end().replace('\n', "; "))
-                .coded("STORE_CONFIGURATION")
+            codes::usage(
+                "STORE_CONFIGURATION",
+                errors.to_string().trim_end().replace('\n', "; "),
+            )
         })?;
         Ok(Target {
             place,
@@ -133,9 +164,13 @@ impl StoreArgs {
 }
 
 fn of_dev(path: &Path) -> Result<Target, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::local("read", path, &e))?;
-    let dev: DevFile = serde_json::from_str(&text)
-        .map_err(|e| Failure::usage(format!("{} is not a dev.json: {e}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| codes::local("read", path, &e))?;
+    let dev: DevFile = serde_json::from_str(&text).map_err(|e| {
+        codes::usage(
+            "LOCAL_FILE",
+            format!("{} is not a dev.json: {e}", path.display()),
+        )
+    })?;
     Ok(Target {
         place: StorePlace {
             url: dev.object_store.url,

@@ -4,6 +4,8 @@ use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
 use confman_snapshot::error::{Kind, SnapshotError, StoreError};
 
+use crate::codes;
+
 /// How a command ends to which the store said this.
 #[must_use]
 pub fn store(error: &StoreError) -> Failure {
@@ -33,12 +35,7 @@ pub fn named(kind: Kind) -> (ErrorKind, &'static str) {
 fn told(kind: Kind, error: &dyn std::error::Error) -> Failure {
     let (exit, code) = named(kind);
     let (message, hint) = split(&error.to_string());
-    let failure = Failure::new(exit, message);
-    let failure = match kind {
-        // A defect has no page in `drtool explain`.
-        Kind::Bug => failure,
-        _ => failure.coded(code),
-    };
+    let failure = codes::refuse(code, exit, message);
     match hint {
         Some(hint) => failure.with_hint(hint),
         None => failure,
@@ -73,7 +70,7 @@ mod tests {
         for (kind, exit) in all {
             let (error_kind, code) = named(kind);
             assert_eq!(error_kind.exit_code(), exit, "{kind:?}");
-            assert!(kind == Kind::Bug || crate::codes::find(code).is_some());
+            assert!(codes::find(code).is_some(), "{code}");
         }
     }
 

@@ -21,6 +21,7 @@ use super::reader::StoreReader;
 use super::records::Records;
 use super::values::{self, ValuePieces};
 use super::{StoreArgs, errors};
+use crate::codes;
 use crate::context::Global;
 
 /// The most that is shown on a terminal; more is for a file.
@@ -103,7 +104,7 @@ pub async fn run(args: GetArgs, global: &Global) -> Result<ExitCode, Failure> {
                 "the value of {:?} is no {}: {error}",
                 args.path, head.value_type
             );
-            Failure::new(ErrorKind::Damaged, what).coded("SNAPSHOT_DAMAGED")
+            codes::refuse("SNAPSHOT_DAMAGED", ErrorKind::Damaged, what)
         })?;
         let manifest = records.manifest();
         output::json(&Document {
@@ -149,13 +150,14 @@ fn split(args: &GetArgs) -> Result<(&str, &str), Failure> {
     let (namespace, key) = match &args.key {
         Some(key) => (args.path.as_str(), key.as_str()),
         None => args.path.rsplit_once('/').ok_or_else(|| {
-            Failure::usage(format!("{:?} names no namespace", args.path))
+            codes::usage("ARGUMENT", format!("{:?} names no namespace", args.path))
                 .with_hint("an entry is NAMESPACE/KEY, for example shop/eu/tax")
         })?,
     };
     names::check_namespace(namespace)
-        .map_err(|error| Failure::usage(format!("namespace {namespace:?}: {error}")))?;
-    names::check_key(key).map_err(|error| Failure::usage(format!("key {key:?}: {error}")))?;
+        .map_err(|error| codes::usage("ARGUMENT", format!("namespace {namespace:?}: {error}")))?;
+    names::check_key(key)
+        .map_err(|error| codes::usage("ARGUMENT", format!("key {key:?}: {error}")))?;
     Ok((namespace, key))
 }
 
@@ -211,8 +213,7 @@ async fn absent(records: &mut Records, namespace: &str, key: &str) -> Result<Fai
         ),
         None => format!("there is no {name:?} in snapshot {id} of {group}"),
     };
-    Ok(Failure::new(ErrorKind::NotFound, what)
-        .coded("ENTRY_NOT_FOUND")
+    Ok(codes::refuse("ENTRY_NOT_FOUND", ErrorKind::NotFound, what)
         .with_hint("an older snapshot may have it (`drtool snapshot list`); a key that holds a slash is given with --key"))
 }
 
@@ -224,8 +225,10 @@ fn check_for_terminal(head: &EntryHead) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::usage(format!("{why}, and stdout is a terminal"))
-        .with_hint("write it to a file with --output FILE, or print it with --raw"))
+    Err(
+        codes::usage("ARGUMENT", format!("{why}, and stdout is a terminal"))
+            .with_hint("write it to a file with --output FILE, or print it with --raw"),
+    )
 }
 
 async fn to_stdout(pieces: &mut ValuePieces, records: &mut Records) -> Result<(), Failure> {
@@ -245,7 +248,7 @@ async fn to_file(
     records: &mut Records,
     path: &Path,
 ) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::local("write", path, &error);
+    let failed = |error: std::io::Error| codes::local("write", path, &error);
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let mut file =
         tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;

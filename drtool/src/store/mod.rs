@@ -30,13 +30,16 @@ pub use args::StoreArgs;
 use confman_cli::failure::Failure;
 use confman_config::RetentionSettings;
 
+use crate::codes;
 use crate::codes::Code;
 
 /// What the nodes of this environment would keep, and for how long what may go.
 fn settings_of_nodes() -> Result<RetentionSettings, Failure> {
     RetentionSettings::from_env(std::env::vars_os()).map_err(|errors| {
-        Failure::usage(errors.to_string().trim_end().replace('\n', "; "))
-            .coded("STORE_CONFIGURATION")
+        codes::usage(
+            "STORE_CONFIGURATION",
+            errors.to_string().trim_end().replace('\n', "; "),
+        )
     })
 }
 

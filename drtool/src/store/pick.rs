@@ -16,6 +16,8 @@ use confman_snapshot::{GroupId, SnapshotId};
 use super::errors;
 use super::reader::StoreReader;
 
+use crate::codes;
+
 /// As many candidates are named when a name is not clear.
 const CANDIDATES_MAX: usize = 8;
 
@@ -156,11 +158,11 @@ pub fn choose(
     if others.len() >= CANDIDATES_MAX {
         names.push("others".to_owned());
     }
-    Err(
-        Failure::usage(format!("{wanted} may be {}", names.join(", or ")))
-            .coded("SNAPSHOT_AMBIGUOUS")
-            .with_hint("name the group with --group, or give more of the id"),
+    Err(codes::usage(
+        "SNAPSHOT_AMBIGUOUS",
+        format!("{wanted} may be {}", names.join(", or ")),
     )
+    .with_hint("name the group with --group, or give more of the id"))
 }
 
 fn none(wanted: &Wanted, group: Option<&GroupId>, url: &str) -> Failure {
@@ -169,8 +171,7 @@ fn none(wanted: &Wanted, group: Option<&GroupId>, url: &str) -> Failure {
         Wanted::Latest => format!("no snapshot{place} in {url}"),
         wanted => format!("no snapshot {wanted}{place} in {url}"),
     };
-    Failure::new(ErrorKind::NotFound, what)
-        .coded("STORE_NOT_FOUND")
+    codes::refuse("STORE_NOT_FOUND", ErrorKind::NotFound, what)
         .with_hint("`drtool snapshot list` shows what there is; check that the URL names the cluster's bucket and prefix")
 }
 

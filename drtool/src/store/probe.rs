@@ -7,10 +7,14 @@ use confman_cli::escape;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::ErrorKind;
-use confman_snapshot::repository::{LongProbe, ProbePlan, ProbeReport, Suitability, Verdict};
+use confman_snapshot::repository::{
+    LongProbe, ProbePlan, ProbeReport, StoreSettings, Suitability, Verdict,
+};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{StoreArgs, errors};
+use crate::codes;
 use crate::context::Global;
 
 /// The answer "no" of a check.
@@ -94,13 +98,23 @@ async fn probe(args: ProbeArgs, global: &Global) -> Result<ExitCode, Failure> {
     let ended = tokio::select! {
         ended = running => ended,
         // Only says that it shall stop: it ends by itself, and cleans up.
-        () = until_stopped(&probe) => return Err(Failure::new(ErrorKind::Bug, "the signals ended")),
+        () = until_stopped(&probe) => return Err(codes::refuse("BUG", ErrorKind::Bug, "the signals ended")),
     };
     bar.finish_and_clear();
     let report = ended.map_err(|error| errors::store(&error))?;
+    let settings = repository.settings();
     if global.json {
-        output::json(&report)?;
+        output::json(&Shown {
+            report: &report,
+            settings,
+        })?;
     } else {
+        for setting in &settings.in_force {
+            output::line(&format!("in force: {}={}", setting.name, setting.value))?;
+        }
+        for name in &settings.ignored {
+            output::line(&format!("not known, without effect: {name}"))?;
+        }
         print(&report)?;
     }
     Ok(match report.suitability {
@@ -108,6 +122,14 @@ async fn probe(args: ProbeArgs, global: &Global) -> Result<ExitCode, Failure> {
         Suitability::Unsuitable => ExitCode::from(UNSUITABLE),
         Suitability::Unknown => ExitCode::from(ErrorKind::Unknown.exit_code()),
     })
+}
+
+/// What was found, and with which of the store's own variables.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    report: &'a ProbeReport,
+    settings: &'a StoreSettings,
 }
 
 /// Tells the probe to stop when the operator does; never ends.

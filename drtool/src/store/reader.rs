@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use confman_snapshot::error::{SnapshotError, StoreError};
-use confman_snapshot::repository::{ClusterObject, Inventory, Listing, OrderDone};
+use confman_snapshot::repository::{ClusterObject, Inventory, Listing, OrderDone, StoreSettings};
 use confman_snapshot::source::ChunkSource;
 use confman_snapshot::{ClusterId, GroupId, Kind, Repository, SnapshotId, SnapshotReader, paths};
 
@@ -22,7 +22,7 @@ pub struct StoreReader {
 }
 
 impl StoreReader {
-    pub(super) fn new(repository: Repository) -> Self {
+    pub(crate) fn new(repository: Repository) -> Self {
         Self {
             repository,
             bytes: Arc::default(),
@@ -33,6 +33,12 @@ impl StoreReader {
     #[must_use]
     pub fn url(&self) -> &str {
         self.repository.url()
+    }
+
+    /// Which of the store's own variables are in force, and which it does not know.
+    #[must_use]
+    pub fn settings(&self) -> &StoreSettings {
+        self.repository.settings()
     }
 
     /// Bytes of objects read so far.

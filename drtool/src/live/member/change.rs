@@ -122,9 +122,7 @@ fn refused(refusal: &MemberRefusal) -> Failure {
         "BAD_ADDRESS" | "BAD_NAME" | "SAME_NAME" | "ADDRESS_NEEDED" => ErrorKind::Usage,
         _ => ErrorKind::Refused,
     };
-    Failure::new(kind, refusal.what.clone())
-        .coded(refusal.code)
-        .with_hint(refusal.hint.clone())
+    codes::refuse(refusal.code, kind, refusal.what.clone()).with_hint(refusal.hint.clone())
 }
 
 /// A refusal of the node keeps its stable name.

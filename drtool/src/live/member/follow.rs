@@ -9,6 +9,7 @@ use confman_client::wire::{Change, ChangeIntent, MemberState, Members, ReplicaRo
 use confman_client::{Client, ClientError, Endpoint, ErrorKind};
 use tokio::time::Instant;
 
+use crate::codes;
 use crate::context::Global;
 
 const LOOK: Duration = Duration::from_millis(300);
@@ -127,11 +128,8 @@ pub(super) async fn to_the_end(
             }
         }
         if Instant::now() >= until {
-            return Err(Failure::new(
-                ErrorKind::Unknown,
-                format!("the change has not ended within {} s: {said}", within.as_secs()),
-            )
-            .coded("CHANGE_GOES_ON")
+            return Err(codes::refuse("CHANGE_GOES_ON", ErrorKind::Unknown,
+                format!("the change has not ended within {} s: {said}", within.as_secs()))
             .with_hint("it goes on without this command; run the same command again to follow it, or `drtool member list` to look"));
         }
         tokio::time::sleep(LOOK).await;
@@ -176,8 +174,7 @@ fn replaced(intent: &ChangeIntent, members: Members) -> Result<Members, Failure>
 }
 
 fn given_up(what: String) -> Failure {
-    Failure::new(ErrorKind::Unknown, what)
-        .coded("CHANGE_GIVEN_UP")
+    codes::refuse("CHANGE_GIVEN_UP", ErrorKind::Unknown, what)
         .with_hint("some groups may have changed: `drtool member list` shows what is; every intent can be repeated")
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn town(nodes: u64, shards: u32) -> Town {
             status: Some(status),
             hashes: Vec::new(),
             error: None,
+            refused: false,
         }
     };
     Town {

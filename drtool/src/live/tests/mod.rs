@@ -1,4 +1,4 @@
 //! Stories of clusters as their nodes tell them.
 
-mod kit;
+pub(crate) mod kit;
 mod status;

@@ -9,7 +9,7 @@ use super::super::show;
 use super::kit::{NOW_US, Town, town};
 
 fn report(town: &Town) -> Report {
-    judge::report(town.nodes.clone(), NOW_US)
+    judge::report(town.nodes.clone(), None, NOW_US)
 }
 
 fn transcript(town: &Town) -> String {

@@ -214,6 +214,10 @@ pub(crate) fn live(id: u64, leader: Option<u64>) -> Live {
             incarnation: 1,
             node: node.clone(),
             ready: leader.is_some(),
+            version: None,
+            time: None,
+            disk: None,
+            caller: None,
             groups: vec![group("__meta/0"), group("config/0")],
         }),
         readiness: Some(Readiness {

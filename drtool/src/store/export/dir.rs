@@ -15,6 +15,7 @@ use confman_store::records::EntryRecord;
 use serde::Serialize;
 
 use super::{ExportArgs, Pass, is_within};
+use crate::codes;
 use crate::context::Global;
 use crate::store::errors;
 use crate::store::reader::StoreReader;
@@ -113,12 +114,15 @@ pub(super) async fn run(
 
 /// Opens DIR; an existing one must be empty unless the user says otherwise.
 fn prepare(dir: &Path, overwrite: bool) -> Result<Tree, Failure> {
-    let failed = |doing: &str, error: &std::io::Error| Failure::local(doing, dir, error);
+    let failed = |doing: &str, error: &std::io::Error| codes::local(doing, dir, error);
     match std::fs::read_dir(dir) {
         Ok(mut entries) => {
             if entries.next().is_some() && !overwrite {
-                return Err(Failure::usage(format!("{} is not empty", dir.display()))
-                    .with_hint("name a new directory, or write into this one with --overwrite"));
+                return Err(codes::usage(
+                    "TARGET_EXISTS",
+                    format!("{} is not empty", dir.display()),
+                )
+                .with_hint("name a new directory, or write into this one with --overwrite"));
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -210,7 +214,10 @@ impl Work<'_> {
                 | std::io::ErrorKind::QuotaExceeded
                 | std::io::ErrorKind::ReadOnlyFilesystem
         ) {
-            let failure = Failure::usage(format!("write below {}: {error}", self.report.directory));
+            let failure = codes::usage(
+                "LOCAL_FILE",
+                format!("write below {}: {error}", self.report.directory),
+            );
             return Err(Trouble::Disk(failure));
         }
         self.report.not_written += 1;

@@ -16,6 +16,7 @@ use confman_store::records::{AuditRecord, EntryRecord, NamespaceRecord};
 use serde::Serialize;
 
 use super::{ExportArgs, Pass, is_within};
+use crate::codes;
 use crate::context::Global;
 use crate::store::errors;
 use crate::store::reader::StoreReader;
@@ -98,7 +99,7 @@ impl Part {
 }
 
 fn temporary(error: &io::Error) -> Failure {
-    Failure::usage(format!("write a temporary file: {error}"))
+    codes::usage("LOCAL_FILE", format!("write a temporary file: {error}"))
         .with_hint("the document is put together in the folder for temporary files: free space there, or set TMPDIR")
 }
 
@@ -112,10 +113,11 @@ pub(super) async fn run(
         && path.exists()
         && !args.overwrite
     {
-        return Err(
-            Failure::usage(format!("{} is there already", path.display()))
-                .with_hint("name another file, or write over this one with --overwrite"),
-        );
+        return Err(codes::usage(
+            "TARGET_EXISTS",
+            format!("{} is there already", path.display()),
+        )
+        .with_hint("name another file, or write over this one with --overwrite"));
     }
     let new = || Part::new().map_err(|error| temporary(&error));
     let mut parts = Parts {
@@ -240,16 +242,16 @@ impl Parts {
 
 fn unnamed(object: &str, key: &[u8]) -> Failure {
     let what = format!("record {} of {object:?} has no name", hex::encode(key));
-    Failure::new(ErrorKind::Damaged, what).coded("SNAPSHOT_DAMAGED")
+    codes::refuse("SNAPSHOT_DAMAGED", ErrorKind::Damaged, what)
 }
 
 fn no_such_value(object: &str, namespace: &str, key: &str, error: &serde_json::Error) -> Failure {
     let what = format!("a value of {namespace}/{key} in {object:?} is not of its type: {error}");
-    Failure::new(ErrorKind::Damaged, what).coded("SNAPSHOT_DAMAGED")
+    codes::refuse("SNAPSHOT_DAMAGED", ErrorKind::Damaged, what)
 }
 
 fn to_file(path: &Path, head: &Head, parts: Parts) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::local("write", path, &error);
+    let failed = |error: io::Error| codes::local("write", path, &error);
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
     let mut out = BufWriter::new(file);

@@ -23,6 +23,7 @@ use super::pick::{GroupArgs, Wanted};
 use super::reader::StoreReader;
 use super::records::Records;
 use super::{StoreArgs, errors};
+use crate::codes;
 use crate::context::Global;
 
 /// Chunks that are read ahead.
@@ -72,11 +73,13 @@ enum Format {
 pub async fn run(args: ExportArgs, global: &Global) -> Result<ExitCode, Failure> {
     if let Some(from) = &args.from {
         names::check_namespace(from)
-            .map_err(|error| Failure::usage(format!("namespace {from:?}: {error}")))?;
+            .map_err(|error| codes::usage("ARGUMENT", format!("namespace {from:?}: {error}")))?;
     }
     if args.format == Format::Dir && args.to.is_none() {
-        return Err(Failure::usage("a directory is written to --to DIR")
-            .with_hint("name a new directory with --to"));
+        return Err(
+            codes::usage("ARGUMENT", "a directory is written to --to DIR")
+                .with_hint("name a new directory with --to"),
+        );
     }
     let store = args.store.reader(global).await?;
     let readers = open(&store, &args).await?;

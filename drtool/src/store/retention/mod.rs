@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use super::pick::GroupArgs;
 use super::{StoreArgs, now_us, settings_of_nodes};
+use crate::codes;
 use crate::context::Global;
 use judged::Item;
 
@@ -101,8 +102,7 @@ async fn show(args: &ShowArgs, global: &Global) -> Result<ExitCode, Failure> {
         grace_us: i64::try_from(grace.as_micros()).unwrap_or(i64::MAX),
     };
     if args.apply && args.keep.is_none() && settings.count_is_default {
-        return Err(Failure::usage("how many generations stay was not said")
-            .coded("RETENTION_COUNT_UNKNOWN")
+        return Err(codes::usage("RETENTION_COUNT_UNKNOWN", "how many generations stay was not said")
             .with_hint("say what the cluster's nodes are set to, with --keep or CONFMAN_SNAPSHOT_RETENTION_COUNT"));
     }
     let as_of_us = args.as_of.map_or_else(now_us, Time::as_us);

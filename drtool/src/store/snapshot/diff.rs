@@ -18,6 +18,7 @@ use confman_store::records::EntryRecord;
 use serde::Serialize;
 
 use super::Summary;
+use crate::codes;
 use crate::context::Global;
 use crate::store::pick::{GroupArgs, Wanted};
 use crate::store::records::decode;
@@ -106,7 +107,7 @@ pub(super) async fn run(args: &DiffArgs, global: &Global) -> Result<ExitCode, Fa
     let b = store.pick(&args.b, group.as_ref()).await?;
     if a.group != b.group {
         let what = format!("one is of {}, the other of {}", a.group, b.group);
-        return Err(Failure::new(ErrorKind::Usage, what)
+        return Err(codes::refuse("ARGUMENT", ErrorKind::Usage, what)
             .with_hint("only two snapshots of one group can be compared"));
     }
     let failed = |error: SnapshotError| errors::snapshot(&error);

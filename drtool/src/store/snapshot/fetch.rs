@@ -19,6 +19,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::Summary;
+use crate::codes;
 use crate::context::Global;
 use crate::store::pick::{GroupArgs, Wanted};
 use crate::store::reader::StoreReader;
@@ -91,7 +92,7 @@ pub(super) async fn run(args: &FetchArgs, global: &Global) -> Result<ExitCode, F
     })?;
     let mut bytes = 0;
     for copy in copies {
-        let local = |error: std::io::Error| Failure::local("write", &copy.path, &error);
+        let local = |error: std::io::Error| codes::local("write", &copy.path, &error);
         if let Some(part) = copy.part {
             part.persist_noclobber(&copy.path)
                 .map_err(|error| local(error.error))?;
@@ -129,7 +130,7 @@ async fn copy(
     bar: &ProgressBar,
 ) -> Result<Copy, Failure> {
     let path = folder.join(object);
-    let local = |error: std::io::Error| Failure::local("write", &path, &error);
+    let local = |error: std::io::Error| codes::local("write", &path, &error);
     if path.exists() {
         return Ok(Copy {
             object: object.to_owned(),

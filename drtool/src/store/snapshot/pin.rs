@@ -13,6 +13,7 @@ use confman_snapshot::source::ChunkSource as _;
 use confman_snapshot::{GroupId, Kind, Repository};
 use serde::Serialize;
 
+use crate::codes;
 use crate::context::Global;
 use crate::store::pick::{GroupArgs, Picked, Wanted, choose};
 use crate::store::reader::StoreReader;
@@ -99,8 +100,7 @@ async fn still_there(repository: &Repository, picked: &Picked) -> Result<(), Fai
             let removed = repository.delete_note(NoteKind::Pin, group, id).await;
             removed.map_err(|error| errors::store(&error))?;
             let what = format!("snapshot {id} of {group} was deleted while it was being pinned");
-            Err(Failure::new(ErrorKind::NotFound, what)
-                .coded("STORE_NOT_FOUND")
+            Err(codes::refuse("STORE_NOT_FOUND", ErrorKind::NotFound, what)
                 .with_hint("`drtool snapshot list` shows what is left"))
         }
         Err(error) => Err(errors::store(&error)),
@@ -112,7 +112,7 @@ pub(super) async fn unpin(args: &UnpinArgs, global: &Global) -> Result<ExitCode,
     let told = |error| errors::store(&error);
     if args.snapshot == Wanted::Latest {
         return Err(
-            Failure::usage("`latest` may be another one than was pinned")
+            codes::usage("ARGUMENT", "`latest` may be another one than was pinned")
                 .with_hint("give the id; `drtool retention show` names what is pinned"),
         );
     }
@@ -139,7 +139,8 @@ pub(super) async fn unpin(args: &UnpinArgs, global: &Global) -> Result<ExitCode,
         choose(&args.snapshot, group, pinned, repository.url()).map_err(|failure| match failure
             .kind()
         {
-            Some(ErrorKind::NotFound) => Failure::new(
+            Some(ErrorKind::NotFound) => codes::refuse(
+                "STORE_NOT_FOUND",
                 ErrorKind::NotFound,
                 format!(
                     "no snapshot {} is pinned in {}",
@@ -147,7 +148,6 @@ pub(super) async fn unpin(args: &UnpinArgs, global: &Global) -> Result<ExitCode,
                     repository.url()
                 ),
             )
-            .coded("STORE_NOT_FOUND")
             .with_hint("`drtool retention show` names what is pinned"),
             _ => failure,
         })?;

@@ -21,6 +21,7 @@ use indicatif::ProgressBar;
 use rand::seq::index;
 use serde::Serialize;
 
+use crate::codes;
 use crate::context::Global;
 use crate::finding::{Finding, Severity};
 use crate::store::facts::Facts;
@@ -174,9 +175,10 @@ impl Check<'_> {
                 "no snapshot{place} in {}: nothing was verified",
                 self.store.url()
             );
-            return Err(Failure::new(ErrorKind::NotFound, message)
-                .coded("STORE_NOT_FOUND")
-                .with_hint("check that the URL names the cluster's bucket and prefix"));
+            return Err(
+                codes::refuse("STORE_NOT_FOUND", ErrorKind::NotFound, message)
+                    .with_hint("check that the URL names the cluster's bucket and prefix"),
+            );
         }
         for (group, listed) in &groups {
             let facts = self.facts(group, listed).await?;
