@@ -3,7 +3,8 @@
 //! `cargo bench -p confman-tests --bench memory -- --entries 1000000 --large 20`
 //!
 //! Three nodes; many values of 256 bytes and some of 100 MB; then a snapshot, then a lost disk. It prints one JSON
-//! document and ends with 1 when a node was ever more than the bound above its idle memory.
+//! document and ends with 1 when a node was more than the bound above its idle memory while it took or restored the
+//! snapshot. What filling took is shown beside them: that is the write path, with its caches and what is on its way to followers.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -97,7 +98,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         },
     });
     println!("{document:#}");
-    let worst = [&after_fill, &while_snapshot, &while_restore]
+    let worst = [&while_snapshot, &while_restore]
         .map(|measured| over_idle(measured))
         .into_iter()
         .max();

@@ -9,19 +9,16 @@ use anyhow::{Context as _, bail};
 /// A program of this repository.
 struct Program {
     name: &'static str,
-    package: &'static str,
     /// The variable that names another one to test, for example a release build.
     instead: &'static str,
 }
 
 const CONFMAN: Program = Program {
     name: "confman",
-    package: "confman-node",
     instead: "CONFMAN_TEST_BINARY",
 };
 const DRTOOL: Program = Program {
     name: "drtool",
-    package: "confman-drtool",
     instead: "CONFMAN_TEST_DRTOOL",
 };
 
@@ -56,6 +53,17 @@ pub fn confman_rebuilt() -> anyhow::Result<PathBuf> {
     confman()
 }
 
+/// The operator's tool, built anew where sources have changed.
+///
+/// # Errors
+/// It cannot be built.
+pub fn drtool_rebuilt() -> anyhow::Result<PathBuf> {
+    if std::env::var_os(DRTOOL.instead).is_none() {
+        DRTOOL.build(&profile_dir()?)?;
+    }
+    drtool()
+}
+
 fn profile_dir() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe().context("find this executable")?;
     // target/{profile}/deps/scenarios-hash
@@ -88,7 +96,9 @@ impl Program {
     fn build(&self, profile: &Path) -> anyhow::Result<()> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(["build", "-p", self.package, "--bin", self.name]);
+        // Both programs, as a user builds them: one package alone would be built with other features of its dependencies,
+        // and half of them once more.
+        command.args(["build", "--bin", CONFMAN.name, "--bin", DRTOOL.name]);
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         if let Some(target) = profile.parent() {
             command.env("CARGO_TARGET_DIR", target);

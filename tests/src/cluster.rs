@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::binary;
+use crate::certs::{Certs, Signer};
 use crate::http::Api;
 use crate::node::Node;
 use crate::ports::free_port;
@@ -35,6 +36,7 @@ pub struct Plan {
     spares: usize,
     env: BTreeMap<String, String>,
     store: bool,
+    tls: bool,
 }
 
 /// A cluster of test processes; dropping it ends them and removes its directory.
@@ -44,6 +46,7 @@ pub struct Cluster {
     key: String,
     pub(crate) api: Api,
     store: Mutex<Option<Store>>,
+    certs: Option<Certs>,
     dir: Option<TempDir>,
     /// Numbers the idempotency keys.
     pub(crate) writes: AtomicU64,
@@ -73,6 +76,7 @@ impl Plan {
             spares: 0,
             env,
             store: true,
+            tls: false,
         }
     }
 
@@ -105,6 +109,13 @@ impl Plan {
         self
     }
 
+    /// Everything over TLS: the API, the peers, and the store.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     /// Lays it out without starting a node.
     ///
     /// # Errors
@@ -115,10 +126,20 @@ impl Plan {
             .tempdir()?;
         let keys = dir.path().join("api-keys.json");
         let key = create_key(&keys, "tester", "admin")?;
-        let store = match self.store {
-            true => Some(Store::start(&dir.path().join("s3")).await?),
+        let certs = match self.tls {
+            true => Some(Certs::new(&dir.path().join("tls"))?),
             false => None,
         };
+        let s3 = dir.path().join("s3");
+        let store = match (self.store, &certs) {
+            (true, None) => Some(Store::start(&s3).await?),
+            (true, Some(certs)) => {
+                certs.issue("s3", Signer::Old, &["127.0.0.1"])?;
+                Some(Store::start_tls(&s3, certs.server("s3")?, certs.client_ca()).await?)
+            }
+            (false, _) => None,
+        };
+        let scheme = if self.tls { "https" } else { "http" };
         let mut ports = Vec::new();
         for _ in 0..self.nodes + self.spares {
             ports.push((free_port()?, free_port()?));
@@ -136,7 +157,7 @@ impl Plan {
                 // It looks for the members, and nobody looks for it.
                 listed.push(format!("{name}={}", peer(index)));
             }
-            let api_url = format!("http://127.0.0.1:{api_port}");
+            let api_url = format!("{scheme}://127.0.0.1:{api_port}");
             let mut env: BTreeMap<String, String> = [
                 ("CONFMAN_NODE_NAME", name.clone()),
                 ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
@@ -154,17 +175,26 @@ impl Plan {
             if let Some(store) = &store {
                 env.extend(store.env());
             }
+            if let Some(certs) = &certs {
+                certs.trust(&name, &[Signer::Old])?;
+                certs.issue(&name, Signer::Old, &["127.0.0.1"])?;
+                env.extend(certs.env(&name));
+            }
             env.extend(self.env.clone());
             let log = dir.path().join(format!("{name}.log"));
             nodes.push(Node::new(name, api_url, peer(index), data_dir, log, env));
         }
-        let api = Api::new(&nodes.first().context("no nodes")?.api_url, &key)?;
+        let trusted = certs.as_ref().map(|certs| std::fs::read(certs.client_ca()));
+        let trusted = trusted.transpose()?;
+        let first = &nodes.first().context("no nodes")?.api_url;
+        let api = Api::trusting(first, &key, trusted.as_deref())?;
         Ok(Cluster {
             name: self.name,
             nodes,
             key,
             api,
             store: Mutex::new(store),
+            certs,
             dir: Some(dir),
             writes: AtomicU64::new(0),
             finished: false,
@@ -268,10 +298,71 @@ impl Cluster {
         Ok(Node::new(label, api_url, peer_addr, data_dir, log, env))
     }
 
+    /// A process of its own on a directory that is none of this cluster's, on free ports, told nothing of this cluster: the
+    /// settings given and no others. It is not among the nodes of the cluster.
+    ///
+    /// # Errors
+    /// Ports cannot be had.
+    pub fn stranger(
+        &self,
+        name: &str,
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Node> {
+        let (api, peer) = (free_port()?, free_port()?);
+        let peer_addr = format!("127.0.0.1:{peer}");
+        let mut env: BTreeMap<String, String> = [
+            ("CONFMAN_NODE_NAME", name.to_owned()),
+            ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
+            ("CONFMAN_API_LISTEN", format!("127.0.0.1:{api}")),
+            ("CONFMAN_PEER_LISTEN", peer_addr.clone()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        for (name, value) in settings {
+            env.insert((*name).to_owned(), (*value).to_owned());
+        }
+        let log = self.dir()?.join(format!("{name}-{api}.log"));
+        let api_url = format!("http://127.0.0.1:{api}");
+        let data_dir = data_dir.to_owned();
+        Ok(Node::new(
+            name.to_owned(),
+            api_url,
+            peer_addr,
+            data_dir,
+            log,
+            env,
+        ))
+    }
+
+    /// The API of a process that is none of its nodes.
+    #[must_use]
+    pub fn api_of(&self, node: &Node) -> Api {
+        self.api.at(&node.api_url)
+    }
+
     /// The admin key.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The certificates of a cluster that speaks TLS.
+    ///
+    /// # Errors
+    /// It speaks in the clear.
+    pub fn certs(&self) -> anyhow::Result<&Certs> {
+        self.certs.as_ref().context("a cluster in the clear")
+    }
+
+    /// What a client of a cluster that speaks TLS needs beside endpoints and key.
+    #[must_use]
+    pub fn client_tls(&self) -> BTreeMap<String, String> {
+        let ca = self.certs.iter().map(|certs| {
+            let file = certs.client_ca().display().to_string();
+            ("CONFMAN_TLS_CLIENT_CA_FILE".to_owned(), file)
+        });
+        ca.collect()
     }
 
     /// The directory of the whole test.
@@ -327,6 +418,7 @@ impl Cluster {
             .env_clear()
             .env("CONFMAN_ENDPOINTS", self.endpoints().join(","))
             .env("CONFMAN_API_KEY", &self.key)
+            .envs(self.client_tls())
             .current_dir(self.dir()?)
             .output()
             .context("run confman")

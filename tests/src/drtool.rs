@@ -172,7 +172,8 @@ impl Cluster {
     pub fn drtool<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Drtool {
         let tool = Drtool::new(args)
             .env("CONFMAN_ENDPOINTS", &self.endpoints().join(","))
-            .env("CONFMAN_API_KEY", self.key());
+            .env("CONFMAN_API_KEY", self.key())
+            .envs(self.client_tls());
         match self.dir() {
             Ok(dir) => tool.dir(dir),
             Err(_) => tool,

@@ -125,14 +125,25 @@ impl Api {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(base: &str, key: &str) -> anyhow::Result<Self> {
+        Self::trusting(base, key, None)
+    }
+
+    /// The same, trusting the authorities of that PEM and no others.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn trusting(base: &str, key: &str, authorities: Option<&[u8]>) -> anyhow::Result<Self> {
         // The HTTP client wants a TLS provider even for plain HTTP; whoever comes second finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(2))
-            .timeout(Duration::from_secs(30))
-            .build()
-            .context("make an HTTP client")?;
+            .timeout(Duration::from_secs(30));
+        let client = match authorities {
+            Some(pem) => client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?),
+            None => client,
+        };
+        let client = client.build().context("make an HTTP client")?;
         Ok(Self {
             client,
             base: base.to_owned(),
@@ -265,14 +276,14 @@ pub fn never_sent(error: &anyhow::Error) -> bool {
         .is_some_and(reqwest::Error::is_connect)
 }
 
-/// `http://host:port` of a `Location` header.
+/// `scheme://host:port` of a `Location` header.
 ///
 /// # Errors
 /// It is not an absolute URL.
 pub fn origin(location: &str) -> anyhow::Result<String> {
-    let rest = location
-        .strip_prefix("http://")
+    let (scheme, rest) = location
+        .split_once("://")
         .with_context(|| format!("Location {location} is not absolute"))?;
     let host = rest.split('/').next().unwrap_or_default();
-    Ok(format!("http://{host}"))
+    Ok(format!("{scheme}://{host}"))
 }

@@ -9,8 +9,10 @@
 //! - [`http`] speaks to one node, without following redirects or retrying unless asked, so that a scenario sees what
 //!   a node says.
 //! - [`history`], [`order`], [`register`] and [`audit`] judge what clients saw: a lost, doubled, reordered or stale
-//!   answer is found and named. They are tested on planted faults.
-//! - [`load`] makes such histories.
+//!   answer is found and named. They are tested on planted faults. [`judge`] asks all of them.
+//! - [`containers`] is the same in containers on a network of their own, which it cuts, slows and lets lose packets.
+//! - [`load`] makes such histories; [`members`] runs changes of the membership.
+//! - [`certs`] makes authorities and certificates for a cluster that speaks TLS.
 //!
 //! What it deliberately does not: use any code of the node. Names and shapes are those of the documented HTTP API and
 //! settings, so a change that would break a script outside this repository breaks a scenario.
@@ -18,11 +20,15 @@
 pub mod agree;
 pub mod audit;
 pub mod binary;
+pub mod certs;
 pub mod cluster;
+pub mod containers;
 pub mod drtool;
 pub mod history;
 pub mod http;
+pub mod judge;
 pub mod load;
+pub mod members;
 pub mod node;
 pub mod order;
 pub mod ports;
@@ -31,5 +37,7 @@ pub mod register;
 pub mod requests;
 pub mod restore;
 pub mod runbook;
+pub mod skip;
+pub mod small_disk;
 pub mod store;
 pub mod wait;

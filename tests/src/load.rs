@@ -40,6 +40,8 @@ pub struct LoadPlan {
     pub pause: Duration,
     /// Seed of every choice.
     pub seed: u64,
+    /// Where their keys are: one for each load of a cluster that is judged for itself.
+    pub namespace: String,
 }
 
 impl Default for LoadPlan {
@@ -51,6 +53,7 @@ impl Default for LoadPlan {
             deletes_percent: 10,
             pause: Duration::ZERO,
             seed: Random::seed(),
+            namespace: NAMESPACE.to_owned(),
         }
     }
 }
@@ -76,7 +79,7 @@ struct Client {
     favourite: Option<String>,
 }
 
-/// The namespace that the clients use.
+/// The namespace that the clients use unless told otherwise.
 pub const NAMESPACE: &str = "load";
 
 enum Attempt {
@@ -91,13 +94,19 @@ impl Load {
     /// Starts the clients.
     #[must_use]
     pub fn start(cluster: &Cluster, plan: &LoadPlan) -> Self {
+        Self::start_at(&cluster.api(0), &cluster.endpoints(), plan)
+    }
+
+    /// Starts the clients of the nodes at these URLs, as the holder of this API's key.
+    #[must_use]
+    pub fn start_at(api: &Api, endpoints: &[String], plan: &LoadPlan) -> Self {
         eprintln!("load: seed {}", plan.seed);
         let recorder = Recorder::default();
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
         let client = |name: String, number: usize| Client {
-            api: cluster.api(0),
-            endpoints: cluster.endpoints(),
+            api: api.clone(),
+            endpoints: endpoints.to_vec(),
             plan: plan.clone(),
             recorder: recorder.clone(),
             stop: stop.clone(),
@@ -106,10 +115,11 @@ impl Load {
             name,
             favourite: None,
         };
-        let writers =
-            (0..plan.writers).map(|n| tokio::spawn(client(format!("w{n}"), n).write_all()));
+        // Names are part of idempotency keys: those of two loads of one cluster must differ.
+        let named = |kind: char, n: usize| format!("{}-{kind}{n}", plan.namespace);
+        let writers = (0..plan.writers).map(|n| tokio::spawn(client(named('w', n), n).write_all()));
         let readers =
-            (0..plan.readers).map(|n| tokio::spawn(client(format!("r{n}"), 1000 + n).read_all()));
+            (0..plan.readers).map(|n| tokio::spawn(client(named('r', n), 1000 + n).read_all()));
         let tasks = writers.chain(readers).collect();
         Self {
             recorder,
@@ -186,7 +196,8 @@ impl Client {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let keys = self.plan.keys.max(1);
         let era = count / (OPS_PER_KEY * keys as u64);
-        format!("{NAMESPACE}/e{era}-{}", self.random.below(keys))
+        let key = self.random.below(keys);
+        format!("{}/e{era}-{key}", self.plan.namespace)
     }
 
     async fn write(&mut self, id: String, act: Act) {

@@ -17,7 +17,7 @@ use crate::wait::wait_until;
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// `http://127.0.0.1:port`.
+    /// `http://127.0.0.1:port`, or with https.
     pub api_url: String,
     /// `127.0.0.1:port`.
     pub peer_addr: String,
@@ -57,6 +57,12 @@ impl Node {
     pub fn set_env(&self, name: &str, value: &str) {
         let mut env = self.env.lock().unwrap_or_else(PoisonError::into_inner);
         env.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Takes a setting away from the next start on.
+    pub fn unset_env(&self, name: &str) {
+        let mut env = self.env.lock().unwrap_or_else(PoisonError::into_inner);
+        env.remove(name);
     }
 
     /// Its settings.
@@ -179,6 +185,26 @@ impl Node {
             }
         })
         .await
+    }
+
+    /// Starts it again when it has ended by itself, as a service manager does; says whether it had.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn revive(&self) -> anyhow::Result<bool> {
+        {
+            let mut child = self.child();
+            let ended = match child.as_mut() {
+                Some(running) => running.try_wait()?.is_some(),
+                None => false,
+            };
+            if !ended {
+                return Ok(false);
+            }
+            *child = None;
+        }
+        self.start()?;
+        Ok(true)
     }
 
     /// Loses the disk of a node that does not run.

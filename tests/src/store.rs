@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use confman_dev_s3::{RunningS3, S3Config};
@@ -14,10 +15,18 @@ const PREFIX: &str = "test";
 const ACCESS_KEY: &str = "test";
 const SECRET_KEY: &str = "test-secret";
 
+/// With what a store speaks https, and the file of the authority that it is known by.
+#[derive(Clone)]
+struct Tls {
+    config: Arc<rustls::ServerConfig>,
+    bundle: PathBuf,
+}
+
 /// An S3 server with its files in a directory of the test.
 pub struct Store {
     root: PathBuf,
     address: SocketAddr,
+    tls: Option<Tls>,
     running: Option<RunningS3>,
 }
 
@@ -27,10 +36,27 @@ impl Store {
     /// # Errors
     /// It cannot listen, or its directory cannot be made.
     pub async fn start(root: &Path) -> anyhow::Result<Self> {
+        Self::begin(root, None).await
+    }
+
+    /// Starts one that speaks https, known by the authorities in `bundle`.
+    ///
+    /// # Errors
+    /// It cannot listen, or its directory cannot be made.
+    pub async fn start_tls(
+        root: &Path,
+        config: Arc<rustls::ServerConfig>,
+        bundle: PathBuf,
+    ) -> anyhow::Result<Self> {
+        Self::begin(root, Some(Tls { config, bundle })).await
+    }
+
+    async fn begin(root: &Path, tls: Option<Tls>) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut store = Self {
             root: root.to_owned(),
             address,
+            tls,
             running: None,
         };
         store.resume().await?;
@@ -56,27 +82,31 @@ impl Store {
             secret_key: SECRET_KEY.to_owned(),
             bucket: BUCKET.to_owned(),
         };
-        self.running = Some(
-            confman_dev_s3::serve(config)
-                .await
-                .context("start the S3 server")?,
-        );
+        let running = match &self.tls {
+            Some(tls) => confman_dev_s3::serve_tls(config, Arc::clone(&tls.config)).await,
+            None => confman_dev_s3::serve(config).await,
+        };
+        self.running = Some(running.context("start the S3 server")?);
         Ok(())
     }
 
     /// What a node needs to know.
     #[must_use]
     pub fn env(&self) -> BTreeMap<String, String> {
+        let (scheme, name, value) = match &self.tls {
+            Some(tls) => ("https", "AWS_CA_BUNDLE", tls.bundle.display().to_string()),
+            None => ("http", "AWS_ALLOW_HTTP", "true".to_owned()),
+        };
         [
             (
                 "CONFMAN_OBJECT_STORE_URL",
                 format!("s3://{BUCKET}/{PREFIX}"),
             ),
-            ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
+            ("AWS_ENDPOINT_URL", format!("{scheme}://{}", self.address)),
             ("AWS_REGION", "us-east-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            (name, value),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
@@ -111,6 +141,30 @@ impl Store {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Every object under the prefix with its size, by name.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn objects(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        fn walk(root: &Path, dir: &Path, out: &mut BTreeMap<String, u64>) -> anyhow::Result<()> {
+            for entry in std::fs::read_dir(dir)? {
+                let path = entry?.path();
+                let name = path.file_name().and_then(|name| name.to_str());
+                if path.is_dir() {
+                    walk(root, &path, out)?;
+                } else if name.is_some_and(|name| !name.starts_with('.')) {
+                    let relative = path.strip_prefix(root)?.display().to_string();
+                    out.insert(relative, path.metadata()?.len());
+                }
+            }
+            Ok(())
+        }
+        let root = self.root.join(BUCKET).join(PREFIX);
+        let mut objects = BTreeMap::new();
+        walk(&root, &root, &mut objects)?;
+        Ok(objects)
     }
 
     /// The object of one snapshot.

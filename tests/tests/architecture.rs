@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Package to the packages of this workspace that it may use.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("confman-config", &[]),
     ("confman-snapshot", &["confman-config"]),
     ("confman-store", &["confman-config", "confman-snapshot"]),
@@ -18,7 +18,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
         "confman-bootstrap",
         &["confman-config", "confman-snapshot", "confman-store"],
     ),
-    ("confman-client", &["confman-config"]),
+    ("confman-tls", &[]),
+    ("confman-client", &["confman-config", "confman-tls"]),
     ("confman-cli", &["confman-config", "confman-client"]),
     ("confman-dev-s3", &[]),
     (
@@ -28,6 +29,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "confman-snapshot",
             "confman-store",
             "confman-bootstrap",
+            "confman-tls",
             "confman-client",
             "confman-cli",
             "confman-dev-s3",
@@ -45,12 +47,12 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "confman-cli",
         ],
     ),
-    // The scenarios drive the built program and use none of its code.
-    ("confman-tests", &["confman-dev-s3"]),
+    // The scenarios drive the built program and use none of its code; certificates for it are made by confman-tls.
+    ("confman-tests", &["confman-dev-s3", "confman-tls"]),
 ];
 
 /// Foreign crate to the packages that may name it.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("openraft", &["confman-store", "confman-node"]),
     ("raft-log", &["confman-store"]),
     ("redb", &["confman-store"]),
@@ -67,6 +69,8 @@ const ROOMS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("object_store", &["confman-snapshot"]),
+    ("rustls-webpki", &["confman-tls"]),
+    ("rcgen", &["confman-tls"]),
     ("flate2", &["confman-snapshot"]),
     ("zstd", &["confman-snapshot"]),
     ("crc32fast", &["confman-snapshot"]),
@@ -75,7 +79,17 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that DESIGN.md rules out, anywhere in the tree.
-const BANNED: [&str; 6] = ["bincode", "sled", "madsim", "figment", "rocksdb", "openssl"];
+// aws-lc-rs would be a second TLS provider: two in one binary panic.
+const BANNED: [&str; 8] = [
+    "bincode",
+    "sled",
+    "madsim",
+    "figment",
+    "rocksdb",
+    "openssl",
+    "aws-lc-rs",
+    "aws-lc-sys",
+];
 
 fn metadata() -> Value {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

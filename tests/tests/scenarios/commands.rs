@@ -334,3 +334,44 @@ async fn the_environment_in_dev_json_is_enough_to_be_that_node() -> anyhow::Resu
     child.wait()?;
     ready
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_speaks_tls_when_it_is_asked_to_and_clients_in_its_directory_need_nothing_more()
+-> anyhow::Result<()> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("confman-dev");
+    let dev = Dev::start(&dir, &["--port-base", "0", "--tls"]).await?;
+    let document = dev.document()?;
+    let ca = document["tls"]["caFile"].as_str().context("no authority")?;
+    let endpoint = document["endpoints"][0].as_str().context("no endpoint")?;
+    assert!(endpoint.starts_with("https://"), "{document}");
+    let key = document["apiKey"].as_str().context("no key")?;
+    let api = Api::trusting(endpoint, key, Some(&std::fs::read(ca)?))?;
+    api.put("/api/v1/config/app/k", &json!("kept"))
+        .header("x-confman-forward", "true")
+        .send()
+        .await?
+        .expect(&[201])?;
+    // The commands find endpoints, key and authority by themselves there; a node's environment has all that it needs.
+    let here = |program: std::path::PathBuf, args: &[&str]| {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env_clear()
+            .current_dir(temp.path())
+            .output()
+    };
+    let got = good(here(binary::confman()?, &["get", "app/k"])?)?;
+    assert_eq!(got.trim(), "kept");
+    good(here(binary::drtool()?, &["status"])?)?;
+    let env: std::collections::BTreeMap<String, String> =
+        serde_json::from_value(document["nodes"][1]["env"].clone())?;
+    let health = Command::new(binary::confman()?)
+        .args(["health", "--ready"])
+        .env_clear()
+        .envs(env)
+        .output()?;
+    good(health)?;
+    good(dev.act(&["stop"])?)?;
+    Ok(())
+}

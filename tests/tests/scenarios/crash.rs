@@ -1,13 +1,13 @@
 //! kill -9 at any moment, under load, with a history check at the end; and cold starts of everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
 use confman_tests::history::Op;
-use confman_tests::load::{Load, LoadPlan};
+use confman_tests::load::{Load, LoadPlan, NAMESPACE};
 use confman_tests::random::Random;
-use confman_tests::{agree, audit, order, register};
+use confman_tests::{agree, judge};
 use serde_json::json;
 
 /// Rounds of the kill loop; `CONFMAN_TEST_KILLS` asks for more.
@@ -19,25 +19,12 @@ pub(crate) async fn final_values(
     history: &[Op],
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let leader = cluster.wait_leader(CONFIG).await?;
-    let keys: BTreeSet<&String> = history.iter().map(|op| &op.key).collect();
-    let mut values = BTreeMap::new();
-    for key in keys {
-        if let Some(value) = cluster.read(leader, key, "linearizable").await? {
-            values.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
-        }
-    }
-    Ok(values)
+    judge::final_values(&cluster.api(leader), history).await
 }
 
 /// Everything that a history and a cluster at rest can be judged by.
 pub(crate) async fn judge(cluster: &Cluster, history: &[Op]) -> anyhow::Result<()> {
-    agree::state_hashes(cluster, CONFIG).await?;
-    agree::state_hashes(cluster, META).await?;
-    let events = agree::audits(cluster, Some("load")).await?;
-    let finally = final_values(cluster, history).await?;
-    order::check(history, &finally).map_err(anyhow::Error::msg)?;
-    register::check(history).map_err(anyhow::Error::msg)?;
-    audit::check(history, &events).map_err(anyhow::Error::msg)
+    judge::judge(&agree::running(cluster), NAMESPACE, history).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

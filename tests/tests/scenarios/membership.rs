@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
-use confman_tests::drtool::{Drtool, Ran};
+use confman_tests::drtool::Ran;
 use confman_tests::load::{Load, LoadPlan};
+use confman_tests::members::{member, members, named, node, voters, wait_expected};
 use confman_tests::wait::wait_until;
 use confman_tests::{agree, audit};
 use serde_json::{Value, json};
@@ -30,57 +31,6 @@ fn load_plan() -> LoadPlan {
     }
 }
 
-/// `drtool member ...`, told of the nodes that run.
-fn member(cluster: &Cluster, args: &[&str]) -> Drtool {
-    let running: Vec<String> = cluster
-        .nodes()
-        .iter()
-        .filter(|node| node.pid().is_some())
-        .map(|node| node.api_url.clone())
-        .collect();
-    cluster
-        .drtool([&["member"], args].concat())
-        .env("CONFMAN_ENDPOINTS", &running.join(","))
-}
-
-async fn members(cluster: &Cluster) -> anyhow::Result<Value> {
-    member(cluster, &["list", "--json"])
-        .run()
-        .await?
-        .expect(0)?
-        .json()
-}
-
-fn node<'v>(members: &'v Value, name: &str) -> Option<&'v Value> {
-    let nodes = members["nodes"].as_array()?;
-    nodes
-        .iter()
-        .filter(|n| n["name"] == name)
-        .max_by_key(|n| n["id"].as_u64())
-}
-
-/// Who votes, by name; the same in every group, or none.
-fn voters(members: &Value) -> anyhow::Result<BTreeSet<String>> {
-    let mut all: Vec<BTreeSet<String>> = Vec::new();
-    for group in members["groups"].as_array().into_iter().flatten() {
-        anyhow::ensure!(group["joint"] == false, "{group}");
-        let names = group["voters"].as_array().into_iter().flatten().map(|id| {
-            let found = members["nodes"]
-                .as_array()?
-                .iter()
-                .find(|n| n["id"] == *id)?;
-            Some(found["name"].as_str()?.to_owned())
-        });
-        all.push(names.collect::<Option<_>>().unwrap_or_default());
-    }
-    anyhow::ensure!(all.windows(2).all(|w| w[0] == w[1]), "{all:?}");
-    all.pop().ok_or_else(|| anyhow::anyhow!("no groups"))
-}
-
-fn named(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|n| (*n).to_owned()).collect()
-}
-
 /// Has the spare machine at `index` taken in, as a voter.
 async fn add(cluster: &Cluster, index: usize) -> anyhow::Result<Ran> {
     let node = cluster.node(index);
@@ -94,16 +44,6 @@ async fn add(cluster: &Cluster, index: usize) -> anyhow::Result<Ran> {
     let ran = ran?.expect(0)?;
     cluster.wait_ready(index).await?;
     Ok(ran)
-}
-
-async fn wait_expected(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
-    wait_until(&format!("{name} is expected"), PATIENCE, || async {
-        let members = members(cluster).await?;
-        let expected = members["expected"].as_array().into_iter().flatten();
-        anyhow::ensure!(expected.into_iter().any(|e| e["name"] == name), "{members}");
-        Ok(())
-    })
-    .await
 }
 
 /// The removed node ends by itself and says why.

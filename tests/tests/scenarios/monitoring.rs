@@ -32,8 +32,9 @@ fn is_there(program: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_of_the_dashboard_is_answered_by_a_running_cluster() -> anyhow::Result<()> {
     if !is_there("prometheus") {
-        eprintln!(
-            "SKIPPED every_panel_of_the_dashboard_is_answered_by_a_running_cluster: no program `prometheus` is installed"
+        confman_tests::skip::skipped(
+            "every_panel_of_the_dashboard_is_answered_by_a_running_cluster",
+            "no program `prometheus` is installed",
         );
         return Ok(());
     }

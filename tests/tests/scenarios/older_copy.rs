@@ -34,6 +34,20 @@ async fn go_on_after_a_copy(cluster: &Cluster, victim: usize) -> anyhow::Result<
         Ok(())
     })
     .await?;
+    // An acknowledgement that nobody heard binds nobody: where another leads, it has heard this one.
+    let leader = cluster.wait_leader(CONFIG).await?;
+    if leader != victim {
+        let name = &cluster.node(victim).name;
+        wait_until("the leader has heard that it has it", PATIENCE, || async {
+            let group = cluster.group(leader, CONFIG).await?;
+            let members = group["members"].as_array().into_iter().flatten();
+            let mut matched = members.filter(|member| member["name"] == name.as_str());
+            let matched = matched.next().and_then(|m| m["matchedIndex"].as_u64());
+            anyhow::ensure!(matched >= Some(last), "{group}");
+            Ok(())
+        })
+        .await?;
+    }
     Ok(last)
 }
 

@@ -116,6 +116,13 @@ async fn damaged_snapshot() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn drill() -> anyhow::Result<()> {
+    let cluster = cluster("runbook-drill").await?;
+    Runbook::new("drill", &cluster).carry_out(nothing).await?;
+    is_well(cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn store_unreachable() -> anyhow::Result<()> {
     let cluster = cluster("runbook-store-unreachable").await?;
     cluster.stop_store().await;

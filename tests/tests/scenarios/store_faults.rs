@@ -1,7 +1,7 @@
 //! The object store is down, for minutes if need be: ordinary writes go on, nothing is purged, and it heals.
 
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
 use confman_tests::load::{Load, LoadPlan};
 use confman_tests::wait::wait_until;
 use serde_json::json;
@@ -104,9 +104,33 @@ async fn i18_writes_go_on_while_the_store_is_down_and_nothing_is_purged() -> any
     cluster.finish()
 }
 
+/// How often the nodes have said that they know what the store does.
+fn probed(cluster: &Cluster) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for node in cluster.nodes() {
+        let log = node.log_text()?;
+        let said = log.lines().filter(|line| {
+            line.contains("object store probed") && line.contains("conditional_writes=\"honoured\"")
+        });
+        count += said.count();
+    }
+    Ok(count)
+}
+
+async fn wait_probed(cluster: &Cluster, times: usize) -> anyhow::Result<()> {
+    wait_until("every node says what the store does", PATIENCE, || async {
+        let now = probed(cluster)?;
+        anyhow::ensure!(now == times, "{now} of {times}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn i18_a_cluster_with_good_disks_starts_without_its_store() -> anyhow::Result<()> {
+async fn i18_a_cluster_with_good_disks_starts_without_its_store_and_probes_it_later()
+-> anyhow::Result<()> {
     let cluster = Plan::new("cold-no-store").start().await?;
+    wait_probed(&cluster, 3).await?;
     cluster.fill("app", "k", 100, "value").await?;
     cluster.snapshot(CONFIG).await?;
     cluster.kill_all()?;
@@ -115,6 +139,20 @@ async fn i18_a_cluster_with_good_disks_starts_without_its_store() -> anyhow::Res
     cluster.wait_all_ready().await?;
     cluster.write("app/k", &json!("v")).await?;
     agree::state_hashes(&cluster, CONFIG).await?;
+    for node in cluster.nodes() {
+        node.wait_log(&["the object store could not be probed"], PATIENCE)
+            .await?;
+    }
+    assert_eq!(probed(&cluster)?, 3, "nobody has seen it since");
     cluster.resume_store().await?;
+    wait_probed(&cluster, 6).await?;
+    let metrics = cluster
+        .api(0)
+        .get("/metrics")
+        .send()
+        .await?
+        .expect(&[200])?;
+    let measured = "confman_store_conditional_writes 1";
+    assert!(metrics.text().contains(measured), "{}", metrics.text());
     cluster.finish()
 }

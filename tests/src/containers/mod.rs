@@ -1,0 +1,20 @@
+//! A cluster in containers: every node with an address, a network stack and a volume of its own, and a SeaweedFS as its store.
+//!
+//! A node's network belongs to a container beside it, its *pod*, which does nothing: the node joins the pod's network namespace. So a node
+//! can be killed, wiped and upgraded and keeps its address, and faults of the network are made in the pod, with nft and tc, and outlive the
+//! node. What clients ask goes through a port of this machine, so a node that is cut off from the others can still be asked.
+//!
+//! Rooms: [`docker`] (the command line program), [`lab`] (names, images, the end of it all), [`network`] (what happens to packets),
+//! [`cluster`] (nodes and store).
+//!
+//! This drives `docker` as an operator does. The crate `testcontainers` was tried first: its 0.28 speaks version 1.53 of Docker's API
+//! and does not negotiate, so Docker Engine 20.10 (1.41), which we promise to run on, refuses every request of it; the command line
+//! program works with any engine.
+//!
+//! Promises: everything made here is named `confman-test-...`, carries the label [`lab::LABEL`], and is removed when its [`lab::Lab`] is
+//! dropped, also when a test failed; `.ci/containers` removes by that label what a killed test left. Every call of `docker` has a time limit.
+
+pub mod cluster;
+pub mod docker;
+pub mod lab;
+pub mod network;
