@@ -1,0 +1,106 @@
+//! The store is killed, frozen, full, slow, and out of reach of one node: ordinary writes go on, and snapshots when it is back.
+
+use anyhow::ensure;
+use confman_tests::cluster::{CONFIG, PATIENCE};
+use confman_tests::containers::cluster::ContainerCluster;
+use confman_tests::containers::network::Direction;
+use confman_tests::wait::wait_until;
+
+/// The newest recorded snapshot, as every node knows it.
+async fn recorded(cluster: &ContainerCluster) -> anyhow::Result<u64> {
+    let mut newest = 0;
+    for index in 0..cluster.nodes.len() {
+        let group = cluster.group(index, CONFIG).await?;
+        newest = newest.max(group["snapshot"]["index"].as_u64().unwrap_or_default());
+    }
+    Ok(newest)
+}
+
+/// Waits until a snapshot is recorded that is newer than this one.
+async fn wait_newer(cluster: &ContainerCluster, than: u64) -> anyhow::Result<()> {
+    wait_until("a newer snapshot", PATIENCE, || async {
+        let now = recorded(cluster).await?;
+        ensure!(now > than, "the newest is {now}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Docker and images: run .ci/containers"]
+async fn i18_writes_go_on_while_the_store_is_killed_frozen_full_or_slow() -> anyhow::Result<()> {
+    let cluster = ContainerCluster::start("store", 3).await?;
+    cluster.snapshot().await?;
+
+    let load = cluster.load("store-killed");
+    cluster.kill_store().await?;
+    // More than a snapshot's worth: one is tried, and fails.
+    load.wait_progress(600, PATIENCE).await?;
+    let before = recorded(&cluster).await?;
+    cluster.restart_store().await?;
+    wait_newer(&cluster, before).await?;
+    cluster.end(load, "store-killed").await?;
+
+    let load = cluster.load("store-frozen");
+    cluster.pause_store().await?;
+    load.wait_progress(600, PATIENCE).await?;
+    let before = recorded(&cluster).await?;
+    cluster.unpause_store().await?;
+    wait_newer(&cluster, before).await?;
+    cluster.end(load, "store-frozen").await?;
+
+    let load = cluster.load("store-full");
+    cluster.fill_store(true).await?;
+    load.wait_progress(600, PATIENCE).await?;
+    wait_until(
+        "a node says that no snapshot can be taken",
+        PATIENCE,
+        || async {
+            for index in 0..3 {
+                if !cluster.group(index, CONFIG).await?["snapshotError"].is_null() {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("no snapshotError on any node")
+        },
+    )
+    .await?;
+    let before = recorded(&cluster).await?;
+    cluster.fill_store(false).await?;
+    wait_newer(&cluster, before).await?;
+    cluster.end(load, "store-full").await?;
+
+    let load = cluster.load("store-slow");
+    cluster.store_pod.slow(3_000).await?;
+    load.wait_progress(300, PATIENCE).await?;
+    let before = recorded(&cluster).await?;
+    cluster.snapshot().await?;
+    ensure!(recorded(&cluster).await? > before, "slow is not down");
+    cluster.store_pod.heal().await?;
+    cluster.end(load, "store-slow").await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Docker and images: run .ci/containers"]
+async fn i18_a_node_that_cannot_reach_the_store_serves_and_the_others_make_the_snapshots()
+-> anyhow::Result<()> {
+    let cluster = ContainerCluster::start("nostore", 3).await?;
+    let load = cluster.load("no-store");
+    load.wait_progress(50, PATIENCE).await?;
+    let leader = cluster.wait_leader().await?;
+    let pod = &cluster.nodes[leader].pod;
+    pod.cut(&[&cluster.store_pod], Direction::Both).await?;
+    let before = recorded(&cluster).await?;
+    load.wait_progress(600, PATIENCE).await?;
+    wait_newer(&cluster, before).await?;
+    // It is as ready as the others.
+    cluster.wait_ready(leader).await?;
+    // And it starts without the store: its disk is good.
+    cluster.stop(leader).await?;
+    cluster.start_node(leader).await?;
+    cluster.wait_ready(leader).await?;
+    pod.heal().await?;
+    cluster.end(load, "no-store").await?;
+    cluster.finish().await
+}
