@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use confman_cli::connect::TargetArgs;
@@ -12,6 +13,7 @@ use confman_client::wire::{AuditEvent, MemberRole};
 use confman_client::{AuditFilter, Client, ClientError, ErrorKind, Page, ReadMode};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::plan::Plan;
 use super::store_side;
@@ -37,6 +39,10 @@ pub(crate) struct VerifyArgs {
     /// Ask no store, though one is named in the environment
     #[arg(long, conflicts_with = "store")]
     no_store: bool,
+    /// Wait until all is as planned, for at most so many seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    wait: Option<u64>,
     #[command(flatten)]
     to: TargetArgs,
     #[command(flatten)]
@@ -58,16 +64,53 @@ struct Verified<'a> {
     members: Vec<Value>,
 }
 
+/// How often a life that is not as planned yet is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failure> {
     let plan = Plan::read(&args.plan)?;
     let client = args.to.client(global.verbose, None)?;
-    let report = status::look(&client).await?;
+    let deadline = Instant::now() + Duration::from_secs(args.wait.unwrap_or(0));
+    let mut said = None;
+    let verified = loop {
+        let looked = look(args, &client, &plan, global).await;
+        let waits_for = match &looked {
+            Ok(verified) => verified
+                .findings
+                .first()
+                .filter(|_| !verified.ok)
+                .map(|f| f.what.clone()),
+            Err(failure) => Some(failure.to_string()),
+        };
+        if waits_for.is_none() || Instant::now() + LOOK_AGAIN > deadline {
+            break looked?;
+        }
+        if waits_for != said {
+            if let Some(what) = &waits_for {
+                global.note(format!("not as planned yet: {what}"));
+            }
+            said = waits_for;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
+    show(&verified, global)?;
+    Ok(ExitCode::from(u8::from(!verified.ok)))
+}
+
+/// What the nodes, the audit history and the store say now.
+async fn look<'a>(
+    args: &VerifyArgs,
+    client: &Client,
+    plan: &'a Plan,
+    global: &Global,
+) -> Result<Verified<'a>, Failure> {
+    let report = status::look(client).await?;
     if report.nodes.iter().all(|node| node.status.is_none()) {
         return Err(codes::refuse("RECOVER_UNVERIFIED", ErrorKind::Unreachable, "no node answers")
             .with_hint("start the survivor with its usual settings; its log, and /health/ready, say what it waits for"));
     }
-    let mut findings = judge(&report, &plan);
-    let events = match audit_events(&client, &plan).await {
+    let mut findings = judge(&report, plan);
+    let events = match audit_events(client, plan).await {
         Ok(events) => events,
         Err(error) => {
             findings.push(
@@ -93,7 +136,7 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     }
     let named = !args.no_store && args.store.is_named();
     let door = store_side::Door::new(named.then_some(&args.store), global);
-    if let Some(false) = door.is_claimed(&plan).await? {
+    if let Some(false) = door.is_claimed(plan).await? {
         findings.push(finding(
             Severity::Warning,
             "the store",
@@ -107,16 +150,14 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     let recorded = events
         .iter()
         .find_map(|event| serde_json::from_str(event.new_value.as_ref()?.get()).ok());
-    let verified = Verified {
+    Ok(Verified {
         plan_id: &plan.plan_id,
         incarnation: plan.new_incarnation,
         ok: findings.iter().all(|f| f.severity != Severity::Error),
         members: members(&report),
         findings,
         recorded,
-    };
-    show(&verified, global)?;
-    Ok(ExitCode::from(u8::from(!verified.ok)))
+    })
 }
 
 fn finding(severity: Severity, view: &str, what: String) -> Finding {

@@ -290,9 +290,13 @@ async fn change_members() -> anyhow::Result<()> {
         .await?;
     // Three are left, and the fourth, whose id is retired, has stopped or says so.
     for index in 0..3 {
-        let group = cluster.group(index, CONFIG).await?;
-        let members = group["members"].as_array().unwrap();
-        assert_eq!(members.len(), 3, "{group}");
+        wait_until("three members are left", PATIENCE, || async {
+            let group = cluster.group(index, CONFIG).await?;
+            let left = group["members"].as_array().map(Vec::len);
+            anyhow::ensure!(left == Some(3), "{group}");
+            Ok(())
+        })
+        .await?;
     }
     cluster.finish()
 }

@@ -12,7 +12,8 @@ use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
 use confman_tests::history::{Op, Outcome};
 use confman_tests::load::{Load, LoadPlan};
-use serde_json::{Value, json};
+use confman_tests::wait::wait_until;
+use serde_json::json;
 
 use self::kit::*;
 use crate::crash::judge;
@@ -123,12 +124,14 @@ async fn i13_i15_one_of_three_goes_on_and_loses_no_more_than_the_plan_said() -> 
     assert!(sure > 50, "almost nothing was judged: {sure}");
     judge(&cluster, &forgiven).await?;
 
-    // It stands in the history of every group, with what was lost.
-    let events = agree::audits(&cluster, None).await?;
-    let recovered: Vec<&Value> = events
-        .iter()
-        .filter(|e| e["action"] == "cluster.recovered")
-        .collect();
+    // It stands in the history of every group, with what was lost: each has its own leader, and its own moment.
+    let recovered = wait_until("every group tells of it", PATIENCE, || async {
+        let mut events = agree::audits(&cluster, None).await?;
+        events.retain(|e| e["action"] == "cluster.recovered");
+        anyhow::ensure!(events.len() >= 4, "{events:?}");
+        Ok(events)
+    })
+    .await?;
     assert_eq!(recovered.len(), 4, "one in each group");
     assert!(
         recovered
