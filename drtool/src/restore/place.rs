@@ -14,6 +14,7 @@ use confman_snapshot::Repository;
 use confman_snapshot::repository::OrderMember;
 use confman_store::datadir::{IdentityState, Surgery, read_surgery_at};
 use confman_store::offline::OfflineNode;
+use confman_store::paths::half_written;
 use confman_store::records::IncarnationKind;
 use confman_store::{DataDir, DataPaths, StoreError};
 
@@ -43,8 +44,14 @@ pub(crate) fn refuse_filled(dir: &Path) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    // What opening a data directory leaves, and what a new file system has.
-    let empty = [paths.lock(), paths.tmp(), dir.join("lost+found")];
+    // What opening a data directory leaves, the first file of a run that was killed while it wrote it, and what a new file
+    // system has.
+    let empty = [
+        paths.lock(),
+        paths.tmp(),
+        half_written(&paths.surgery()),
+        dir.join("lost+found"),
+    ];
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         let nothing = path == paths.groups() && is_empty(&path);
@@ -120,8 +127,10 @@ impl Place {
             _ => Ok(()),
         };
         for file in [paths.identity(), paths.incarnation(), paths.claim()] {
-            let removed = std::fs::remove_file(&file);
-            gone(file, removed)?;
+            for file in [half_written(&file), file] {
+                let removed = std::fs::remove_file(&file);
+                gone(file, removed)?;
+            }
         }
         let groups = paths.groups();
         let removed = std::fs::remove_dir_all(&groups);
@@ -225,5 +234,24 @@ fn told(failure: Failure, hint: Option<String>) -> Failure {
     match hint {
         Some(hint) => failure.with_hint(hint),
         None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i17_files_that_were_half_written_are_nobodys_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        std::fs::write(half_written(&paths.surgery()), "half").unwrap();
+        let place = Place::take(dir.path(), "node1", "drtool restore local").unwrap();
+        std::fs::write(half_written(&paths.identity()), "half").unwrap();
+        place.abandon().unwrap();
+        refuse_filled(dir.path()).unwrap();
+        assert!(!half_written(&paths.identity()).exists());
+        std::fs::write(paths.identity(), "whole").unwrap();
+        refuse_filled(dir.path()).unwrap_err();
     }
 }

@@ -43,7 +43,8 @@ pub(crate) struct Manager {
     node: Arc<Node>,
     slots: Arc<Semaphore>,
     background: Arc<Background>,
-    running: Arc<Mutex<BTreeSet<String>>>,
+    /// The tasks of this node that run, or whose end was reported.
+    taken_up: Arc<Mutex<BTreeSet<String>>>,
     /// Per group: when the last assignment failed and how often in a row.
     failed: Mutex<BTreeMap<GroupId, (Instant, u32)>>,
     /// Per group: since when this leader streams snapshots of its own.
@@ -71,7 +72,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         node,
         slots: Arc::new(Semaphore::new(slots)),
         background: Arc::new(background),
-        running: Arc::default(),
+        taken_up: Arc::default(),
         failed: Mutex::default(),
         local: Mutex::default(),
         orphans: Mutex::default(),

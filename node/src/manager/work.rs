@@ -20,7 +20,7 @@ use crate::node::Node;
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
 
 impl Manager {
-    /// Starts every task that is this node's and not running yet, as far as there are slots.
+    /// Starts every task that is this node's and not taken up yet, as far as there are slots.
     pub(super) fn take_up_work(&self) {
         let tasks = match self.node.meta().state().snapshot_tasks() {
             Ok(tasks) => tasks,
@@ -29,27 +29,37 @@ impl Manager {
                 return;
             }
         };
-        for task in tasks.into_iter().filter(|t| t.node == self.node.id()) {
+        let mine: Vec<_> = tasks
+            .into_iter()
+            .filter(|task| task.node == self.node.id())
+            .collect();
+        // A task whose end was reported may be listed here for a moment more: this replica follows.
+        self.taken_up
+            .lock()
+            .retain(|id| mine.iter().any(|task| task.task_id == *id));
+        for task in mine {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
                 return;
             };
-            if !self.running.lock().insert(task.task_id.clone()) {
+            if !self.taken_up.lock().insert(task.task_id.clone()) {
                 continue;
             }
-            let (node, running) = (Arc::clone(&self.node), Arc::clone(&self.running));
+            let (node, taken_up) = (Arc::clone(&self.node), Arc::clone(&self.taken_up));
             let background = Arc::clone(&self.background);
             tokio::spawn(async move {
                 // Given back however the task ends.
                 let _slot = slot;
                 let task_id = task.task_id.clone();
-                run_task(&node, &background, task).await;
-                running.lock().remove(&task_id);
+                if !run_task(&node, &background, task).await {
+                    taken_up.lock().remove(&task_id);
+                }
             });
         }
     }
 }
 
-async fn run_task(node: &Arc<Node>, background: &Background, task: SnapshotTask) {
+/// Makes the snapshot and reports how it ended; false when nobody took the report, so that it is to be done again.
+async fn run_task(node: &Arc<Node>, background: &Background, task: SnapshotTask) -> bool {
     let began = Instant::now();
     let made = make(node, background, &task).await;
     let result = if made.is_ok() { "ok" } else { "failed" };
@@ -67,12 +77,14 @@ async fn run_task(node: &Arc<Node>, background: &Background, task: SnapshotTask)
     // Without this the leader takes the task back at its deadline.
     let until = Instant::now() + RECORD_WITHIN;
     while let Err(e) = finish(node, &task.task_id, error.clone()).await {
-        if matches!(e, ForwardError::Refused(_)) || Instant::now() > until {
+        let refused = matches!(e, ForwardError::Refused(_));
+        if refused || Instant::now() > until {
             tracing::warn!(group = %task.group, "report the end of a snapshot task: {e}");
-            return;
+            return refused;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    true
 }
 
 /// Makes the snapshot; the error is `phase: message`, with a hint in a line of its own.

@@ -12,6 +12,7 @@ use std::path::Path;
 use codeq::config::{CodeqConfig, Crc32fast};
 
 use crate::error::StoreError;
+use crate::paths::half_written;
 
 const HEAD_BYTES: usize = 16;
 const SUM_BYTES: usize = 4;
@@ -37,7 +38,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
 /// Replaces a file: temporary file, sync, rename, sync of the directory.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension("new");
+    let temporary = half_written(path);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)

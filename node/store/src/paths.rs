@@ -172,3 +172,9 @@ impl GroupPaths {
         &self.tmp
     }
 }
+
+/// What a crash may leave beside a small file that was being written.
+#[must_use]
+pub fn half_written(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}

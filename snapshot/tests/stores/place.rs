@@ -72,7 +72,7 @@ pub(crate) struct Place {
     pub(crate) env: Vec<(String, String)>,
     /// A folder for what the test writes on this machine; the store of [`Place::disk`] is in it as well.
     pub(crate) dir: tempfile::TempDir,
-    _server: Option<RunningS3>,
+    server: Option<RunningS3>,
 }
 
 impl Place {
@@ -81,7 +81,7 @@ impl Place {
             url,
             env,
             dir: tempfile::tempdir().unwrap(),
-            _server: None,
+            server: None,
         }
     }
 
@@ -108,7 +108,7 @@ impl Place {
         };
         let server = serve(config).await.unwrap();
         place.env = server.env();
-        place._server = Some(server);
+        place.server = Some(server);
         place
     }
 
@@ -136,6 +136,11 @@ impl Place {
 
     pub(crate) fn is_s3(&self) -> bool {
         self.url.starts_with("s3")
+    }
+
+    /// Another process serves it, which others wrote.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.is_s3() && self.server.is_none()
     }
 
     /// The smallest part that the store takes, but for tests of a megabyte.

@@ -36,15 +36,20 @@ const LARGE_RECORDS: usize = 600;
 const CHUNK_BYTES: usize = 8_000;
 
 fn options(place: &Place) -> RepositoryOptions {
-    // A server of others, on a machine that has more to do, wants more time than memory.
-    let millis =
-        |memory, server| Duration::from_millis(if place.is_s3() { server } else { memory });
+    // What is here answers soon; a server of others, on a machine that has more to do, wants more time.
+    let millis = |here, elsewhere| {
+        Duration::from_millis(if place.is_elsewhere() {
+            elsewhere
+        } else {
+            here
+        })
+    };
     RepositoryOptions {
         tries: 3,
         backoff: Duration::from_millis(1),
-        small_try: millis(400, 2_000),
+        small_try: millis(500, 2_000),
         small_total: millis(3_000, 7_000),
-        transfer_try: millis(500, 6_000),
+        transfer_try: millis(1_000, 6_000),
         transfer_total: millis(4_000, 12_000),
         list_total: millis(3_000, 7_000),
         single_put_bytes_max: 100_000,
