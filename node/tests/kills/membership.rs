@@ -204,7 +204,11 @@ impl Town {
         node.wipe()
     }
 
-    async fn lead(&self, name: &str) -> anyhow::Result<()> {
+    /// Gives the leadership of every group to a node, once these are ready.
+    async fn lead_everything(&self, name: &str, ready: &[usize]) -> anyhow::Result<()> {
+        for index in ready {
+            self.cluster.wait_ready(*index).await?;
+        }
         member(&self.cluster, &["transfer-leader", name])
             .run()
             .await?
@@ -213,17 +217,15 @@ impl Town {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn i1_i14_i17_kill_9_at_every_place_of_a_membership_change_comes_to_the_same_end()
--> anyhow::Result<()> {
+/// A cluster with kill points under load.
+async fn town(plan: Plan) -> anyhow::Result<(Town, Load, tempfile::TempDir)> {
     let dir = tempfile::tempdir()?;
     let points = Points::new(dir.path())?;
-    let cluster = Plan::new("membership-kills")
+    let cluster = plan
         .env("CONFMAN_SHARDS", "2")
         .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "400")
         .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "50")
         .env(DIR, &points.dir().display().to_string())
-        .spares(2)
         .start()
         .await?;
     let load = Load::start(
@@ -236,15 +238,38 @@ async fn i1_i14_i17_kill_9_at_every_place_of_a_membership_change_comes_to_the_sa
         },
     );
     load.wait_progress(30, PATIENCE).await?;
-    let mut town = Town {
+    let town = Town {
         cluster,
         points,
         ids: Ids::default(),
         deaths: 0,
     };
-    let [node4, node5] = [3, 4].map(|index| town.cluster.node(index).peer_addr.clone());
+    Ok((town, load, dir))
+}
+
+/// Those who vote now, the ids that were ever given, what the clients saw and what the nodes have are right.
+async fn end(town: Town, load: Load, vote: &[&str], ids: &[u64]) -> anyhow::Result<()> {
+    load.wait_progress(30, PATIENCE).await?;
+    let told = members(&town.cluster).await?;
+    assert_eq!(voters(&told)?, named(vote), "{told}");
+    // None given twice, none given in vain.
+    assert_eq!(town.ids.0.keys().copied().collect::<Vec<_>>(), ids);
+    let history = load.stop().await?;
+    judge::judge(&agree::running(&town.cluster), NAMESPACE, &history).await?;
+    for group in [META, CONFIG, "config/1"] {
+        agree::state_hashes(&town.cluster, group).await?;
+    }
+    eprintln!("{} deaths, {} operations", town.deaths, history.len());
+    ensure!(town.deaths >= 10, "only {} deaths", town.deaths);
+    town.cluster.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
+-> anyhow::Result<()> {
+    let (mut town, load, _points) = town(Plan::new("addition-kills").spares(1)).await?;
+    let node4 = town.cluster.node(3).peer_addr.clone();
     let four = [0, 1, 2, 3];
-    let five = [0, 1, 2, 3, 4];
 
     // A learner comes and goes: a member that never voted.
     town.start(3)?;
@@ -262,57 +287,48 @@ async fn i1_i14_i17_kill_9_at_every_place_of_a_membership_change_comes_to_the_sa
         .await?;
     town.change(&four, &["promote", "node4"], &[&PROMOTE])
         .await?;
+    for index in four {
+        town.cluster.wait_ready(index).await?;
+    }
+    // Three at birth, node4 twice.
+    let vote = ["node1", "node2", "node3", "node4"];
+    end(town, load, &vote, &[1, 2, 3, 4, 5]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_i14_i17_kill_9_at_every_place_of_a_departure_comes_to_the_same_end()
+-> anyhow::Result<()> {
+    let plan = Plan::new("departure-kills").nodes(4).spares(1);
+    let (mut town, load, _points) = town(plan).await?;
+    let node5 = town.cluster.node(4).peer_addr.clone();
+    let four = [0, 1, 2, 3];
 
     // Who leads everything hands over.
     for (to, point) in [("node2", HAND_OVER[0]), ("node3", HAND_OVER[1])] {
-        town.cluster.wait_all_ready().await?;
-        town.lead("node1").await?;
+        town.lead_everything("node1", &four).await?;
         town.change(&four, &["transfer-leader", to], &[&[point]])
             .await?;
     }
 
     // One takes the place of another, which leads everything.
-    town.cluster.wait_all_ready().await?;
-    town.lead("node1").await?;
+    town.lead_everything("node1", &four).await?;
     town.start(4)?;
     let replace = ["replace", "node1", "node5", &node5, "--yes"];
     let all = [&ADMIT[..], &LEARN, &PROMOTE, &END];
-    town.change(&five, &replace, &all).await?;
+    town.change(&[0, 1, 2, 3, 4], &replace, &all).await?;
     town.clear(0)?;
     load.wait_progress(20, PATIENCE).await?;
 
     // And a voter goes that leads everything.
     let rest = [1, 2, 3, 4];
-    for index in rest {
-        town.cluster.wait_ready(index).await?;
-    }
-    town.lead("node4").await?;
+    town.lead_everything("node4", &rest).await?;
     let remove = ["remove", "node4", "--yes"];
     town.change(&rest, &remove, &[&REMOVE_VOTER, &END]).await?;
     town.clear(3)?;
-
     for index in [1, 2, 4] {
         town.cluster.wait_ready(index).await?;
     }
-    load.wait_progress(30, PATIENCE).await?;
     let told = members(&town.cluster).await?;
-    assert_eq!(
-        voters(&told)?,
-        named(&["node2", "node3", "node5"]),
-        "{told}"
-    );
     assert_eq!(node(&told, "node1").unwrap()["state"], "retired");
-    // Three at birth, node4 twice, node5: none given twice, none given in vain.
-    assert_eq!(
-        town.ids.0.keys().copied().collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5, 6]
-    );
-    let history = load.stop().await?;
-    judge::judge(&agree::running(&town.cluster), NAMESPACE, &history).await?;
-    for group in [META, CONFIG, "config/1"] {
-        agree::state_hashes(&town.cluster, group).await?;
-    }
-    eprintln!("{} deaths, {} operations", town.deaths, history.len());
-    ensure!(town.deaths >= 20, "only {} deaths", town.deaths);
-    town.cluster.finish()
+    end(town, load, &["node2", "node3", "node5"], &[1, 2, 3, 4, 5]).await
 }
