@@ -7,8 +7,8 @@ use confman_client::wire::PeerReach;
 use confman_store::records::{NodeRecord, NodeState};
 use futures::future::join_all;
 
-use crate::formation::hello;
 use crate::node::Node;
+use crate::peer::client::hello;
 use crate::peer::proto;
 
 /// Asks all of them at once; ends within the time of one question.

@@ -12,9 +12,9 @@ use confman_store::records::{NodeRecord, NodeState};
 use prost::Message;
 use tonic::Status;
 
-use crate::formation::hello;
 use crate::forward;
 use crate::node::Node;
+use crate::peer::client::hello;
 use crate::peer::{Refusal, proto};
 
 /// Answers a node that asks to be taken in.

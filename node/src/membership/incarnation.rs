@@ -11,9 +11,9 @@ use std::sync::Arc;
 use confman_store::command::{BeginIncarnation, Op};
 use confman_store::records::IncarnationKind;
 
-use crate::formation::hello;
 use crate::forward;
 use crate::node::Node;
+use crate::peer::client::hello;
 use crate::peer::proto;
 
 /// One look: begins the life in every group that this node leads, when nothing stands against it. Says whether all

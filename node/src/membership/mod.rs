@@ -28,9 +28,9 @@ pub(crate) use self::admission::admit;
 pub(crate) use self::executor::alive;
 use self::outcast::Outcast;
 use self::settle::Settled;
-use crate::formation::hello;
 use crate::forward;
 use crate::node::Node;
+use crate::peer::client::hello;
 use crate::peer::proto;
 
 const TURN: Duration = Duration::from_millis(300);

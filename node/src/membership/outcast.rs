@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::formation::hello;
 use crate::node::Node;
+use crate::peer::client::hello;
 
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 

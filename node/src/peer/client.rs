@@ -20,7 +20,7 @@ use crate::tls::Tls;
 use crate::tls::connect::Connector;
 use crate::tls::door::Listener;
 
-use super::proto::peer_client::PeerClient;
+use super::proto::{HelloReply, HelloRequest, peer_client::PeerClient};
 use super::{MESSAGE_BYTES_MAX, TOKEN_KEY};
 
 /// How long a connection to a node may take, handshake included.
@@ -135,4 +135,25 @@ pub(crate) fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     request
+}
+
+/// What is waited for an answer to Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(1);
+
+/// Asks one address who is there.
+pub(crate) async fn hello(
+    channels: &Channels,
+    addr: &str,
+    ask: HelloRequest,
+) -> Result<HelloReply, String> {
+    let mut stub = channels
+        .stub(addr, Purpose::Control)
+        .map_err(|e| e.to_string())?;
+    let asked =
+        tokio::time::timeout(HELLO_WITHIN, stub.hello(with_deadline(ask, HELLO_WITHIN))).await;
+    match asked {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err(format!("no answer within {HELLO_WITHIN:?}")),
+    }
 }
