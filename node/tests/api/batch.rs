@@ -9,7 +9,8 @@ use confman_node::api::limits::Limits;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::support::{Behaviour, Server, document, header, problem};
+use super::alone::Behaviour;
+use super::support::{Server, document, header, problem};
 
 fn statuses(answer: &Value) -> Vec<u64> {
     answer["items"]

@@ -3,7 +3,8 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::support::{INCARNATION, Server, document, header, problem};
+use super::alone::INCARNATION;
+use super::support::{Server, document, header, problem};
 
 const TAX: &str = "/api/v1/config/shop/eu/tax";
 

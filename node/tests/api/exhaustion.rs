@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::alone::Behaviour;
 use super::raw::{SOON, exchange, request, status};
-use super::support::{Behaviour, Server, document, problem};
+use super::support::{Server, document, problem};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i19_slow_clients_are_ended() {

@@ -9,7 +9,8 @@ use confman_snapshot::model::GroupId;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::support::{Behaviour, INCARNATION, Server, TestKeys, client, document, header, problem};
+use super::alone::{Behaviour, INCARNATION};
+use super::support::{Server, TestKeys, client, document, header, problem};
 
 async fn pair() -> (Server, Server) {
     let leader = Server::start().await;

@@ -3,6 +3,7 @@
 // What fails here fails the test that asked for it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod alone;
 mod raw;
 mod support;
 

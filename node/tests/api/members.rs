@@ -9,7 +9,8 @@ use confman_store::records::NodeRecord;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::support::{Behaviour, Server, document, header, problem};
+use super::alone::Behaviour;
+use super::support::{Server, document, header, problem};
 
 const CHANGES: &str = "/api/v1/admin/members/changes";
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::json;
 
-use super::support::{Behaviour, Server, header};
+use super::alone::Behaviour;
+use super::support::{Server, header};
 
 #[derive(Clone, Default)]
 struct Pages(Arc<Mutex<Vec<u8>>>);

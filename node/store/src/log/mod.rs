@@ -8,6 +8,7 @@
 
 pub(crate) mod codec;
 mod disk;
+mod sized;
 mod store;
 mod stream;
 

@@ -22,6 +22,7 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use super::LogStats;
 use super::codec::{DiskId, DiskPayload, DiskVote, Flushed, LogTypes};
 use super::disk::{config, damaged, open_error, wal_bytes};
+use super::sized::Log;
 use super::stream::{Batches, bounds};
 use crate::convert;
 use crate::error::StoreError;
@@ -31,8 +32,6 @@ use crate::wire;
 
 /// Most bytes of entries that one read takes into memory.
 pub(super) const READ_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// A read that begins this near to the end is served from memory: the newest chunk is always in the cache.
-const HOT_BYTES: u64 = 4 * 1024 * 1024;
 /// The Raft log of one group, as openraft drives it.
 #[derive(Clone)]
 pub struct LogStore {
@@ -47,15 +46,6 @@ struct Inner {
     gauges: Gauges,
 }
 
-struct Log {
-    raft: RaftLog<LogTypes>,
-    /// Index of the first of `sizes`.
-    first: u64,
-    /// Sizes of the entries that can be read, in order.
-    sizes: VecDeque<u32>,
-    bytes: u64,
-}
-
 struct Gauges {
     entries: metrics::Gauge,
     bytes: metrics::Gauge,
@@ -67,121 +57,6 @@ impl Debug for LogStore {
         f.debug_struct("LogStore")
             .field("path", &self.inner.path)
             .finish_non_exhaustive()
-    }
-}
-
-impl Log {
-    /// Index of the first entry that can be read; where there is none, of the first that could be.
-    fn first(&self) -> u64 {
-        let after_purged = self
-            .raft
-            .log_state()
-            .purged()
-            .map_or(0, |id| id.0.index + 1);
-        if self.sizes.is_empty() {
-            after_purged
-        } else {
-            self.first.max(after_purged)
-        }
-    }
-
-    /// One more than the index of the last entry, readable or purged.
-    fn end(&self) -> u64 {
-        self.raft.log_state().last().map_or(0, |id| id.0.index + 1)
-    }
-
-    fn stats(&self) -> LogStats {
-        let state = self.raft.log_state();
-        LogStats {
-            entries: self.sizes.len() as u64,
-            bytes: self.bytes,
-            purged: state.purged().map(|id| id.0),
-            last: state.last().map(|id| id.0),
-        }
-    }
-
-    fn push(&mut self, index: u64, size: usize) {
-        if self.sizes.is_empty() {
-            self.first = index;
-        }
-        self.sizes.push_back(size as u32);
-        self.bytes += size as u64;
-    }
-
-    /// Forgets what the log has purged.
-    fn keep_from_first(&mut self) {
-        let first = self.first();
-        while self.first < first {
-            let Some(size) = self.sizes.pop_front() else {
-                break;
-            };
-            self.bytes -= u64::from(size);
-            self.first += 1;
-        }
-    }
-
-    /// Forgets what the log has cut off at its end.
-    fn keep_to(&mut self, end: u64) {
-        while self.first + self.sizes.len() as u64 > end {
-            let Some(size) = self.sizes.pop_back() else {
-                break;
-            };
-            self.bytes -= u64::from(size);
-        }
-    }
-
-    /// Where a read from `start` must end so that it takes at most `limit` bytes, but one entry in any case.
-    fn bounded_end(&self, start: u64, end: u64, limit: u64) -> u64 {
-        let skip = start.saturating_sub(self.first()) as usize;
-        let mut taken = 0;
-        let mut at = start;
-        for size in self.sizes.iter().skip(skip) {
-            taken += u64::from(*size);
-            if at >= end || (taken > limit && at > start) {
-                break;
-            }
-            at += 1;
-        }
-        at.max(start + 1).min(end)
-    }
-
-    /// Whether everything from `start` on is in memory.
-    fn is_hot(&self, start: u64) -> bool {
-        let entries = self.end().saturating_sub(start) as usize;
-        let mut bytes = 0;
-        for size in self.sizes.iter().rev().take(entries) {
-            bytes += u64::from(*size);
-            if bytes > HOT_BYTES {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let mut entries: Vec<Entry> = Vec::new();
-        for item in self.raft.read(start, end) {
-            let (id, payload) = item?;
-            if let Some(last) = entries.last()
-                && last.log_id.index + 1 != id.0.index
-            {
-                return Err(io::Error::other(format!(
-                    "the log has a hole after index {}",
-                    last.log_id.index
-                )));
-            }
-            let payload = wire::decode_payload(payload.0).map_err(|e| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("log entry {}: {e}", id.0),
-                )
-            })?;
-            entries.push(Entry {
-                log_id: convert::log_id(&id.0),
-                payload,
-            });
-        }
-        Ok(entries)
     }
 }
 

@@ -20,6 +20,7 @@ mod meta;
 mod namespaces;
 mod offline;
 mod offline_check;
+mod offline_log;
 mod offline_source;
 mod purge;
 mod snapshots;

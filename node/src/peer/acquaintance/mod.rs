@@ -17,7 +17,9 @@
 //!
 //! In memory only. Who starts asks everybody, so one peer that remembers is enough.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod book;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
 
+use self::book::{Book, Newcomer, Unheard};
 use super::client::{Channels, Purpose, with_deadline};
 use super::evidence::Evidence;
 use super::{Refusal, proto};
@@ -33,98 +36,8 @@ use super::{Refusal, proto};
 const INTRODUCE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a process that is asked whether it still lives may take.
 const LIVES_WITHIN: Duration = Duration::from_millis(800);
-/// How many boots of one node whose place was taken are remembered.
-const GONE_MAX: usize = 64;
-
 /// [`Evidence`] that several connections add to.
 pub(crate) type Promised = Arc<Mutex<Evidence>>;
-
-/// A process, as it introduced itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
-    boot: u64,
-    addr: String,
-    /// Boots before it: none of them speaks again.
-    gone: VecDeque<u64>,
-    /// What is missing in its data directory: it is not spoken to.
-    older: Option<String>,
-}
-
-/// What a process that introduces itself is to the one that is known under its id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Newcomer {
-    /// It is the known one, or there is none.
-    Welcome,
-    /// There is a known one: it takes its place unless that one lives, at this address.
-    Unless { boot: u64, addr: String },
-    /// Its own place was taken before.
-    Gone { addr: String },
-}
-
-/// Why a message is not heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Unheard {
-    /// Its sender has not introduced itself.
-    Unknown,
-    /// Its sender is not the node that it says it is.
-    Rejected(Rejected),
-}
-
-/// The known processes, by node id.
-#[derive(Debug, Default)]
-struct Book {
-    known: HashMap<u64, Known>,
-}
-
-impl Book {
-    fn judge(&self, id: u64, boot: u64) -> Newcomer {
-        match self.known.get(&id) {
-            None => Newcomer::Welcome,
-            Some(known) if known.boot == boot => Newcomer::Welcome,
-            Some(known) if known.gone.contains(&boot) => Newcomer::Gone {
-                addr: known.addr.clone(),
-            },
-            Some(known) => Newcomer::Unless {
-                boot: known.boot,
-                addr: known.addr.clone(),
-            },
-        }
-    }
-
-    fn enter(&mut self, id: u64, boot: u64, addr: &str, older: Option<String>) {
-        let mut gone = VecDeque::new();
-        if let Some(before) = self.known.remove(&id) {
-            gone = before.gone;
-            if before.boot != boot {
-                gone.push_back(before.boot);
-            }
-            if gone.len() > GONE_MAX {
-                gone.pop_front();
-            }
-        }
-        let known = Known {
-            boot,
-            addr: addr.to_owned(),
-            gone,
-            older,
-        };
-        self.known.insert(id, known);
-    }
-
-    /// Whether a message of that boot may be heard.
-    fn hears(&self, id: u64, boot: u64) -> Result<(), Unheard> {
-        match self.known.get(&id) {
-            Some(known) if known.boot == boot => match &known.older {
-                None => Ok(()),
-                Some(missing) => Err(Unheard::Rejected(older(id, missing))),
-            },
-            Some(known) if known.gone.contains(&boot) => {
-                Err(Unheard::Rejected(second(taken(id, &known.addr))))
-            }
-            _ => Err(Unheard::Unknown),
-        }
-    }
-}
 
 /// Who this process is, once its data directory has said so.
 #[derive(Debug, Clone)]
@@ -240,7 +153,7 @@ impl Acquaintances {
 
     /// The boot of the process known as that node; 0 for none.
     pub(crate) fn boot_of(&self, id: u64) -> u64 {
-        self.book.lock().known.get(&id).map_or(0, |k| k.boot)
+        self.book.lock().get(id).map_or(0, |k| k.boot)
     }
 
     /// Whether a message is between this process and the known one of that node.
@@ -293,7 +206,7 @@ impl Acquaintances {
         let mut book = self.book.lock();
         match book.judge(id, boot) {
             Newcomer::Gone { addr } => return Err(second(taken(id, &addr))),
-            Newcomer::Welcome if book.known.contains_key(&id) => {}
+            Newcomer::Welcome if book.get(id).is_some() => {}
             _ => {
                 if let Some(missing) = &missing {
                     tracing::error!(
@@ -325,7 +238,7 @@ impl Acquaintances {
 
     /// Introduces this process to a node unless both know each other.
     pub(crate) async fn introduced(&self, id: u64, addr: &str) -> Result<(), Status> {
-        let known = self.book.lock().known.get(&id).map(|k| k.older.clone());
+        let known = self.book.lock().get(id).map(|k| k.older.clone());
         match known {
             None => self.introduce(id, addr, 0).await,
             Some(None) => Ok(()),
@@ -544,75 +457,4 @@ fn alive(id: u64, addr: &str) -> String {
 
 fn taken(id: u64, addr: &str) -> String {
     format!("another process has taken the place of this one as node id {id}, at {addr}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn i14_a_process_whose_place_was_taken_is_not_heard_again() {
-        let mut book = Book::default();
-        assert_eq!(book.judge(2, 10), Newcomer::Welcome);
-        assert_eq!(
-            book.hears(2, 10),
-            Err(Unheard::Unknown),
-            "not before it is introduced"
-        );
-        book.enter(2, 10, "a:1", None);
-        assert_eq!(book.hears(2, 10), Ok(()));
-        // A restart: the process before it must not live.
-        let known = Newcomer::Unless {
-            boot: 10,
-            addr: "a:1".to_owned(),
-        };
-        assert_eq!(book.judge(2, 11), known);
-        assert_eq!(book.hears(2, 11), Err(Unheard::Unknown));
-        book.enter(2, 11, "a:1", None);
-        assert_eq!(book.hears(2, 11), Ok(()));
-        // The one before it lives after all.
-        let rejected = Err(Unheard::Rejected(second(taken(2, "a:1"))));
-        assert_eq!(book.hears(2, 10), rejected);
-        let gone = Newcomer::Gone {
-            addr: "a:1".to_owned(),
-        };
-        assert_eq!(book.judge(2, 10), gone);
-        // Another node's processes are another matter.
-        assert_eq!(book.judge(3, 10), Newcomer::Welcome);
-    }
-
-    #[test]
-    fn restarts_without_number_are_no_burden() {
-        let mut book = Book::default();
-        for boot in 1..=1000 {
-            book.enter(2, boot, "a:1", None);
-        }
-        assert_eq!(book.known[&2].gone.len(), GONE_MAX);
-        assert_eq!(book.hears(2, 1000), Ok(()));
-        assert!(matches!(book.hears(2, 999), Err(Unheard::Rejected(_))));
-        assert_eq!(
-            book.hears(2, 1),
-            Err(Unheard::Unknown),
-            "long forgotten: it would have to introduce itself"
-        );
-    }
-
-    #[test]
-    fn being_introduced_twice_is_nothing_new() {
-        let mut book = Book::default();
-        book.enter(2, 10, "a:1", None);
-        book.enter(2, 10, "b:1", None);
-        assert_eq!(book.known[&2].addr, "b:1");
-        assert!(book.known[&2].gone.is_empty());
-    }
-
-    #[test]
-    fn d08_an_older_directory_is_not_heard_and_a_later_process_may_be() {
-        let mut book = Book::default();
-        book.enter(2, 10, "a:1", Some("it voted".to_owned()));
-        let rejected = Err(Unheard::Rejected(older(2, "it voted")));
-        assert_eq!(book.hears(2, 10), rejected);
-        book.enter(2, 11, "a:1", None);
-        assert_eq!(book.hears(2, 11), Ok(()));
-    }
 }
