@@ -6,6 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use fail::FailScenario;
+use openraft::async_runtime::WatchReceiver;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::group::Group;
 
 const DIR: &str = "KILL_POINTS_DIR";
 
@@ -29,6 +33,7 @@ pub const POINTS: &[&str] = &[
     "membership::after-remove",
     "membership::before-readdress",
     "membership::after-readdress",
+    "membership::joint",
     "membership::before-finish",
     "membership::after-finish",
     "membership::before-activate",
@@ -73,4 +78,21 @@ fn die_if(file: &Path) {
             std::thread::park();
         }
     }
+}
+
+/// The place between the two entries of a change of voters: reached when the first of them, with both sets, is committed. It is inside
+/// one call of the library's, so it is watched for from outside, until what is given back is dropped.
+pub(crate) fn watch_for_joint(group: &Group) -> AbortOnDropHandle<()> {
+    let mut metrics = group.raft().metrics();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            let committed = metrics.borrow_watched().committed_membership_config.clone();
+            if committed.membership().get_joint_config().len() > 1 {
+                fail::fail_point!("membership::joint");
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }))
 }

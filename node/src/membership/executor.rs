@@ -175,6 +175,8 @@ async fn group_turn(node: &Node, group: &Arc<Group>, registry: &Registry) -> Opt
     // Without the feature nothing else reads them.
     let _ = (before, after);
     fail::fail_point!(before);
+    #[cfg(feature = "failpoints")]
+    let _watched = crate::killpoints::watch_for_joint(group);
     let taken = tokio::time::timeout(STEP_WITHIN, take(group, &view, &step)).await;
     fail::fail_point!(after);
     match taken {

@@ -48,7 +48,7 @@ impl Points {
         let mut left = BTreeSet::new();
         for entry in std::fs::read_dir(&self.0)? {
             let entry = entry?;
-            left.insert(entry.file_name().to_string_lossy().into_owned());
+            left.insert(entry.file_name().to_string_lossy().replace('.', "::"));
             std::fs::remove_file(entry.path())?;
         }
         Ok(left)

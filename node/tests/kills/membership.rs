@@ -1,6 +1,6 @@
 //! kill -9 of whoever carries out a change of the membership, at every place of it, and of the tool that asked for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -33,6 +33,9 @@ const REMOVE_VOTER: [&str; 2] = [
     "membership::before-remove-voter",
     "membership::after-remove-voter",
 ];
+/// Between the two entries of a change of voters; then the next leader finishes it.
+const JOINT: &str = "membership::joint";
+const FINISH: [&str; 2] = ["membership::before-finish", "membership::after-finish"];
 const REMOVE: [&str; 2] = ["membership::before-remove", "membership::after-remove"];
 const END: [&str; 2] = ["membership::before-end", "membership::after-end"];
 
@@ -72,13 +75,14 @@ struct Town {
 impl Town {
     /// Runs the command with these points armed: killed itself once, then again and again until it has come to its end, while
     /// whoever dies is started again. Then once more: there is nothing to do. A stage is armed when somebody has died at
-    /// every point of the one before it, so that no later death keeps an earlier place from being come by.
+    /// every point of the one before it, so that no later death keeps an earlier place from being come by. Gives the points at
+    /// which nobody died.
     async fn change(
         &mut self,
         keep: &[usize],
         args: &[&str],
         stages: &[&[&str]],
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<BTreeSet<String>> {
         let (first, later) = stages.split_first().context("no points")?;
         self.points.arm(first)?;
         let arm = async {
@@ -137,7 +141,7 @@ impl Town {
         self.deaths += deaths;
         self.ids.look(&self.cluster).await?;
         eprintln!("{args:?}: {deaths} deaths");
-        Ok(())
+        Ok(left)
     }
 
     /// kill -9 of the tool when it has said the first thing about how it goes on.
@@ -287,6 +291,23 @@ async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
         .await?;
     town.change(&four, &["promote", "node4"], &[&PROMOTE])
         .await?;
+
+    // A leader dies half way, with both sets of voters committed: the next one finishes, or dies of that in turn.
+    let demote = ["demote", "node4", "--yes"];
+    let halfway = [&[JOINT][..], &FINISH];
+    let mut finished = false;
+    for args in [&demote[..], &["promote", "node4"]]
+        .into_iter()
+        .cycle()
+        .take(6)
+    {
+        let left = town.change(&four, args, &halfway).await?;
+        finished = FINISH.iter().all(|point| !left.contains(*point));
+        if finished && args[0] == "promote" {
+            break;
+        }
+    }
+    ensure!(finished, "no leader ever found a change half way");
     for index in four {
         town.cluster.wait_ready(index).await?;
     }
