@@ -12,9 +12,11 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::binary;
-use crate::certs::{Certs, Signer};
+use crate::certs::Certs;
+use crate::delay::{Delay, Link};
 use crate::http::Api;
 use crate::node::Node;
+pub use crate::plan::Plan;
 use crate::ports::free_port;
 use crate::store::Store;
 use crate::wait::wait_until;
@@ -28,190 +30,22 @@ pub const META: &str = "__meta/0";
 
 const LOG_LINES_SHOWN: usize = 60;
 
-/// A cluster to be.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    name: String,
-    nodes: usize,
-    spares: usize,
-    env: BTreeMap<String, String>,
-    store: bool,
-    tls: bool,
-}
-
 /// A cluster of test processes; dropping it ends them and removes its directory.
 pub struct Cluster {
     pub(crate) name: String,
-    nodes: Vec<Node>,
-    key: String,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) key: String,
     pub(crate) api: Api,
-    store: Mutex<Option<Store>>,
-    certs: Option<Certs>,
-    dir: Option<TempDir>,
+    pub(crate) store: Mutex<Option<Store>>,
+    pub(crate) certs: Option<Certs>,
+    /// The way to each node's peer listener, where it is one of ours.
+    pub(crate) links: Vec<Link>,
+    pub(crate) dir: Option<TempDir>,
     /// Numbers the idempotency keys.
     pub(crate) writes: AtomicU64,
-    finished: bool,
+    pub(crate) finished: bool,
     /// How many nodes were there at the birth; the others are spares.
-    born: usize,
-}
-
-impl Plan {
-    /// Three nodes with quick elections and a store inside the test.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        let env = [
-            ("CONFMAN_HEARTBEAT_MS", "150"),
-            ("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "900"),
-            ("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "1800"),
-            // What the node says, not every step of the library below it.
-            ("CONFMAN_LOG", "info,openraft=warn,raft_log=warn"),
-            ("RUST_BACKTRACE", "1"),
-        ];
-        let env = env
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        Self {
-            name: name.to_owned(),
-            nodes: 3,
-            spares: 0,
-            env,
-            store: true,
-            tls: false,
-        }
-    }
-
-    /// This many nodes.
-    #[must_use]
-    pub fn nodes(mut self, nodes: usize) -> Self {
-        self.nodes = nodes;
-        self
-    }
-
-    /// Machines beside the nodes of the birth, which nobody lists and that are not started with the others: they come
-    /// when an operator says so.
-    #[must_use]
-    pub fn spares(mut self, spares: usize) -> Self {
-        self.spares = spares;
-        self
-    }
-
-    /// A setting for every node.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// No S3 server: the caller sets `CONFMAN_OBJECT_STORE_URL`, or leaves the default.
-    #[must_use]
-    pub fn without_store(mut self) -> Self {
-        self.store = false;
-        self
-    }
-
-    /// Everything over TLS: the API, the peers, and the store.
-    #[must_use]
-    pub fn tls(mut self) -> Self {
-        self.tls = true;
-        self
-    }
-
-    /// Lays it out without starting a node.
-    ///
-    /// # Errors
-    /// Directory, ports, store or keys cannot be had.
-    pub async fn lay_out(self) -> anyhow::Result<Cluster> {
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("confman-{}-", self.name))
-            .tempdir()?;
-        let keys = dir.path().join("api-keys.json");
-        let key = create_key(&keys, "tester", "admin")?;
-        let certs = match self.tls {
-            true => Some(Certs::new(&dir.path().join("tls"))?),
-            false => None,
-        };
-        let s3 = dir.path().join("s3");
-        let store = match (self.store, &certs) {
-            (true, None) => Some(Store::start(&s3).await?),
-            (true, Some(certs)) => {
-                certs.issue("s3", Signer::Old, &["127.0.0.1"])?;
-                Some(Store::start_tls(&s3, certs.server("s3")?, certs.client_ca()).await?)
-            }
-            (false, _) => None,
-        };
-        let scheme = if self.tls { "https" } else { "http" };
-        let mut ports = Vec::new();
-        for _ in 0..self.nodes + self.spares {
-            ports.push((free_port()?, free_port()?));
-        }
-        let peer = |index: usize| format!("127.0.0.1:{}", ports[index].1);
-        let peers: Vec<String> = (0..self.nodes)
-            .map(|index| format!("node{}={}", index + 1, peer(index)))
-            .collect();
-        let mut nodes = Vec::new();
-        for (index, (api_port, _)) in ports.iter().enumerate() {
-            let name = format!("node{}", index + 1);
-            let data_dir = dir.path().join(&name);
-            let mut listed = peers.clone();
-            if index >= self.nodes {
-                // It looks for the members, and nobody looks for it.
-                listed.push(format!("{name}={}", peer(index)));
-            }
-            let api_url = format!("{scheme}://127.0.0.1:{api_port}");
-            let mut env: BTreeMap<String, String> = [
-                ("CONFMAN_NODE_NAME", name.clone()),
-                ("CONFMAN_DATA_DIR", data_dir.display().to_string()),
-                ("CONFMAN_API_LISTEN", format!("127.0.0.1:{api_port}")),
-                ("CONFMAN_PEER_LISTEN", peer(index)),
-                ("CONFMAN_PEERS", listed.join(",")),
-                ("CONFMAN_API_KEYS_FILE", keys.display().to_string()),
-                (
-                    "CONFMAN_CLUSTER_TOKEN",
-                    "token-of-the-test-cluster-0123456789".to_owned(),
-                ),
-            ]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into();
-            if let Some(store) = &store {
-                env.extend(store.env());
-            }
-            if let Some(certs) = &certs {
-                certs.trust(&name, &[Signer::Old])?;
-                certs.issue(&name, Signer::Old, &["127.0.0.1"])?;
-                env.extend(certs.env(&name));
-            }
-            env.extend(self.env.clone());
-            let log = dir.path().join(format!("{name}.log"));
-            nodes.push(Node::new(name, api_url, peer(index), data_dir, log, env));
-        }
-        let trusted = certs.as_ref().map(|certs| std::fs::read(certs.client_ca()));
-        let trusted = trusted.transpose()?;
-        let first = &nodes.first().context("no nodes")?.api_url;
-        let api = Api::trusting(first, &key, trusted.as_deref())?;
-        Ok(Cluster {
-            name: self.name,
-            nodes,
-            key,
-            api,
-            store: Mutex::new(store),
-            certs,
-            dir: Some(dir),
-            writes: AtomicU64::new(0),
-            finished: false,
-            born: self.nodes,
-        })
-    }
-
-    /// Starts it and waits until every node is ready.
-    ///
-    /// # Errors
-    /// It does not become ready.
-    pub async fn start(self) -> anyhow::Result<Cluster> {
-        let cluster = self.lay_out().await?;
-        cluster.start_all()?;
-        cluster.wait_all_ready().await?;
-        Ok(cluster)
-    }
+    pub(crate) born: usize,
 }
 
 /// Makes a key with the program itself; gives the key.
@@ -363,6 +197,17 @@ impl Cluster {
             ("CONFMAN_TLS_CLIENT_CA_FILE".to_owned(), file)
         });
         ca.collect()
+    }
+
+    /// How long everything takes from now on that peers send to one node, and its answers, where it is a cluster with
+    /// [`Plan::links`].
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn delay(&self, index: usize, delay: Delay) -> anyhow::Result<()> {
+        let link = self.links.get(index).context("a cluster without links")?;
+        link.set(delay);
+        Ok(())
     }
 
     /// The directory of the whole test.

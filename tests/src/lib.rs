@@ -1,7 +1,7 @@
 //! The harness of the whole-system scenarios: real `confman serve` processes, real sockets, real disks.
 //!
 //! What is here:
-//! - [`cluster`] starts processes on free ports with directories of their own, and does to them what the world does:
+//! - [`plan`] says what a cluster shall be and lays it out; [`cluster`] starts its processes, and does to them what the world does:
 //!   kill -9, SIGSTOP, a lost disk, a store that is gone or damaged. All of it ends when the [`cluster::Cluster`] is
 //!   dropped, and unless [`cluster::Cluster::finish`] was reached the nodes' logs are shown.
 //! - [`drtool`] runs the operator's tool against such a cluster, a store or a directory.
@@ -11,6 +11,7 @@
 //! - [`history`], [`order`], [`register`] and [`audit`] judge what clients saw: a lost, doubled, reordered or stale
 //!   answer is found and named. They are tested on planted faults. [`judge`] asks all of them.
 //! - [`containers`] is the same in containers on a network of their own, which it cuts, slows and lets lose packets.
+//! - [`delay`] is a way between two processes that takes its time.
 //! - [`load`] makes such histories; [`members`] runs changes of the membership.
 //! - [`certs`] makes authorities and certificates for a cluster that speaks TLS.
 //!
@@ -23,6 +24,7 @@ pub mod binary;
 pub mod certs;
 pub mod cluster;
 pub mod containers;
+pub mod delay;
 pub mod drtool;
 pub mod history;
 pub mod http;
@@ -31,6 +33,7 @@ pub mod load;
 pub mod members;
 pub mod node;
 pub mod order;
+pub mod plan;
 pub mod ports;
 pub mod random;
 pub mod register;

@@ -1,5 +1,6 @@
 //! Nodes and their store in containers.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,6 +10,7 @@ use super::docker::{docker, exec, logs};
 use super::lab::{Images, Lab, Pod};
 use crate::agree::{Witness, group_of};
 use crate::cluster::{CONFIG, PATIENCE};
+use crate::delay::{Delay, Link};
 use crate::http::{Api, origin};
 use crate::judge::judge;
 use crate::load::{Load, LoadPlan};
@@ -49,6 +51,10 @@ pub struct ContainerCluster {
     store: String,
     images: Images,
     api: Api,
+    /// How the nodes know each other: name and address.
+    peers: Vec<String>,
+    /// The way to each node's peer listener, where it is one of ours.
+    links: Vec<Link>,
     lab: Lab,
 }
 
@@ -58,6 +64,19 @@ impl ContainerCluster {
     /// # Errors
     /// Something does not start.
     pub async fn start(name: &str, count: usize) -> anyhow::Result<Self> {
+        Self::begin(name, count, false).await
+    }
+
+    /// The same, with a [`Link`] in this process to each node's peer listener, so that [`Self::far`] can make the way long. All peers
+    /// speak to each other by this machine's address in their network: nothing between two pods is there to be cut.
+    ///
+    /// # Errors
+    /// Something does not start, or this machine is not the one that Docker runs on.
+    pub async fn start_linked(name: &str, count: usize) -> anyhow::Result<Self> {
+        Self::begin(name, count, true).await
+    }
+
+    async fn begin(name: &str, count: usize, linked: bool) -> anyhow::Result<Self> {
         let images = Images::from_env()?;
         let lab = Lab::new(name).await?;
         let store_pod = lab.pod(&images.tools, "store", STORE_PORT).await?;
@@ -84,12 +103,27 @@ impl ContainerCluster {
             });
         }
         let api = Api::new(&nodes.first().context("no nodes")?.pod.published, key)?;
+        let mut links = Vec::new();
+        let mut peers = Vec::new();
+        for node in &nodes {
+            let mut address = format!("{}:{PEER_PORT}", node.name);
+            if linked {
+                let here = SocketAddr::new(lab.gateway().await?, 0);
+                let there = SocketAddr::new(node.pod.address.parse()?, PEER_PORT);
+                let link = Link::lay(here, there).await?;
+                address = link.address().to_string();
+                links.push(link);
+            }
+            peers.push(format!("{}={address}", node.name));
+        }
         let cluster = Self {
             nodes,
             store_pod,
             store,
             images,
             api,
+            peers,
+            links,
             lab,
         };
         for index in 0..count {
@@ -104,14 +138,9 @@ impl ContainerCluster {
     async fn create(&self, index: usize, image: &str) -> anyhow::Result<()> {
         let node = &self.nodes[index];
         let data = self.lab.volume(&node.name).await?;
-        let peers: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| format!("{0}={0}:{PEER_PORT}", node.name))
-            .collect();
         let env = [
             format!("CONFMAN_NODE_NAME={}", node.name),
-            format!("CONFMAN_PEERS={}", peers.join(",")),
+            format!("CONFMAN_PEERS={}", self.peers.join(",")),
             format!("CONFMAN_API_LISTEN=0.0.0.0:{API_PORT}"),
             format!("CONFMAN_API_ADVERTISE={}", node.pod.published),
             format!("CONFMAN_PEER_LISTEN=0.0.0.0:{PEER_PORT}"),
@@ -215,6 +244,30 @@ impl ContainerCluster {
         let image = docker(&["inspect", "--format", "{{.Config.Image}}", container]).await?;
         ensure!(image == self.images.upgrade, "{container} is of {image}");
         Ok(())
+    }
+
+    /// How long everything takes from now on that goes between this one node and the others, whoever connected.
+    ///
+    /// # Errors
+    /// It is no cluster of [`Self::start_linked`].
+    pub fn far(&self, index: usize, delay: Delay) -> anyhow::Result<()> {
+        let from = self.nodes[index].pod.address.parse()?;
+        let link = self.links.get(index).context("a cluster without links")?;
+        self.near();
+        link.set(delay);
+        for (other, link) in self.links.iter().enumerate() {
+            if other != index {
+                link.set_for(from, delay);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets everything between the nodes take no longer than it does.
+    pub fn near(&self) {
+        for link in &self.links {
+            link.set(Delay::default());
+        }
     }
 
     /// The pods of all nodes but one.

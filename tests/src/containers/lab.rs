@@ -1,5 +1,6 @@
 //! Names and images, and the end of everything that was made.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -87,6 +88,18 @@ impl Lab {
     #[must_use]
     pub fn network(&self) -> &str {
         &self.prefix
+    }
+
+    /// This machine, as what is in the network reaches it.
+    ///
+    /// # Errors
+    /// Docker does not say.
+    pub async fn gateway(&self) -> anyhow::Result<IpAddr> {
+        let format = "{{range .IPAM.Config}}{{.Gateway}}{{end}}";
+        let printed = docker(&["network", "inspect", "--format", format, &self.prefix]).await?;
+        printed
+            .parse()
+            .with_context(|| format!("no address: {printed:?}"))
     }
 
     /// Makes a volume.

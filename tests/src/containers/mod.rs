@@ -4,6 +4,9 @@
 //! can be killed, wiped and upgraded and keeps its address, and faults of the network are made in the pod, with nft and tc, and outlive the
 //! node. What clients ask goes through a port of this machine, so a node that is cut off from the others can still be asked.
 //!
+//! Not every kernel has netem, and without it tc can limit what is sent and cannot delay it. For delay the nodes know each other by
+//! addresses in this process, which holds back what it passes on ([`crate::delay`]), by link, because it sees who connects.
+//!
 //! Rooms: [`docker`] (the command line program), [`lab`] (names, images, the end of it all), [`network`] (what happens to packets),
 //! [`cluster`] (nodes and store).
 //!

@@ -1,9 +1,10 @@
-//! The network between three nodes is cut one way and both ways, loses packets, and is slow.
+//! The network between three nodes is cut one way and both ways, loses packets, is slow, and is long.
 
 use anyhow::ensure;
 use confman_tests::cluster::{CONFIG, PATIENCE};
 use confman_tests::containers::cluster::ContainerCluster;
 use confman_tests::containers::network::Direction;
+use confman_tests::delay::{Delay, reach};
 use confman_tests::wait::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,5 +94,38 @@ async fn packets_that_are_lost_or_slow_lose_nothing() -> anyhow::Result<()> {
     load.wait_progress(100, PATIENCE).await?;
     cluster.nodes[leader].pod.heal().await?;
     cluster.end(load, "slow").await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Docker and images: run .ci/containers"]
+async fn i1_a_follower_or_a_leader_that_is_far_away_costs_no_election_and_loses_nothing()
+-> anyhow::Result<()> {
+    let cluster = ContainerCluster::start_linked("far", 3).await?;
+    let load = cluster.load("far");
+    load.wait_progress(50, PATIENCE).await?;
+    let leader = cluster.wait_leader().await?;
+    let follower = (leader + 1) % 3;
+    let term = cluster.group(leader, CONFIG).await?["term"].clone();
+    for (node, delay) in [
+        // Another continent.
+        (follower, Delay::millis(60, 20)),
+        // The moon, almost: three heartbeats are sent before one is answered.
+        (follower, Delay::millis(400, 50)),
+        // Then nothing is committed without a round trip to where it is far.
+        (leader, Delay::millis(60, 20)),
+    ] {
+        cluster.far(node, delay)?;
+        let took = reach(&cluster.api(leader), &cluster.nodes[follower].name).await?;
+        ensure!(took >= 2 * delay.each_way, "{delay:?} is {took:?}");
+        load.wait_progress(100, PATIENCE).await?;
+        let group = cluster.group(leader, CONFIG).await?;
+        ensure!(
+            group["role"] == "leader" && group["term"] == term,
+            "{delay:?}: {group}"
+        );
+    }
+    cluster.near();
+    cluster.end(load, "far").await?;
     cluster.finish().await
 }

@@ -6,6 +6,7 @@
 mod commands;
 mod consistency;
 mod crash;
+mod delay;
 mod disk_full;
 mod disk_loss;
 mod doctor;
