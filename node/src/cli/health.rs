@@ -120,12 +120,9 @@ fn own(addr: SocketAddr, tls: ClientTls) -> Result<ClientConfig, Failure> {
         return Ok(ClientConfig::new(vec![format!("http://{addr}").parse()?]));
     };
     let advertised = std::env::var(catalog::API_ADVERTISE.name).ok();
-    let url = advertised.unwrap_or_else(|| format!("https://{addr}"));
+    let (url, resolve) = at_home(addr, advertised.as_deref());
     let mut config = ClientConfig::new(vec![url.parse()?]);
-    let host = url.trim_start_matches("https://").rsplit_once(':');
-    if let Some((host, _)) = host.filter(|(host, _)| host.parse::<IpAddr>().is_err()) {
-        config.resolve = Some((host.to_owned(), addr));
-    }
+    config.resolve = resolve;
     // A client's own settings come first; without them the node's will do, which trusts and shows the same.
     let client = [
         catalog::TLS_CLIENT_CA_FILE.name,
@@ -143,6 +140,26 @@ fn own(addr: SocketAddr, tls: ClientTls) -> Result<ClientConfig, Failure> {
             .map_err(|errors| Failure::usage(errors.on_one_line()))?
     };
     Ok(config)
+}
+
+/// The URL of a node that speaks https and listens there, by the host that its certificate bears, and where that host is for this once. Its
+/// advertised port may be another one: one that a container publishes, or a load balancer's. A host that is an IP address is where it is.
+fn at_home(addr: SocketAddr, advertised: Option<&str>) -> (String, Option<(String, SocketAddr)>) {
+    let Some(url) = advertised.map(str::trim).filter(|url| !url.is_empty()) else {
+        return (format!("https://{addr}"), None);
+    };
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.trim_end_matches('/');
+    let host = match rest.rsplit_once(':') {
+        // The colons of an IPv6 address are in brackets.
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => rest,
+    };
+    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return (url.to_owned(), None);
+    }
+    let at = format!("https://{host}:{}", addr.port());
+    (at, Some((host.to_owned(), addr)))
 }
 
 /// Where a node that listens there is reached on its own machine.
@@ -169,5 +186,33 @@ mod tests {
         assert_eq!(local("[::]:6100").as_deref(), Some("[::1]:6100"));
         assert_eq!(local("10.0.0.7:6100").as_deref(), Some("10.0.0.7:6100"));
         assert_eq!(local("node1"), None);
+    }
+
+    #[test]
+    fn a_node_that_speaks_tls_is_asked_at_home_by_the_host_of_its_certificate() {
+        let addr: SocketAddr = "127.0.0.1:6100".parse().unwrap();
+        let home = |advertised: &str| {
+            let (url, resolve) = at_home(addr, Some(advertised));
+            (url, resolve.map(|(host, at)| format!("{host} {at}")))
+        };
+        let named = |host: &str| {
+            let resolve = Some(format!("{host} 127.0.0.1:6100"));
+            (format!("https://{host}:6100"), resolve)
+        };
+        assert_eq!(home("https://localhost:6100"), named("localhost"));
+        // Published under another port, and behind something that listens on https's own.
+        assert_eq!(home("https://node1.example:16100"), named("node1.example"));
+        assert_eq!(home("https://node1.example/"), named("node1.example"));
+        for there in [
+            "https://10.0.0.1:6100",
+            "https://[::1]:6100",
+            "https://[::1]",
+        ] {
+            assert_eq!(home(there), (there.to_owned(), None));
+        }
+        assert_eq!(
+            at_home(addr, None),
+            ("https://127.0.0.1:6100".to_owned(), None)
+        );
     }
 }

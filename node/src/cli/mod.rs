@@ -6,7 +6,7 @@
 //! - names and values from the cluster cannot steer a terminal ([`escape`]);
 //! - a command that changes something says so when it does not know whether it happened.
 //!
-//! Does not: know a node's inside. Everything but `serve`, `dev`, `config` and `key` works over HTTP, through
+//! Does not: know a node's inside. Everything but `serve`, `dev`, `config`, `key` and `cert` works over HTTP, through
 //! [`confman_client`].
 //!
 //! Where to go next: [`connect`] finds the cluster and the key, [`failure`] ends a command, [`import`], [`export`]
@@ -14,6 +14,7 @@
 
 mod audit;
 mod bench;
+pub(crate) mod cert;
 mod completions;
 pub mod config_cmd;
 mod content;
@@ -75,6 +76,7 @@ enum Other {
     Health(health::HealthArgs),
     Bench(bench::BenchArgs),
     Key(crate::auth::KeyArgs),
+    Cert(cert::CertArgs),
     Config(config_cmd::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -124,6 +126,7 @@ async fn run(command: Other) -> Result<ExitCode, Failure> {
         Other::Health(args) => health::run(args).await,
         Other::Bench(args) => bench::run(args).await,
         Other::Key(args) => Ok(crate::auth::run(args)),
+        Other::Cert(args) => cert::run(args),
         Other::Config(args) => Ok(config_cmd::run(args)),
         Other::Completions(args) => completions::run(&args),
     }

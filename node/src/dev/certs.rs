@@ -5,31 +5,26 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use confman_client::{ClientFiles, ClientTls, NamedFile};
 use confman_config::catalog;
-use confman_tls::throwaway::{Authority, Order};
 
-use super::layout::{Layout, write_private};
+use super::layout::Layout;
 use super::plan::NodePlan;
+use crate::cli::cert::{self, Bearer};
 
-/// Longer than anybody leaves a `confman dev` running. The authority's key is thrown away at once.
-const DAYS: u32 = 365;
-
-/// Makes and writes them.
+/// Makes and writes them, under the names that [`Layout`] knows.
 ///
 /// # Errors
 /// A file cannot be written.
 pub(super) fn make(layout: &Layout, nodes: &[NodePlan]) -> anyhow::Result<()> {
-    let now = SystemTime::now();
-    let authority = Authority::new("confman dev", now, DAYS).context("make an authority")?;
-    for node in nodes {
-        let host = node.api.ip().to_string();
-        let names = [node.name.as_str(), "localhost", host.as_str()];
-        let issued = authority
-            .issue(&Order::node(&names, now, DAYS))
-            .with_context(|| format!("make a certificate for {}", node.name))?;
-        write_private(&layout.cert(&node.name), &issued.cert)?;
-        write_private(&layout.cert_key(&node.name), &issued.key)?;
-    }
-    write_private(&layout.ca(), &authority.pem())
+    let bearer = |node: &NodePlan| Bearer {
+        name: node.name.clone(),
+        hosts: vec![
+            node.name.clone(),
+            "localhost".to_owned(),
+            node.api.ip().to_string(),
+        ],
+    };
+    let bearers: Vec<Bearer> = nodes.iter().map(bearer).collect();
+    cert::make(&layout.tls(), "confman dev", &bearers).context("make certificates")
 }
 
 /// What a client of these nodes trusts.

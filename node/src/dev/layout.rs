@@ -289,7 +289,7 @@ pub(super) fn read_secret(path: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// Writes a file whole or not at all, readable by its owner only.
-pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = half_written(path);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()

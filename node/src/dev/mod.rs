@@ -22,7 +22,7 @@ mod control;
 mod document;
 mod fleet;
 mod keeper;
-mod layout;
+pub(crate) mod layout;
 mod plan;
 mod ready;
 mod run;
