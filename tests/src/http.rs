@@ -133,6 +133,19 @@ impl Api {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn trusting(base: &str, key: &str, authorities: Option<&[u8]>) -> anyhow::Result<Self> {
+        Self::showing(base, key, authorities, None)
+    }
+
+    /// The same, showing the certificate in that PEM, which holds its key too.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn showing(
+        base: &str,
+        key: &str,
+        authorities: Option<&[u8]>,
+        certificate: Option<&[u8]>,
+    ) -> anyhow::Result<Self> {
         // The HTTP client wants a TLS provider even for plain HTTP; whoever comes second finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
@@ -141,6 +154,10 @@ impl Api {
             .timeout(Duration::from_secs(30));
         let client = match authorities {
             Some(pem) => client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?),
+            None => client,
+        };
+        let client = match certificate {
+            Some(pem) => client.identity(reqwest::Identity::from_pem(pem)?),
             None => client,
         };
         let client = client.build().context("make an HTTP client")?;

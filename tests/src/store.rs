@@ -63,6 +63,16 @@ impl Store {
         Ok(store)
     }
 
+    /// Shows another certificate from now on.
+    ///
+    /// # Errors
+    /// It cannot listen again, or speaks in the clear.
+    pub async fn show(&mut self, config: Arc<rustls::ServerConfig>) -> anyhow::Result<()> {
+        self.stop().await;
+        self.tls.as_mut().context("a store in the clear")?.config = config;
+        self.resume().await
+    }
+
     /// Stops it: connections are refused until [`Store::resume`]. Its objects stay.
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {

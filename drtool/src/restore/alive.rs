@@ -29,6 +29,9 @@ pub(super) struct Probed {
     pub(super) found: Found,
     /// In words.
     pub(super) detail: String,
+    /// What lets this program ask there.
+    #[serde(skip)]
+    pub(super) hint: Option<String>,
 }
 
 /// What may be at an address.
@@ -39,8 +42,9 @@ pub(super) enum Found {
     Alive,
     /// A node that has no data, or serves none: it waits for a decision or has fenced itself.
     Waiting,
-    /// Something that accepts connections and gives no answer: it may be a node that is paused, or one whose TLS is not trusted
-    /// here.
+    /// Something that shakes no hands with this program, and may be a living node: no plan is made beside it.
+    Unshaken,
+    /// Something that accepts connections and gives no answer: it may be a node that is paused.
     Mute,
     /// Nothing.
     Silent,
@@ -52,45 +56,36 @@ pub(super) async fn probe(addresses: &[Address], tls: &ClientTls) -> Vec<Probed>
 }
 
 async fn probe_one(address: &Address, tls: &ClientTls) -> Probed {
+    let mut hint = None;
     let (found, detail) = match ask(&address.api_url, tls).await {
         Ok(readiness) => judge(&readiness),
-        Err(Unasked {
-            why,
-            is_there: true,
-        }) => (Found::Mute, why),
-        Err(Unasked { why, .. }) => match listens(&address.peer_addr).await {
-            true => (
-                Found::Mute,
-                format!("something listens at {} and {why}", address.peer_addr),
-            ),
-            false => (Found::Silent, why),
-        },
+        Err(error) => {
+            let why = error.to_string().replace('\n', " ");
+            if error.is_handshake() {
+                hint = error.hint();
+                (Found::Unshaken, why)
+            } else if listens(&address.peer_addr).await {
+                let detail = format!("something listens at {} and {why}", address.peer_addr);
+                (Found::Mute, detail)
+            } else {
+                (Found::Silent, why)
+            }
+        }
     };
     Probed {
         name: address.name.clone(),
         api_url: address.api_url.clone(),
         found,
         detail,
+        hint,
     }
 }
 
-/// Why nothing was learned.
-struct Unasked {
-    why: String,
-    /// Something is there, and shakes no hands with this program.
-    is_there: bool,
-}
-
-async fn ask(api_url: &str, tls: &ClientTls) -> Result<Readiness, Unasked> {
-    let unasked = |error: ClientError| Unasked {
-        why: error.to_string().replace('\n', " "),
-        is_there: error.is_handshake(),
-    };
-    let endpoint: Endpoint = api_url.parse().map_err(unasked)?;
+async fn ask(api_url: &str, tls: &ClientTls) -> Result<Readiness, ClientError> {
+    let endpoint: Endpoint = api_url.parse()?;
     let mut config = ClientConfig::new(vec![endpoint.clone()]);
     config.tls = tls.clone();
-    let client = Client::new(config).map_err(unasked)?;
-    client.readiness(&endpoint).await.map_err(unasked)
+    Client::new(config)?.readiness(&endpoint).await
 }
 
 fn judge(readiness: &Readiness) -> (Found, String) {

@@ -10,6 +10,11 @@ pub const CODES: &[Code] = &[
         remedy: "If a quorum lives, nothing needs a restore. If only some nodes live, `drtool recover collect` keeps what they have. To give their data up all the same, stop those nodes first.",
     },
     Code {
+        name: "RESTORE_TLS",
+        meaning: "Something answers where a member should be, and no TLS handshake with it succeeds: it may be a living node, which cannot be asked.",
+        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. If it is no node, the addresses of the new life are others: name them with --member, and stop what answers at this one.",
+    },
+    Code {
         name: "NO_CLUSTER",
         meaning: "The store's prefix has no cluster, or not the one that was named.",
         remedy: "Check that --store names the bucket and prefix that the nodes had in CONFMAN_OBJECT_STORE_URL.",

@@ -272,8 +272,16 @@ pub(super) fn summary(accounts: &[GroupAccount], loss: &[String]) -> String {
     .to_string()
 }
 
-/// A restore beside a node that lives would be a second life.
+/// A restore beside a node that lives would be a second life, and one that cannot be asked may live.
 pub(super) fn refuse_alive(probes: &[Probed]) -> Result<(), Failure> {
+    if let Some(probe) = probes.iter().find(|p| p.found == Found::Unshaken) {
+        let text = format!(
+            "{} at {} cannot be asked whether it lives: {}",
+            probe.name, probe.api_url, probe.detail
+        );
+        return Err(codes::refuse("RESTORE_TLS", ErrorKind::Refused, text)
+            .with_hint(probe.hint.clone().unwrap_or_default()));
+    }
     let alive: Vec<String> = probes
         .iter()
         .filter(|p| p.found == Found::Alive)

@@ -248,6 +248,7 @@ impl fmt::Display for RestorePlan {
             let found = match probe.found {
                 Found::Alive => "ALIVE",
                 Found::Waiting => "waiting",
+                Found::Unshaken => "UNSHAKEN",
                 Found::Mute => "MUTE",
                 Found::Silent => "nothing",
             };
@@ -319,6 +320,7 @@ mod tests {
             api_url: format!("http://n{number}:6100"),
             found,
             detail: detail.to_owned(),
+            hint: None,
         };
         RestorePlan {
             version: VERSION,

@@ -65,7 +65,11 @@ impl Tls {
 #[must_use]
 pub fn files_of(settings: &Settings) -> Option<NodeFiles> {
     let tls = settings.tls.as_ref()?;
-    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_owned());
+    // The colons of an IPv6 address are in brackets.
+    let host = |address: &str| match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => Some(host.to_owned()),
+        _ => None,
+    };
     let url = settings
         .api_advertise
         .split_once("://")

@@ -1,6 +1,7 @@
-//! Authorities and certificates made on the spot, for clusters that nobody will miss: `confman dev --tls`, and tests.
+//! Authorities and certificates made on the spot, for clusters that nobody will miss: `confman dev --tls`, `confman cert init`, and
+//! tests.
 //!
-//! The keys are as good as any. What makes them throw-away is that the authority's key lies beside the certificates.
+//! The keys are as good as any. What makes them throw-away is that the authority is nobody's: its key is forgotten, or lies in a test.
 
 use std::time::{Duration, SystemTime};
 

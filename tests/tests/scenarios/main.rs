@@ -31,4 +31,5 @@ mod snapshot_cycle;
 mod status;
 mod store_faults;
 mod tls;
+mod tls_tools;
 mod writes;

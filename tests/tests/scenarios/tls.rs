@@ -499,6 +499,23 @@ async fn clients_show_a_certificate_where_it_is_required() -> anyhow::Result<()>
             String::from_utf8_lossy(&got.stderr)
         );
     }
+    // And each sends on what the leader must do, showing the certificate that it has itself.
+    let shown = ["cert.pem", "key.pem"].map(|name| std::fs::read(certs.file("client", name)));
+    let [cert, key] = shown;
+    let api = Api::showing(
+        &cluster.node(0).api_url,
+        cluster.key(),
+        Some(&std::fs::read(certs.client_ca())?),
+        Some(&[cert?, key?].concat()),
+    )?;
+    for node in cluster.nodes() {
+        api.at(&node.api_url)
+            .put("/api/v1/config/app/web/greeting", &json!(node.name))
+            .header("x-confman-forward", "true")
+            .send()
+            .await?
+            .expect(&[200])?;
+    }
     let health = std::process::Command::new(confman_tests::binary::confman()?)
         .arg("health")
         .env_clear()
