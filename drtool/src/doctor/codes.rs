@@ -84,4 +84,9 @@ pub const CODES: &[Code] = &[
         meaning: "The newest verified snapshot of a group is twice as old, or twice as many entries behind, as the thresholds of this machine's settings allow.",
         remedy: "`drtool snapshot create`; then find out why none was made by itself: `drtool status` shows a failure, `confman config` the thresholds.",
     },
+    Code {
+        name: "DRILL_UNKNOWN",
+        meaning: "The store's reports of drills could not be listed, so nobody can say here when one was made and how it ended.",
+        remedy: "The finding has the store's words. `drtool store probe` says whether listings work, compose/policies what a reader must be allowed.",
+    },
 ];

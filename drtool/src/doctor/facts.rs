@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::clocks::Clock;
 use crate::context::Global;
+use crate::drill::last::{self, Drills};
 use crate::live::account::{self, Account};
 use crate::live::report::Report;
 use crate::store::reader::StoreReader;
@@ -73,7 +74,7 @@ pub(super) struct ClusterFacts {
 pub(super) enum StoreFacts {
     NotNamed,
     Failed(Told),
-    Read(StoreRead),
+    Read(Box<StoreRead>),
 }
 
 /// A store that answered.
@@ -92,6 +93,8 @@ pub(super) struct StoreRead {
     pub(super) newest: Vec<Newest>,
     /// Its clock; none when it could not be asked.
     pub(super) clock: Result<Clock, String>,
+    /// What it keeps of drills.
+    pub(super) drills: Drills,
 }
 
 /// The newest snapshot of a group, as the store has it.
@@ -178,7 +181,7 @@ pub(super) async fn store(
         Err(failure) => return (StoreFacts::Failed(failure.into()), None),
     };
     match in_time(&reader, read(&reader)).await {
-        Ok(read) => (StoreFacts::Read(read), Some(reader)),
+        Ok(read) => (StoreFacts::Read(Box::new(read)), Some(reader)),
         Err(told) => (StoreFacts::Failed(told), None),
     }
 }
@@ -205,7 +208,11 @@ async fn read(reader: &StoreReader) -> Result<StoreRead, Failure> {
     let begun = std::time::Instant::now();
     let owners = reader.clusters().await.map_err(|e| errors::store(&e))?;
     let seconds = begun.elapsed().as_secs_f64();
-    let (inventory, clock) = futures::join!(reader.inventory(), clock_of_store(reader));
+    let (inventory, clock, drills) = futures::join!(
+        reader.inventory(),
+        clock_of_store(reader),
+        last::read(reader, now_us())
+    );
     let inventory = inventory.map_err(|e| errors::store(&e))?;
     let newest = inventory.groups.iter().filter_map(|(group, listed)| {
         let newest = listed.first()?;
@@ -220,6 +227,7 @@ async fn read(reader: &StoreReader) -> Result<StoreRead, Failure> {
         snapshots: inventory.groups.values().map(Vec::len).sum(),
         newest: open(reader, newest, false).await,
         clock,
+        drills,
     })
 }
 

@@ -2,20 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use confman_cli::output;
 use confman_config::SnapshotSettings;
 
 use super::facts::{ClusterFacts, StoreFacts, StoreRead};
 use super::report::{Check, Outcome, Subject};
-use super::{clocks, report};
+use super::{clocks, disks, report};
 use crate::finding::Finding;
 use crate::live::report::{GroupReport, Report as Cluster};
 use crate::live::words;
 
-/// Less of a disk free is a finding, in hundredths. The alert `ConfmanDiskFilling` comes earlier: it leaves time for an order.
-const DISK_LOW_PERCENT: u64 = 10;
-/// Less is a problem.
-const DISK_FULL_PERCENT: u64 = 5;
 /// How often a threshold must have passed before a snapshot is called overdue: one may be under way.
 const OVERDUE_TIMES: u64 = 2;
 /// Entries behind a snapshot that nobody needs to hear of: records of snapshots, of members, of leaders.
@@ -48,7 +43,7 @@ pub(super) fn report(seen: Facts<'_>) -> report::Report {
         checks.extend(state(seen.cluster));
         checks.extend(peers(seen.facts));
         checks.extend(versions(seen.facts, seen.tool_version));
-        checks.extend(disks(seen.facts));
+        checks.extend(disks::judge(seen.facts));
     } else {
         let unknown = [
             Subject::Quorum,
@@ -80,6 +75,7 @@ pub(super) fn report(seen: Facts<'_>) -> report::Report {
     checks.extend(snapshots(seen.cluster, seen.snapshots.as_ref()));
     if let StoreFacts::Read(read) = seen.store {
         checks.extend(snapshots_in_store(read, seen.now_us));
+        checks.extend(drills(read));
     }
     report::Report::new(checks, answered)
 }
@@ -343,64 +339,6 @@ fn versions(facts: &ClusterFacts, tool: &str) -> Vec<Check> {
     checks
 }
 
-fn disks(facts: &ClusterFacts) -> Vec<Check> {
-    let mut checks = Vec::new();
-    for status in facts.accounts.iter().filter_map(|a| a.status.as_ref()) {
-        let view = format!("node {}", status.node.name);
-        let Some(disk) = &status.disk else {
-            checks.push(Check::not(
-                Subject::Disks,
-                Outcome::Unknown,
-                "CLUSTER_UNKNOWN",
-                view,
-                "it does not say how full its disk is",
-                "look on that machine",
-            ));
-            continue;
-        };
-        let percent = u128::from(disk.free_bytes) * 100 / u128::from(disk.total_bytes.max(1));
-        let percent = u64::try_from(percent).unwrap_or(100);
-        let told = format!(
-            "{} of {} free ({percent} %), {} in use by logs and states",
-            output::bytes(disk.free_bytes),
-            output::bytes(disk.total_bytes),
-            output::bytes(disk.data_bytes)
-        );
-        if percent < DISK_LOW_PERCENT {
-            checks.push(Check::not(
-                Subject::Disks,
-                if percent < DISK_FULL_PERCENT {
-                    Outcome::Problem
-                } else {
-                    Outcome::Warning
-                },
-                "DISK_LOW",
-                view.clone(),
-                told.clone(),
-                "`drtool runbook disk-full`",
-            ));
-        }
-        if disk.free_bytes < disk.data_bytes {
-            checks.push(Check::not(
-                Subject::Disks,
-                Outcome::Warning,
-                "DISK_NO_SECOND_COPY",
-                view.clone(),
-                format!(
-                    "a restore or a recovery builds the new contents beside the old ones and needs about {}; {} are free",
-                    output::bytes(disk.data_bytes),
-                    output::bytes(disk.free_bytes)
-                ),
-                "give the disk room before the day on which it is needed",
-            ));
-        } else if percent >= DISK_LOW_PERCENT {
-            let what = format!("{told}: a restore or a recovery has room beside that");
-            checks.push(Check::ok(Subject::Disks, view, what));
-        }
-    }
-    checks
-}
-
 fn store(store: &StoreFacts) -> Vec<Check> {
     match store {
         StoreFacts::NotNamed => vec![Check::not(
@@ -609,4 +547,28 @@ fn snapshots_in_store(read: &StoreRead, now_us: i64) -> Vec<Check> {
         ),
     });
     checks.collect()
+}
+
+fn drills(read: &StoreRead) -> Vec<Check> {
+    let view = format!("store {}", read.url);
+    let drills = &read.drills;
+    if drills.unknown.is_some() {
+        return vec![Check::not(
+            Subject::Drills,
+            Outcome::Unknown,
+            "DRILL_UNKNOWN",
+            view,
+            drills.line(),
+            "mend what is said about the store first",
+        )];
+    }
+    let found = drills.findings();
+    if found.is_empty() {
+        return vec![Check::ok(Subject::Drills, view, drills.line())];
+    }
+    let of = |finding: &Finding| Check {
+        view: view.clone(),
+        ..Check::of(Subject::Drills, finding)
+    };
+    found.iter().map(of).collect()
 }

@@ -1,6 +1,6 @@
 //! `drtool doctor`: what is wrong or about to go wrong, in one look at nodes, store, clocks, disks and settings.
 //!
-//! - `settings` judges this machine's environment, `facts` asks nodes and store, `judge` and `clocks` say what follows
+//! - `settings` judges this machine's environment, `facts` asks nodes and store, `judge`, `clocks` and `disks` say what follows
 //!   (pure), `report` is the document and its text.
 //!
 //! Promises: it reads only, by type; it ends within seconds whoever is gone; one part that fails hides no other; whose view
@@ -8,10 +8,11 @@
 //! code and a hint.
 //!
 //! Does not: write to the store to try whether that works (`drtool store probe`), read snapshots to their end (`drtool
-//! snapshot verify`), or look into directories (`drtool verify`).
+//! snapshot verify`), rehearse a restore (`drtool drill`), or look into directories (`drtool verify`).
 
 mod clocks;
 mod codes;
+mod disks;
 mod facts;
 mod judge;
 mod report;
@@ -31,7 +32,7 @@ use crate::context::Global;
 use crate::live;
 use crate::store::StoreArgs;
 
-/// Look at settings, key, nodes, network, clocks, disks, versions, store and snapshots, and say what is wrong
+/// Look at settings, key, nodes, network, clocks, disks, versions, store, snapshots and drills, and say what is wrong
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reads only: nothing is written to the nodes or to the store. Each line says whose view it is; what could not be looked at is \

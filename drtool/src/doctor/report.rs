@@ -37,6 +37,8 @@ pub(super) enum Subject {
     Prefix,
     /// What is safe if every node is lost now.
     Snapshots,
+    /// Whether anybody has tried lately to restore it.
+    Drills,
 }
 
 impl Subject {
@@ -54,6 +56,7 @@ impl Subject {
             Self::Store => "store",
             Self::Prefix => "prefix",
             Self::Snapshots => "snapshots",
+            Self::Drills => "drills",
         }
     }
 }

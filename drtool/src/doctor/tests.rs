@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
-use confman_client::wire::{Caller, DiskStatus, PeerReach};
+use confman_client::wire::{Caller, DiskStatus, PeerReach, Time};
 use confman_snapshot::ClusterId;
+use confman_snapshot::repository::DrillVerdict;
 
 use super::clocks::Clock;
 use super::facts::{ClusterFacts, Newest, StoreFacts, StoreRead, Told};
@@ -11,6 +12,7 @@ use super::judge::{self, Facts};
 use super::report::{Outcome, Report, Subject};
 use super::settings;
 use crate::codes;
+use crate::drill::last::{Drills, Past};
 use crate::live::judge as live;
 use crate::live::tests::kit::{NOW_US, Town, town};
 
@@ -66,7 +68,7 @@ fn visit() -> Visit {
             clocks: ids.map(|id| clock(format!("node node{id}"), 400)).into(),
             ..ClusterFacts::default()
         },
-        store: StoreFacts::Read(StoreRead {
+        store: StoreFacts::Read(Box::new(StoreRead {
             url: "s3://bucket/prefix".to_owned(),
             ignored: Vec::new(),
             owners: vec![ClusterId::new(UUID, 1)],
@@ -81,9 +83,26 @@ fn visit() -> Visit {
                 })
                 .into(),
             clock: Ok(clock("store s3://bucket/prefix".to_owned(), 501_000)),
-        }),
+            drills: drilled(&[(DrillVerdict::Passed, 3)]),
+        })),
         town,
         env: vec![("CONFMAN_API_KEY", "confman_key-of-ops")],
+    }
+}
+
+/// Drills that ended so and so many days ago, newest first.
+fn drilled(ends: &[(DrillVerdict, u64)]) -> Drills {
+    let past = |(verdict, days): &(DrillVerdict, u64)| Past {
+        verdict: Some(*verdict),
+        time: Time::from_us(NOW_US - (*days as i64) * 86_400_000_000),
+        age_seconds: days * 86_400,
+        object: format!("reports/drill/{days}-days-ago.json"),
+    };
+    let passed = |end: &&(DrillVerdict, u64)| end.0 == DrillVerdict::Passed;
+    Drills {
+        last: ends.first().map(past),
+        last_passed: ends.iter().find(passed).map(past),
+        unknown: None,
     }
 }
 
@@ -179,7 +198,42 @@ fn many_things_are_wrong() {
         what: "open \"snapshots/config/0/...\": it is not there".to_owned(),
         hint: None,
     });
+    store.drills = drilled(&[(DrillVerdict::Failed, 1), (DrillVerdict::Passed, 40)]);
     insta::assert_snapshot!(visit.transcript());
+}
+
+#[test]
+fn a_drill_that_failed_is_wrong_and_one_that_nobody_made_is_worth_knowing() {
+    let after = |drills: Drills| {
+        let mut visit = visit();
+        visit.store().drills = drills;
+        let report = visit.report();
+        (wrong(&report), report.exit_code())
+    };
+    let passed = DrillVerdict::Passed;
+    assert_eq!(after(drilled(&[(passed, 31)])), (vec![], 0));
+    assert_eq!(
+        after(drilled(&[(passed, 32)])),
+        (vec![("DRILL_OLD", Outcome::Note)], 0)
+    );
+    assert_eq!(
+        after(drilled(&[])),
+        (vec![("DRILL_NEVER", Outcome::Note)], 0)
+    );
+    for ended in [DrillVerdict::Failed, DrillVerdict::Degraded] {
+        assert_eq!(
+            after(drilled(&[(ended, 1), (passed, 2)])),
+            (vec![("DRILL_FAILED", Outcome::Warning)], 1)
+        );
+    }
+    let unknown = Drills {
+        unknown: Some("access denied".to_owned()),
+        ..Drills::default()
+    };
+    assert_eq!(
+        after(unknown),
+        (vec![("DRILL_UNKNOWN", Outcome::Unknown)], 0)
+    );
 }
 
 #[test]

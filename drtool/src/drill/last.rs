@@ -11,6 +11,7 @@ use crate::context::Global;
 use crate::finding::{Finding, Severity};
 use crate::live::words;
 use crate::store::StoreArgs;
+use crate::store::reader::StoreReader;
 
 /// How long the store may take to list them.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -50,22 +51,38 @@ pub(crate) async fn look(store: &StoreArgs, now_us: i64, global: &Global) -> Opt
         return None;
     }
     let asked = async {
-        let repository = store.open(global).await.map_err(|e| e.to_string())?;
-        let listed = repository.list_reports(ReportKind::Drill).await;
-        listed.map_err(|e| e.to_string())
+        let reader = store.reader(global).await.map_err(|e| e.to_string())?;
+        list(&reader).await
     };
+    Some(in_time(asked, now_us).await)
+}
+
+/// The same, of a store that is open.
+pub(crate) async fn read(reader: &StoreReader, now_us: i64) -> Drills {
+    in_time(list(reader), now_us).await
+}
+
+async fn list(reader: &StoreReader) -> Result<Vec<ListedReport>, String> {
+    let listed = reader.reports(ReportKind::Drill).await;
+    listed.map_err(|e| e.to_string())
+}
+
+async fn in_time(
+    asked: impl Future<Output = Result<Vec<ListedReport>, String>>,
+    now_us: i64,
+) -> Drills {
     let unknown = |why: String| Drills {
         unknown: Some(why.lines().next().unwrap_or_default().to_owned()),
         ..Drills::default()
     };
-    Some(match tokio::time::timeout(WITHIN, asked).await {
+    match tokio::time::timeout(WITHIN, asked).await {
         Ok(Ok(listed)) => of(&listed, now_us),
         Ok(Err(why)) => unknown(why),
         Err(_) => unknown(format!(
             "the store did not answer within {} s",
             WITHIN.as_secs()
         )),
-    })
+    }
 }
 
 /// `listed` is newest first.

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use confman_snapshot::error::{SnapshotError, StoreError};
-use confman_snapshot::repository::{ClusterObject, Inventory, Listing, OrderDone, StoreSettings};
+use confman_snapshot::paths::ReportKind;
+use confman_snapshot::repository::{
+    ClusterObject, Inventory, ListedReport, Listing, OrderDone, StoreSettings,
+};
 use confman_snapshot::source::ChunkSource;
 use confman_snapshot::{ClusterId, GroupId, Kind, Repository, SnapshotId, SnapshotReader, paths};
 
@@ -90,6 +93,14 @@ impl StoreReader {
     /// The store fails.
     pub async fn snapshots(&self, group: &GroupId) -> Result<Listing, StoreError> {
         self.repository.list_snapshots(group).await
+    }
+
+    /// The reports of one kind, newest first, by their names.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn reports(&self, kind: ReportKind) -> Result<Vec<ListedReport>, StoreError> {
+        self.repository.list_reports(kind).await
     }
 
     /// The snapshots of every group, each group's newest first by position.
