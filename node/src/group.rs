@@ -35,8 +35,11 @@ use crate::readindex::ReadRounds;
 const RETRY_FIRST: Duration = Duration::from_millis(2);
 /// A leader that has lost its quorum is not flooded by those who wait.
 const RETRY_MAX: Duration = Duration::from_millis(50);
-/// How long one leader is asked for its read index before another look at who leads.
+/// How long one leader is asked for its read index at least, before another look at who leads.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
+/// And how many heartbeats long, which may be as long as a round trip: the question's own, the round's before, the round's, and a heartbeat
+/// that was under way.
+const ASK_WITHIN_HEARTBEATS: u32 = 4;
 
 /// A Raft of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -67,6 +70,8 @@ pub(crate) struct GroupContext {
     pub(crate) newer: tokio::sync::watch::Sender<Option<String>>,
     /// A leader that was silent for longer is not spoken of any more.
     pub(crate) leader_silence_max: Duration,
+    /// How often a leader is heard.
+    pub(crate) heartbeat: Duration,
     /// Bound for a write's confirmation.
     pub(crate) write_timeout: Duration,
     /// Bound for a read's guarantee.
@@ -388,7 +393,8 @@ impl Group {
             let request = proto::ReadIndexRequest {
                 header: Some(self.header(leader.info.id)),
             };
-            let within = ASK_WITHIN.min(self.context.read_timeout);
+            let within = ASK_WITHIN.max(self.context.heartbeat * ASK_WITHIN_HEARTBEATS);
+            let within = within.min(self.context.read_timeout);
             async move { stub.read_index(with_deadline(request, within)).await }
         };
         let reply = self

@@ -468,6 +468,7 @@ async fn run_group(
         addresses: Arc::clone(&outfit.addresses),
         transfers: Arc::default(),
         leader_silence_max: settings.election_max,
+        heartbeat: settings.heartbeat,
         retired: outfit.retired.clone(),
         newer: outfit.newer.clone(),
         write_timeout: settings.write_timeout,
