@@ -4,8 +4,8 @@
 //! not read), and run `UPDATE_README=1 cargo test -p confman-config readme` for the table in the README.
 
 use crate::kinds::{
-    ApiUrl, Choice, Endpoints, FilePath, Flag, HostPort, Kind, Listen, LogFilter, Millis, Name,
-    Number, Peers, Seconds, Secret, StoreUrl,
+    ApiUrl, Choice, CollectorUrl, Endpoints, FilePath, Flag, HostPort, Kind, Listen, LogFilter,
+    Millis, Name, Number, Peers, Ratio, Seconds, Secret, StoreUrl,
 };
 use crate::settings::{Compression, LogFormat};
 use crate::tls::ClientCertificates;
@@ -261,6 +261,14 @@ settings! {
     LOG = "CONFMAN_LOG" (LogFilter) {
         Text("info,openraft=error,chunked_wal=warn,raft_log=warn,object_store=warn"), LogFilter, false,
         "What is logged"
+    }
+    OTLP_ENDPOINT = "CONFMAN_OTLP_ENDPOINT" (CollectorUrl) {
+        Nothing("no traces are made"), CollectorUrl, false,
+        "The OpenTelemetry collector that traces go to, by OTLP over gRPC"
+    }
+    OTLP_SAMPLE_RATIO = "CONFMAN_OTLP_SAMPLE_RATIO" (Ratio) {
+        Text("0.1"), Ratio, false,
+        "The part of the requests that is traced, where the client does not decide it (`traceparent`); snapshots are always traced"
     }
 }
 

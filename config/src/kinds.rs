@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-pub use place::{ApiUrl, Endpoints, HostPort, Listen, Peers, StoreUrl};
-pub use quantity::{Millis, Number, Seconds};
+pub use place::{ApiUrl, CollectorUrl, Endpoints, HostPort, Listen, Peers, StoreUrl};
+pub use quantity::{Millis, Number, Ratio, Seconds};
 
 /// A value, or why the text is not one where there is more to say than what was expected.
 pub type Parsed<T> = Result<T, Option<String>>;

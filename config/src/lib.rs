@@ -39,7 +39,7 @@ pub use machine::{Machine, ThisMachine};
 pub use readme::readme_table;
 pub use retention::RetentionSettings;
 pub use secrecy::{ExposeSecret, SecretString};
-pub use settings::{Compression, LogFormat, Peer, Settings, SnapshotSettings};
+pub use settings::{Compression, LogFormat, OtlpSettings, Peer, Settings, SnapshotSettings};
 pub use store_env::{StoreVariable, store_environment};
 pub use store_place::StorePlace;
 pub use tls::{ClientCertificates, ClientTlsSettings, TlsSettings};

@@ -60,6 +60,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What is logged: directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
+    /// Where traces go; `None` means that none are made.
+    pub otlp: Option<OtlpSettings>,
     /// Page cache of each group's database.
     pub state_cache_bytes: u64,
     /// Newest entries of each group's log that are kept in memory.
@@ -88,6 +90,15 @@ pub struct SnapshotSettings {
     pub log_margin: u64,
     /// Time between marking an old snapshot and deleting it.
     pub delete_grace: Duration,
+}
+
+/// Where traces go, and how many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtlpSettings {
+    /// The URL of the collector; without a trailing slash.
+    pub endpoint: String,
+    /// The part of the requests that is traced where the client does not decide it: from 0 to 1.
+    pub sample_ratio: f64,
 }
 
 /// The codec of new snapshots.
@@ -177,6 +188,8 @@ impl Settings {
         let log_cache_bytes = reader.read(&declared::LOG_CACHE_BYTES);
         let log_format = reader.read(&declared::LOG_FORMAT);
         let log_level = reader.read(&declared::LOG);
+        let otlp_endpoint = reader.read(&declared::OTLP_ENDPOINT);
+        let sample_ratio = reader.read(&declared::OTLP_SAMPLE_RATIO);
 
         rules::timing(reader, heartbeat, election_min, election_max);
         let keys = reader.is_given(&declared::API_KEYS_FILE);
@@ -205,6 +218,13 @@ impl Settings {
             body_max_bytes: body_max_bytes?,
             log_format: log_format?,
             log_level: log_level?,
+            otlp: match (otlp_endpoint, sample_ratio?) {
+                (Some(endpoint), sample_ratio) => Some(OtlpSettings {
+                    endpoint,
+                    sample_ratio,
+                }),
+                (None, _) => None,
+            },
             state_cache_bytes: state_cache_bytes?,
             log_cache_bytes: log_cache_bytes?,
             effective: Vec::new(),

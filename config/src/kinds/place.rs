@@ -151,6 +151,31 @@ impl Kind for Endpoints {
     }
 }
 
+/// The URL of a collector that takes OTLP over gRPC.
+pub struct CollectorUrl;
+
+impl Kind for CollectorUrl {
+    type Value = String;
+
+    fn expected(&self) -> String {
+        "a URL of scheme `http`, host and port, such as `http://127.0.0.1:4317`".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Parsed<String> {
+        let url = api_url(text)?;
+        if url.starts_with("https:") {
+            let why =
+                "https is not spoken to a collector: let one beside the node take it from there";
+            return Err(Some(why.to_owned()));
+        }
+        Ok(url)
+    }
+
+    fn show(&self, value: &String) -> String {
+        value.clone()
+    }
+}
+
 /// The members that form the cluster.
 pub struct Peers;
 

@@ -1,4 +1,4 @@
-//! Kinds of value that say how much or how long: whole numbers within bounds.
+//! Kinds of value that say how much or how long: whole numbers within bounds, and parts of a whole.
 
 use std::time::Duration;
 
@@ -105,5 +105,34 @@ impl Kind for Millis {
 
     fn show(&self, value: &Duration) -> String {
         value.as_millis().to_string()
+    }
+}
+
+/// A part of a whole: a decimal number from 0 to 1.
+pub struct Ratio;
+
+impl Kind for Ratio {
+    type Value = f64;
+
+    fn expected(&self) -> String {
+        "a number from 0 to 1, such as `0.25`".to_owned()
+    }
+
+    fn parse(&self, text: &str) -> Parsed<f64> {
+        // Neither signs and exponents nor `inf` and `NaN`, which Rust would read.
+        if !text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
+            return Err(None);
+        }
+        match text.parse() {
+            Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+            _ => Err(None),
+        }
+    }
+
+    fn show(&self, value: &f64) -> String {
+        value.to_string()
     }
 }

@@ -147,6 +147,21 @@ fn i20_a_wrong_value_is_shown_with_what_was_expected() {
         ),
         ("CONFMAN_LOG", "info,openraft=loud", vec!["part 2"]),
         ("CONFMAN_LOG_FORMAT", "xml", vec!["`text` or `json`"]),
+        (
+            "CONFMAN_OTLP_ENDPOINT",
+            "collector:4317",
+            vec!["a URL of scheme `http`, host and port"],
+        ),
+        (
+            "CONFMAN_OTLP_ENDPOINT",
+            "https://collector:4317",
+            vec!["https is not spoken to a collector"],
+        ),
+        (
+            "CONFMAN_OTLP_ENDPOINT",
+            "http://collector:4318/v1/traces",
+            vec!["it goes on after the port"],
+        ),
     ] {
         let text = only_refusal(&[(name, value)]);
         for part in [name].into_iter().chain(parts) {
@@ -155,6 +170,23 @@ fn i20_a_wrong_value_is_shown_with_what_was_expected() {
                 "{name}={value}: `{part}` is missing in: {text}"
             );
         }
+    }
+}
+
+#[test]
+fn i20_a_sample_ratio_is_a_part_of_a_whole() {
+    let endpoint = ("CONFMAN_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+    for value in [
+        "1.1", "-0.1", "+0.5", "1e-3", "inf", "NaN", "0,5", "1%", ".", "half",
+    ] {
+        let text = only_refusal(&[endpoint, ("CONFMAN_OTLP_SAMPLE_RATIO", value)]);
+        assert!(text.contains("a number from 0 to 1"), "{value}: {text}");
+    }
+    for (value, ratio) in [("0", 0.0), ("0.01", 0.01), ("1", 1.0), ("1.0", 1.0)] {
+        let settings = resolve(&[endpoint, ("CONFMAN_OTLP_SAMPLE_RATIO", value)]).expect(value);
+        let otlp = settings.otlp.expect("an endpoint was given");
+        assert_eq!(otlp.endpoint, "http://127.0.0.1:4317");
+        assert!((otlp.sample_ratio - ratio).abs() < f64::EPSILON, "{value}");
     }
 }
 

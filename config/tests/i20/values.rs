@@ -36,6 +36,7 @@ fn i20_the_defaults_are_those_of_the_contract() {
         settings.log_level,
         "info,openraft=error,chunked_wal=warn,raft_log=warn,object_store=warn"
     );
+    assert!(settings.otlp.is_none(), "traces are asked for");
     let snapshot = settings.snapshot;
     assert!(snapshot.enabled);
     assert_eq!(snapshot.log_threshold, 10_000);
@@ -85,6 +86,8 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_LOG_CACHE_BYTES", "8388608"),
         ("CONFMAN_LOG_FORMAT", "json"),
         ("CONFMAN_LOG", "debug,openraft=warn,confman_node::api=trace"),
+        ("CONFMAN_OTLP_ENDPOINT", "http://collector.example:4317"),
+        ("CONFMAN_OTLP_SAMPLE_RATIO", "0.5"),
         ("CONFMAN_ENDPOINTS", "http://a:1,http://b:2"),
         ("CONFMAN_API_KEY", "0123456789abcdef"),
         ("CONFMAN_TLS_CLIENT_CA_FILE", "/tls/ca.pem"),
@@ -103,6 +106,7 @@ fn needed(name: &str) -> &'static [(&'static str, &'static str)] {
     match name {
         "CONFMAN_TLS_CERT_FILE" | "CONFMAN_TLS_KEY_FILE" | "CONFMAN_TLS_CA_FILE" => &PAIR,
         "CONFMAN_TLS_API_CLIENT_CERTS" => &ALL,
+        "CONFMAN_OTLP_SAMPLE_RATIO" => &[("CONFMAN_OTLP_ENDPOINT", "http://collector:4317")],
         "CONFMAN_TLS_CLIENT_CERT_FILE" => &[("CONFMAN_TLS_CLIENT_KEY_FILE", "/key")],
         "CONFMAN_TLS_CLIENT_KEY_FILE" => &[("CONFMAN_TLS_CLIENT_CERT_FILE", "/cert")],
         _ => &[],
