@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::error::RestoreError;
 use crate::report::{RestoreReport, Stage, one_line};
-use crate::restore::{Failure, Place, RestoreOutcome, Restorer, stop_at};
+use crate::restore::{Failure, Place, RestoreOutcome, Restorer, stop_at, traced};
 
 /// One group to restore by an order.
 #[derive(Debug, Clone)]
@@ -188,6 +188,13 @@ impl Restorer {
     }
 
     async fn one(&self, task: &OrderedTask) -> Result<RestoreOutcome, RestoreError> {
+        traced(task.paths.group(), self.find_or_restore_ordered(task)).await
+    }
+
+    async fn find_or_restore_ordered(
+        &self,
+        task: &OrderedTask,
+    ) -> Result<RestoreOutcome, RestoreError> {
         if let Some(report) = self.earlier_run(&task.paths)? {
             return Ok(RestoreOutcome::Already(report));
         }

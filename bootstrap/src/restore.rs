@@ -27,6 +27,8 @@ use confman_snapshot::{Manifest, Repository, SnapshotError, SnapshotReader, Snap
 use confman_store::{GroupPaths, StoreError, install_ordered, install_state};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::error::RestoreError;
 use crate::ordered::OrderedTask;
@@ -128,6 +130,39 @@ pub(crate) enum Failure {
     Here(RestoreError),
 }
 
+/// The restore of a group within a span, which says in the end what came from where.
+pub(crate) async fn traced(
+    group: &GroupId,
+    restore: impl Future<Output = Result<RestoreOutcome, RestoreError>>,
+) -> Result<RestoreOutcome, RestoreError> {
+    let span = tracing::info_span!(
+        "restore",
+        otel.status_code = Empty,
+        confman.group = %group,
+        confman.snapshot.id = Empty,
+        confman.restore.source = Empty,
+    );
+    let restored = restore.instrument(span.clone()).await;
+    let source = match &restored {
+        Ok(RestoreOutcome::FromStore(_)) => "store",
+        Ok(RestoreOutcome::NotFromStore(_)) => "leader",
+        Ok(RestoreOutcome::Already(_)) => "earlier-run",
+        Err(_) => {
+            span.record("otel.status_code", "ERROR");
+            return restored;
+        }
+    };
+    span.record("confman.restore.source", source);
+    if let Some(id) = restored
+        .as_ref()
+        .ok()
+        .and_then(|r| r.report().snapshot.as_ref())
+    {
+        span.record("confman.snapshot.id", id);
+    }
+    restored
+}
+
 impl Restorer {
     /// A restorer for `cluster`. Without a repository every group comes from its leader. `now_us` is the
     /// clock for reports: microseconds since 1970 UTC.
@@ -176,6 +211,10 @@ impl Restorer {
 
     /// Restores one group, or finds that an earlier run did.
     pub async fn restore_group(&self, task: &GroupTask) -> Result<RestoreOutcome, RestoreError> {
+        traced(task.paths.group(), self.find_or_restore(task)).await
+    }
+
+    async fn find_or_restore(&self, task: &GroupTask) -> Result<RestoreOutcome, RestoreError> {
         if let Some(report) = self.earlier_run(&task.paths)? {
             return Ok(RestoreOutcome::Already(report));
         }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use confman_store::command::{Command, Op, Outcome};
 use prost::Message;
+use tracing::Instrument as _;
 
 use crate::api::backend::{Applied, ProposeError};
 use crate::group::Group;
 use crate::node::Node;
 use crate::peer::client::{Purpose, with_deadline};
 use crate::peer::{Refusal, proto};
+use crate::traces::{carry, spans};
 
 /// Bookkeeping that was not done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -99,19 +101,24 @@ async fn at(
         .channels()
         .stub(addr, Purpose::Control)
         .map_err(|e| failed(e.to_string()))?;
+    let span = spans::peer_call("Propose", name);
     let ask = || {
         let mut stub = stub.clone();
         let request = proto::ProposeRequest {
             header: Some(group.header(id)),
             command: command.encode_to_vec(),
         };
-        let request = with_deadline(request, group.write_timeout());
+        let mut request = with_deadline(request, group.write_timeout());
+        carry::pass_on(&span, request.metadata_mut().as_mut());
         async move { stub.propose(request).await }
     };
-    let reply = group
+    let answer = group
         .acquaintances()
         .call(id, addr, ask)
-        .await
+        .instrument(span.clone())
+        .await;
+    spans::peer_answered(&span, &answer);
+    let reply = answer
         .map_err(|s| match Refusal::of(&s) {
             Some(Refusal::StateDiffers) => ForwardError::Refused(s.message().to_owned()),
             _ => failed(s.message().to_owned()),

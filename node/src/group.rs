@@ -20,8 +20,11 @@ use openraft::Instant as _;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::api::backend::{
     Applied, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode, WriteContext,
@@ -30,6 +33,7 @@ use crate::peer::acquaintance::Acquaintances;
 use crate::peer::client::{Channels, Purpose, with_deadline};
 use crate::peer::proto;
 use crate::readindex::ReadRounds;
+use crate::traces::spans;
 
 /// A fresh leader refuses for about this long.
 const RETRY_FIRST: Duration = Duration::from_millis(2);
@@ -43,6 +47,10 @@ const ASK_WITHIN_HEARTBEATS: u32 = 4;
 
 /// A Raft of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// What Raft says of a command.
+type Written =
+    Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
 /// What a group needs to know of its node.
 #[derive(Clone)]
@@ -302,9 +310,26 @@ impl Group {
     /// Proposes a command and waits until it is applied here; only on the leader. A fresh leader
     /// refuses for some milliseconds until its own first entry is committed: that is retried here,
     /// within the write timeout.
-    pub(crate) async fn propose_command(
+    pub(crate) async fn propose_command(&self, command: Command) -> Result<Applied, ProposeError> {
+        // Where another leads, the story goes on there.
+        let span = match self.is_leader() {
+            true => spans::propose(&self.id),
+            false => Span::none(),
+        };
+        let traced = !span.is_disabled();
+        let applied = self
+            .propose_until_applied(command, traced)
+            .instrument(span.clone())
+            .await;
+        let at = applied.as_ref().map(|applied| &applied.position);
+        spans::proposed(&span, at.map_err(ProposeError::kind));
+        applied
+    }
+
+    async fn propose_until_applied(
         &self,
         mut command: Command,
+        traced: bool,
     ) -> Result<Applied, ProposeError> {
         let deadline = Instant::now() + self.context.write_timeout;
         let mut pause = RETRY_FIRST;
@@ -314,7 +339,7 @@ impl Group {
         loop {
             command.time_us = self.stamp();
             let written =
-                tokio::time::timeout_at(deadline, self.raft.client_write(command.clone()))
+                tokio::time::timeout_at(deadline, self.client_write(command.clone(), traced))
                     .await
                     .map_err(|_| ProposeError::Timeout)?;
             let error = match written {
@@ -349,6 +374,27 @@ impl Group {
                 ClientWriteError::LogEntryDiscarded(_) => return Err(ProposeError::Timeout),
                 other => return Err(ProposeError::Unavailable(other.to_string())),
             }
+        }
+    }
+
+    /// Raft's own, with a span up to the commit and one from there where it is `traced`.
+    async fn client_write(&self, command: Command, traced: bool) -> Written {
+        if !traced {
+            return self.raft.client_write(command).await;
+        }
+        let (responder, committed, applied) = ProgressResponder::new();
+        self.raft
+            .client_write_ff(command, Some(responder))
+            .await
+            .map_err(RaftError::Fatal)?;
+        // A command that Raft refuses is answered without a commit.
+        let applying = match committed.instrument(spans::replicate()).await {
+            Ok(_) => spans::apply(),
+            Err(_) => Span::none(),
+        };
+        match applied.instrument(applying).await {
+            Ok(answer) => answer.map_err(RaftError::APIError),
+            Err(_) => Err(RaftError::Fatal(Fatal::Stopped)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! - [`serve`] assembles a node: [`formation`], [`rejoin`] and [`ordered`] give it an identity, [`group`] is one Raft
 //!   group, [`node`] all of them, [`peer`] what nodes say to each other;
 //! - stateless executors work beside it: [`membership`] and [`manager`];
+//! - [`traces`] is what a collector is told of requests and snapshots;
 //! - [`tls`] is how both listeners shake hands; [`api`] is the HTTP API, [`cli`] and [`dev`] the commands.
 //!
 //! Promises: every change of state is a committed log entry; what a peer says is checked before Raft
@@ -40,4 +41,5 @@ mod store_door;
 mod store_probe;
 pub mod telemetry;
 pub mod tls;
+mod traces;
 mod watch;

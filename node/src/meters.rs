@@ -85,6 +85,8 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
 
+    Counter "confman_trace_spans_total" ["result"] "Spans that ended: sent to the collector (exported), not taken by it (failed), or more than the queue holds (dropped)";
+
     Counter "confman_http_requests_total" ["route", "method", "status"] "Requests answered";
     Histogram "confman_http_request_seconds" ["route"] "From a request's head to its answer's";
 };

@@ -24,6 +24,7 @@ use confman_store::types::Member;
 use confman_store::{
     DataDir, DataPaths, GroupStore, Identity, LogStore, OpenOptions, StateHandle, StateMachine,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ use crate::peer::{MESSAGE_BYTES_MAX, proto};
 use crate::store_door::StoreDoor;
 use crate::tls::Tls;
 use crate::tls::door::{self, Door, Listener};
+use crate::traces::Traces;
+use crate::traces::export::Export;
 use crate::{manager, membership, ordered, stop, store_probe, telemetry, tls, watch};
 
 /// Arguments of `confman serve`; everything else is in the environment.
@@ -62,7 +65,13 @@ pub fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = telemetry::init_logs(settings.log_format, &settings.log_level) {
+    let traces = settings
+        .otlp
+        .as_ref()
+        .map(|otlp| Traces::new(otlp, &settings.node_name).split());
+    let (tracer, export) = traces.unzip();
+    let (format, level) = (settings.log_format, &settings.log_level);
+    if let Err(error) = telemetry::init_logs_and_traces(format, level, tracer) {
         eprintln!("confman: {error}");
         return ExitCode::from(2);
     }
@@ -94,12 +103,17 @@ pub fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(serve(
-        Arc::clone(&settings),
-        keyring,
-        tls,
-        args.exit_with_parent,
-    ));
+    let ended = runtime.block_on(async {
+        // The first metrics are those of the traces.
+        let prometheus = telemetry::init_metrics();
+        let exporting = export.map(Export::start).transpose()?;
+        let settings = Arc::clone(&settings);
+        let ended = serve(settings, keyring, tls, prometheus, args.exit_with_parent).await;
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
+        ended
+    });
     // Blocking work that is still going on (an upload) does not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
@@ -142,9 +156,9 @@ async fn serve(
     settings: Arc<Settings>,
     keyring: Arc<dyn Keyring>,
     tls: Option<Arc<Tls>>,
+    prometheus: PrometheusHandle,
     exit_with_parent: bool,
 ) -> anyhow::Result<()> {
-    let prometheus = telemetry::init_metrics();
     let stop_asked = stop::asked(exit_with_parent)?;
     let mut data = DataDir::open(&settings.data_dir)?;
     let api = listen(settings.api_listen, "CONFMAN_API_LISTEN").await?;
@@ -357,7 +371,7 @@ struct Outfit {
     retired: tokio::sync::watch::Sender<Option<String>>,
     /// Where the groups and the peer service report a newer life of the cluster.
     newer: tokio::sync::watch::Sender<Option<String>>,
-    prometheus: metrics_exporter_prometheus::PrometheusHandle,
+    prometheus: PrometheusHandle,
 }
 
 /// Opens every group and makes the node of them. That this node has started is written down when all

@@ -1,5 +1,5 @@
 //! The end of a node: who asks for it, handing leadership over, closing what is open. All bounds
-//! together stay under the 10 s that supervisors give.
+//! together, that of the last traces too, stay under the 10 s that supervisors give.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,7 +15,15 @@ use std::time::Duration;
 
 use confman_config::LogFormat;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::Dispatch;
+use tracing_subscriber::filter::FilterExt as _;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
+
+use crate::traces;
 
 /// Logging cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +34,7 @@ pub enum TelemetryError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// Something else logs already.
     #[error("start logging: {0}")]
-    Started(#[from] Box<dyn std::error::Error + Send + Sync>),
+    Started(#[from] TryInitError),
 }
 
 /// Starts logging to stderr.
@@ -34,17 +42,43 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter is wrong, or logging has been started before in this process.
 pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    init_logs_and_traces(format, filter, None)
+}
+
+/// As [`init_logs`], with spans handed to a tracer where there is one.
+pub(crate) fn init_logs_and_traces(
+    format: LogFormat,
+    filter: &str,
+    tracer: Option<SdkTracer>,
+) -> Result<(), TelemetryError> {
+    let colours = std::io::stderr().is_terminal();
+    Ok(dispatch(format, filter, colours, std::io::stderr, tracer)?.try_init()?)
+}
+
+/// Log lines of `filter` to `writer`, and spans to the tracer.
+pub(crate) fn dispatch<W>(
+    format: LogFormat,
+    filter: &str,
+    colours: bool,
+    writer: W,
+    tracer: Option<SdkTracer>,
+) -> Result<Dispatch, TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let filter = EnvFilter::builder().parse(filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter);
-    match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init()?,
-        LogFormat::Json => builder.json().flatten_event(true).try_init()?,
-    }
-    Ok(())
+    let lines = fmt::layer().with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let filter = filter.and(traces::not_in_log_lines());
+    let logged = registry().with(lines.with_filter(filter));
+    // Not a layer that may be none: with one, spans that nobody takes are asked about each time.
+    Ok(match tracer {
+        Some(tracer) => logged.with(traces::layer(tracer)).into(),
+        None => logged.into(),
+    })
 }
 
 /// From now on a panic of any thread is logged and ends the process with `SIGABRT`.

@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use tracing::Instrument as _;
+use tracing::field::Empty;
+
 use crate::error::{BoxError, SnapshotError};
 use crate::format::{WriteOptions, Written, write_snapshot};
 use crate::id::SnapshotId;
@@ -128,12 +131,21 @@ impl Run<'_> {
         work: impl Future<Output = Result<T, SnapshotError>>,
     ) -> Result<T, BuildError> {
         let started = Instant::now();
-        let done = work.await;
+        let span = tracing::info_span!(
+            "phase",
+            otel.name = %format_args!("snapshot.{}", phase.name()),
+            otel.status_code = Empty,
+            confman.group = %self.group,
+            error.type = Empty,
+        );
+        let done = work.instrument(span.clone()).await;
         let group = self.group.to_string();
         metrics::histogram!("confman_snapshot_phase_seconds", "group" => group.clone(), "phase" => phase.name())
             .record(started.elapsed().as_secs_f64());
         done.map_err(|source| {
             let kind = source.kind().name();
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", kind);
             metrics::counter!(
                 "confman_snapshot_errors_total", "group" => group, "phase" => phase.name(), "kind" => kind
             )

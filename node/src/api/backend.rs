@@ -74,6 +74,17 @@ pub enum ProposeError {
     Unavailable(String),
 }
 
+impl ProposeError {
+    /// One word, of which there are few.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotLeader { .. } => "not-leader",
+            Self::Timeout => "timeout",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// How fresh a read has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadMode {

@@ -25,6 +25,8 @@ use confman_store::command::Put;
 use futures::future::join_all;
 use http::StatusCode;
 use serde_json::value::RawValue;
+use tracing::Instrument as _;
+use tracing::Span;
 
 use super::Api;
 use super::backend::GroupBackend;
@@ -45,6 +47,7 @@ use super::render;
 use super::upload::Sink;
 use super::write;
 use super::write::WriteHead;
+use crate::traces::spans;
 
 const PATH: &str = "/api/v1/batch";
 const MEMBERS: &str = "op, namespace, key, value, valueBase64, type, skipUnchanged, idempotencyKey";
@@ -107,19 +110,26 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
         return Err(write::no_leader());
     }
 
+    let here = |place: &Place| matches!(place, Place::Here);
+    // One span for all of them: a thousand items are no thousand stories.
+    let proposing = match places.iter().filter(|place| here(place)).count() {
+        0 => Span::none(),
+        items => spans::propose_batch(items),
+    };
     let local = join_all(
         items
             .iter()
             .zip(&groups)
             .zip(&places)
             .enumerate()
-            .filter(|(_, (_, place))| matches!(place, Place::Here))
+            .filter(|(_, (_, place))| here(place))
             .map(|(i, ((item, group), _))| {
                 let api = &*api;
                 let call = &*call;
                 async move { (i, write_item(api, call, group, item).await) }
             }),
-    );
+    )
+    .instrument(proposing);
     let remote = join_all(by_leader(&places).into_values().map(|(leader, indices)| {
         let (api, call, items) = (&*api, &*call, &items);
         async move { send_items(api, call, &leader, items, indices).await }

@@ -22,6 +22,9 @@ use http::Method;
 use http::StatusCode;
 use http::Uri;
 use http::header;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
+use tracing::Span;
 
 use super::Api;
 use super::access::Access;
@@ -30,6 +33,8 @@ use super::body::BodyReader;
 use super::endpoints::Endpoint;
 use super::failure::Failure;
 use super::headers::sane_id;
+use crate::traces::carry;
+use crate::traces::spans;
 
 /// One request, as handlers see it.
 pub(crate) struct Call {
@@ -82,16 +87,17 @@ pub(crate) async fn answer(
         correlation_id: correlation_id.clone(),
     };
 
+    let admitted = enter(&api, endpoint, &mut call);
+    let span = span(endpoint, &call);
+    if admitted.is_ok() {
+        // Strangers do not decide which traces are kept.
+        carry::adopt(&span, &call.headers);
+    }
     let answered = async {
-        // A node that is full still says that it lives.
-        let _place = match endpoint.access {
-            Access::Open => None,
-            _ => Some(api.budgets.request()?),
-        };
-        check_head(&api, &call)?;
-        call.identity = admit(&api, endpoint.access, &call.headers)?;
+        let _place = admitted?;
         (endpoint.handler)(&api, &mut call).await
     }
+    .instrument(span.clone())
     .await;
 
     let (mut response, failure) = match answered {
@@ -112,6 +118,7 @@ pub(crate) async fn answer(
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    spans::answered(&span, status, &call.identity.name);
     record(endpoint.path, &method, status, begun);
     let line = Line {
         method: &method,
@@ -121,9 +128,40 @@ pub(crate) async fn answer(
         request_id: &request_id,
         correlation_id: &correlation_id,
         millis: begun.elapsed().as_secs_f64() * 1000.0,
+        trace_id: carry::trace_id(&span),
     };
     line.log(failure.as_deref());
     response
+}
+
+/// A place among the requests and the caller's identity, before anything of the body is read.
+fn enter(
+    api: &Api,
+    endpoint: &Endpoint,
+    call: &mut Call,
+) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+    // A node that is full still says that it lives.
+    let place = match endpoint.access {
+        Access::Open => None,
+        _ => Some(api.budgets.request()?),
+    };
+    check_head(api, call)?;
+    call.identity = admit(api, endpoint.access, &call.headers)?;
+    Ok(place)
+}
+
+/// What is traced of the call: nothing of what is asked every few seconds by whoever watches.
+fn span(endpoint: &Endpoint, call: &Call) -> Span {
+    if endpoint.access == Access::Open {
+        return Span::none();
+    }
+    spans::request(&spans::Asked {
+        method: &call.method,
+        route: endpoint.path,
+        uri: &call.uri,
+        request_id: &call.request_id,
+        correlation_id: &call.correlation_id,
+    })
 }
 
 fn check_head(api: &Api, call: &Call) -> Result<(), Failure> {
@@ -238,6 +276,8 @@ struct Line<'a> {
     request_id: &'a str,
     correlation_id: &'a str,
     millis: f64,
+    /// Where the request is traced, and the trace kept.
+    trace_id: Option<String>,
 }
 
 impl Line<'_> {
@@ -249,17 +289,19 @@ impl Line<'_> {
             request_id,
             correlation_id,
             millis,
+            trace_id,
             ..
         } = self;
+        let trace_id = trace_id.as_deref();
         let status = self.status.as_u16();
         // A probe of a node that is not ready yet is an answer, no fault.
         if self.status.is_server_error() && !path.starts_with("/health") {
             let detail = failure.unwrap_or_default();
             tracing::warn!(
-                %method, path, status, actor, request_id, correlation_id, millis, detail, "request failed"
+                %method, path, status, actor, request_id, correlation_id, trace_id, millis, detail, "request failed"
             );
         } else {
-            tracing::debug!(%method, path, status, actor, request_id, correlation_id, millis, "request");
+            tracing::debug!(%method, path, status, actor, request_id, correlation_id, trace_id, millis, "request");
         }
     }
 }

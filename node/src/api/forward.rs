@@ -25,6 +25,7 @@ use http::header;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Api;
 use super::backend::LeaderInfo;
@@ -34,6 +35,8 @@ use super::failure::Failure;
 use crate::tls::Tls;
 use crate::tls::connect::Connector;
 use crate::tls::door::Listener;
+use crate::traces::carry;
+use crate::traces::spans;
 
 /// For a connection to the leader.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -163,6 +166,22 @@ fn passed_on(call: &Call) -> HeaderMap {
 }
 
 async fn send(
+    api: &Arc<Api>,
+    mut request: Request<Body>,
+    leader: &LeaderInfo,
+    begun: Instant,
+    progress: &AtomicU64,
+) -> Result<Response, Failure> {
+    let span = spans::forward(request.method(), request.uri(), &leader.name);
+    carry::pass_on(&span, request.headers_mut());
+    let answered = exchange(api, request, leader, begun, progress)
+        .instrument(span.clone())
+        .await;
+    spans::forwarded(&span, answered.as_ref().ok().map(Response::status));
+    answered
+}
+
+async fn exchange(
     api: &Arc<Api>,
     request: Request<Body>,
     leader: &LeaderInfo,

@@ -11,10 +11,12 @@ use confman_snapshot::paths::NoteKind;
 use confman_snapshot::retention::{Decision, Holds, Policy, SnapshotFact, judge};
 use confman_snapshot::{Repository, SnapshotId};
 use confman_store::command::{Op, SnapshotIds};
+use tracing::Instrument as _;
 
 use super::{Failure, Manager};
 use crate::forward;
 use crate::group::{Group, now_us};
+use crate::traces::spans;
 
 /// A pin that was seen keeps its snapshot for this long without being looked for again.
 const PINS_KNOWN: Duration = Duration::from_secs(15);
@@ -58,14 +60,32 @@ impl Manager {
         let mark = chosen(Decision::Mark);
         if !mark.is_empty() {
             let ids = mark.iter().map(SnapshotId::to_string).collect();
-            forward::propose(&self.node, group, Op::SnapshotsMarked(SnapshotIds { ids })).await?;
+            let span = spans::retention("mark", group.id(), mark.len());
+            forward::propose(&self.node, group, Op::SnapshotsMarked(SnapshotIds { ids }))
+                .instrument(span)
+                .await?;
         }
         // Who joins, or is sent a snapshot, may be reading what it was offered, however long that takes.
         if self.somebody_joins() || group.transfers_snapshot() {
             return Ok(());
         }
+        let due = chosen(Decision::Delete);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let span = spans::retention("delete", group.id(), due.len());
+        self.delete(group, &repository, due).instrument(span).await
+    }
+
+    /// Deletes what is due and not pinned, and has the group forget it.
+    async fn delete(
+        &self,
+        group: &Arc<Group>,
+        repository: &Repository,
+        due: Vec<SnapshotId>,
+    ) -> Result<(), Failure> {
         let mut deleted = Vec::new();
-        for id in chosen(Decision::Delete) {
+        for id in due {
             // By name: a pin may be younger than the listing.
             if repository.has_note(NoteKind::Pin, group.id(), &id).await? {
                 continue;

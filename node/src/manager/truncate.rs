@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use confman_store::records::NodeState;
 use openraft::Instant as _;
+use tracing::Instrument as _;
 
 use super::{Failure, Manager};
 use crate::group::Group;
+use crate::traces::spans;
 
 /// A follower that has not answered for this long does not hold the log back.
 const FOLLOWER_SILENT: Duration = Duration::from_secs(60);
@@ -63,8 +65,12 @@ impl Manager {
             tracing::debug!(group = %group.id(), target, recorded, "purge the log");
             // Durable first (I4), and here, so that Raft does not wait for the sync.
             let state = group.state().clone();
-            tokio::task::spawn_blocking(move || state.flush_durable()).await??;
-            group.raft().trigger().purge_log(target).await?;
+            let purged = async {
+                tokio::task::spawn_blocking(move || state.flush_durable()).await??;
+                group.raft().trigger().purge_log(target).await?;
+                Ok::<(), Failure>(())
+            };
+            purged.instrument(spans::purge(group.id(), target)).await?;
         }
         Ok(())
     }

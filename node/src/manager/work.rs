@@ -8,6 +8,8 @@ use confman_snapshot::build::{BuildError, BuildOptions, Phase, build_and_upload}
 use confman_snapshot::{Background, Codec, WriteOptions};
 use confman_store::command::{Op, SnapshotVerified};
 use confman_store::records::SnapshotTask;
+use tracing::field::display;
+use tracing::{Instrument as _, Span};
 
 use super::Manager;
 use super::assign::finish;
@@ -15,6 +17,7 @@ use crate::api::backend::{GroupBackend, ReadMode};
 use crate::forward::{self, ForwardError};
 use crate::group::{Group, now_us};
 use crate::node::Node;
+use crate::traces::spans;
 
 /// How long the record of a finished snapshot is offered to a group without leader.
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
@@ -60,8 +63,19 @@ impl Manager {
 
 /// Makes the snapshot and reports how it ended; false when nobody took the report, so that it is to be done again.
 async fn run_task(node: &Arc<Node>, background: &Background, task: SnapshotTask) -> bool {
+    let span = spans::snapshot(&task);
+    carry_out(node, background, task).instrument(span).await
+}
+
+async fn carry_out(node: &Arc<Node>, background: &Background, task: SnapshotTask) -> bool {
     let began = Instant::now();
     let made = make(node, background, &task).await;
+    let span = Span::current();
+    match &made {
+        Ok(index) => drop(span.record("confman.index", spans::number(*index))),
+        // What stands before the colon is the phase.
+        Err(error) => spans::failed(&span, error.split(':').next().unwrap_or_default()),
+    }
     let result = if made.is_ok() { "ok" } else { "failed" };
     metrics::counter!("confman_snapshot_tasks_total", "group" => task.group.clone(), "result" => result).increment(1);
     let error = match made {
@@ -133,17 +147,22 @@ async fn make(
     let progress =
         move |phase: Phase| tracing::debug!(group = %name, index, phase = phase.name(), "snapshot");
     // On threads that stand back behind apply and heartbeats (I5).
-    let built = async move { build_and_upload(view, &repository, &options, progress).await };
+    let built = async move { build_and_upload(view, &repository, &options, progress).await }
+        .instrument(Span::current());
     let record = background
         .run(built)
         .await
         .map_err(|e| format!("build: {e}"))?
         .map_err(told)?;
+    Span::current()
+        .record("confman.snapshot.id", display(&record.id))
+        .record("confman.snapshot.bytes", spans::number(record.object_bytes));
     let op = Op::SnapshotVerified(SnapshotVerified {
         record: Some(record),
         membership: Some(membership),
     });
     record_in_group(node, &group, op)
+        .instrument(spans::record())
         .await
         .map_err(|e| format!("record: {e}"))?;
     Ok(index)

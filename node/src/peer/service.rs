@@ -15,6 +15,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, Span};
 
 use super::desk::{Birth, Desk, Stage};
 use super::proto::peer_server::Peer;
@@ -22,6 +23,7 @@ use super::{Refusal, TOKEN_KEY, codec, proto};
 use crate::api::backend::{GroupBackend, ProposeError};
 use crate::group::Group;
 use crate::node::Node;
+use crate::traces::{carry, spans};
 
 type Reply<T> = Result<Response<T>, Status>;
 type MessageStream = Pin<Box<dyn Stream<Item = Result<proto::RaftMessage, Status>> + Send>>;
@@ -378,7 +380,22 @@ impl Peer for Service {
     }
 
     async fn propose(&self, request: Request<proto::ProposeRequest>) -> Reply<proto::ProposeReply> {
+        let headers = request.metadata().clone();
         let ask = self.admit(request)?;
+        let span = match headers.get(carry::TRACEPARENT) {
+            Some(_) => spans::peer_request("Propose"),
+            // What nobody traces begins no trace here.
+            None => Span::none(),
+        };
+        carry::adopt(&span, headers.as_ref());
+        let answer = self.do_propose(ask).instrument(span.clone()).await;
+        spans::peer_answered(&span, &answer);
+        answer
+    }
+}
+
+impl Service {
+    async fn do_propose(&self, ask: proto::ProposeRequest) -> Reply<proto::ProposeReply> {
         let group = self.group(ask.header.as_ref())?;
         let command = Command::decode(ask.command.as_slice())
             .map_err(|e| Status::invalid_argument(format!("decode command: {e}")))?;

@@ -172,7 +172,7 @@ impl Service<Uri> for Connector {
 }
 
 /// The words of an error and of what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -16,7 +16,7 @@
 
 pub mod connect;
 pub mod door;
-mod grumble;
+pub(crate) mod grumble;
 pub(crate) mod watch;
 
 use std::sync::Arc;
