@@ -52,12 +52,16 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Foreign crate to the packages that may name it.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("openraft", &["confman-store", "confman-node"]),
     ("raft-log", &["confman-store"]),
     ("redb", &["confman-store"]),
     ("axum", &["confman-node"]),
     ("tonic", &["confman-node"]),
+    // The others make `tracing` spans and know nothing of where they go.
+    ("opentelemetry", &["confman-node"]),
+    ("opentelemetry_sdk", &["confman-node"]),
+    ("opentelemetry-proto", &["confman-node"]),
     // `confman bench` measures with a client of its own; confman-snapshot gives the object store a client with one TLS provider.
     (
         "reqwest",

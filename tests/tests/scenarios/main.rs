@@ -32,4 +32,5 @@ mod status;
 mod store_faults;
 mod tls;
 mod tls_tools;
+mod traces;
 mod writes;
