@@ -23,6 +23,7 @@ pub(crate) mod formation;
 pub(crate) mod forward;
 mod front;
 pub(crate) mod group;
+mod grumble;
 mod incoming;
 #[cfg(feature = "failpoints")]
 pub mod killpoints;

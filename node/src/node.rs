@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 
 use crate::api::backend::{Backend, GroupBackend, MembershipView, SnapshotRequestError};
 use crate::group::Group;
+use crate::grumble::Grumble;
 use crate::peer::client::Channels;
 use crate::peer::proto;
 use crate::store_door::StoreDoor;
@@ -74,6 +76,7 @@ pub(crate) struct Node {
     waits: Mutex<BTreeMap<GroupId, String>>,
     /// Why the life of this node cannot begin yet.
     held_back: Mutex<Option<String>>,
+    grumble: Grumble,
 }
 
 /// The groups given have no `__meta/0`.
@@ -102,7 +105,14 @@ impl Node {
             told_retired: parts.told_retired,
             waits: Mutex::default(),
             held_back: Mutex::default(),
+            grumble: Grumble::default(),
         }))
+    }
+
+    /// Whether the log may be told now that something, which is tried at every turn, failed in a group: then, how often
+    /// that was kept back.
+    pub(crate) fn may_tell(&self, group: &GroupId, what: &'static str) -> Option<u64> {
+        self.grumble.may(&group.to_string(), what, Instant::now())
     }
 
     /// This node's id.

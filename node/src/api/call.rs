@@ -33,6 +33,7 @@ use super::body::BodyReader;
 use super::endpoints::Endpoint;
 use super::failure::Failure;
 use super::headers::sane_id;
+use crate::grumble::Pace;
 use crate::traces::carry;
 use crate::traces::spans;
 
@@ -130,7 +131,7 @@ pub(crate) async fn answer(
         millis: begun.elapsed().as_secs_f64() * 1000.0,
         trace_id: carry::trace_id(&span),
     };
-    line.log(failure.as_deref());
+    line.log(failure.as_deref(), &api.pace);
     response
 }
 
@@ -281,7 +282,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn log(&self, failure: Option<&str>) {
+    fn log(&self, failure: Option<&str>, pace: &Pace) {
         let Self {
             method,
             path,
@@ -295,10 +296,18 @@ impl Line<'_> {
         let trace_id = trace_id.as_deref();
         let status = self.status.as_u16();
         // A probe of a node that is not ready yet is an answer, no fault.
-        if self.status.is_server_error() && !path.starts_with("/health") {
+        let failed = self.status.is_server_error() && !path.starts_with("/health");
+        // Beyond the pace it is told to those who want every request.
+        let told = if failed {
+            pace.may(Instant::now())
+        } else {
+            None
+        };
+        if let Some(kept_back) = told {
+            let kept_back = (kept_back > 0).then_some(kept_back);
             let detail = failure.unwrap_or_default();
             tracing::warn!(
-                %method, path, status, actor, request_id, correlation_id, trace_id, millis, detail, "request failed"
+                %method, path, status, actor, request_id, correlation_id, trace_id, millis, kept_back, detail, "request failed"
             );
         } else {
             tracing::debug!(%method, path, status, actor, request_id, correlation_id, trace_id, millis, "request");

@@ -22,6 +22,7 @@ use self::backend::Backend;
 use self::forward::Forwarder;
 use self::limits::Budgets;
 use self::limits::Limits;
+use crate::grumble::Pace;
 use crate::tls::Tls;
 
 pub mod access;
@@ -61,6 +62,8 @@ pub(crate) struct Api {
     pub(crate) limits: Limits,
     pub(crate) budgets: Budgets,
     pub(crate) forwarder: Forwarder,
+    /// Of lines about requests that failed: a cluster without a leader fails all of them.
+    pub(crate) pace: Pace,
     ids: IdSource,
 }
 
@@ -91,6 +94,7 @@ pub fn router(
         limits,
         budgets,
         forwarder: forward::forwarder(tls),
+        pace: Pace::default(),
         ids,
     }))
 }

@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::patience::Patient;
+use crate::grumble::Grumble;
 use crate::tls::door::Door;
 
 /// Headers that the parser takes, above what the API itself allows: there the answer is a problem document, beyond
@@ -49,6 +50,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = tokio::task::JoinSet::new();
+    let grumble = Grumble::default();
     tokio::pin!(stop);
     loop {
         // A connection that has no place waits in the kernel's queue.
@@ -61,7 +63,9 @@ pub async fn serve(
         let (stream, from, place) = match accepted {
             Ok(accepted) => accepted,
             Err(e) => {
-                tracing::warn!("accept a connection: {e}");
+                if let Some(kept_back) = grumble.may("accept", "failed", Instant::now()) {
+                    tracing::warn!(kept_back, "accept a connection: {e}");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -108,8 +108,10 @@ impl Manager {
                 self.take_up_work();
             }
             for group in &groups {
-                if let Err(error) = self.truncate(group).await {
-                    tracing::warn!(group = %group.id(), "truncate the log, to be tried again: {error}");
+                if let Err(error) = self.truncate(group).await
+                    && let Some(kept_back) = self.node.may_tell(group.id(), "truncate")
+                {
+                    tracing::warn!(group = %group.id(), kept_back, "truncate the log, to be tried again: {error}");
                 }
             }
         }
@@ -121,11 +123,15 @@ impl Manager {
                 continue;
             }
             for group in self.node.groups().filter(|g| g.is_leader()) {
-                if let Err(error) = self.retire(group).await {
-                    tracing::warn!(group = %group.id(), "retire old snapshots, to be tried again: {error}");
+                if let Err(error) = self.retire(group).await
+                    && let Some(kept_back) = self.node.may_tell(group.id(), "retire")
+                {
+                    tracing::warn!(group = %group.id(), kept_back, "retire old snapshots, to be tried again: {error}");
                 }
-                if let Err(error) = self.collect_orphans(group).await {
-                    tracing::warn!(group = %group.id(), "look for orphans in the store, to be tried again: {error}");
+                if let Err(error) = self.collect_orphans(group).await
+                    && let Some(kept_back) = self.node.may_tell(group.id(), "orphans")
+                {
+                    tracing::warn!(group = %group.id(), kept_back, "look for orphans in the store, to be tried again: {error}");
                 }
             }
             if let Err(error) = self.look_at_drills().await {

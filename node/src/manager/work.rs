@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use confman_config::Compression;
 use confman_snapshot::build::{BuildError, BuildOptions, Phase, build_and_upload};
+use confman_snapshot::model::GroupId;
 use confman_snapshot::{Background, Codec, WriteOptions};
 use confman_store::command::{Op, SnapshotVerified};
 use confman_store::records::SnapshotTask;
@@ -28,7 +29,9 @@ impl Manager {
         let tasks = match self.node.meta().state().snapshot_tasks() {
             Ok(tasks) => tasks,
             Err(error) => {
-                tracing::error!("read the snapshot tasks: {error}");
+                if let Some(kept_back) = self.node.may_tell(&GroupId::meta(), "tasks") {
+                    tracing::error!(kept_back, "read the snapshot tasks: {error}");
+                }
                 return;
             }
         };

@@ -182,7 +182,9 @@ async fn group_turn(node: &Node, group: &Arc<Group>, registry: &Registry) -> Opt
     match taken {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
-            tracing::warn!(group = %group.id(), ?step, "membership step, to be tried again: {error}");
+            if let Some(kept_back) = node.may_tell(group.id(), "membership-step") {
+                tracing::warn!(group = %group.id(), ?step, kept_back, "membership step, to be tried again: {error}");
+            }
             Some(format!("a step that failed and is tried again: {error}"))
         }
         Err(_) => {

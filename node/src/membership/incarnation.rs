@@ -51,7 +51,9 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
                 tracing::info!(group = %group.id(), incarnation = pending.incarnation, plan = %pending.plan_id, "a new incarnation has begun");
             }
             Err(error) => {
-                tracing::warn!(group = %group.id(), "begin incarnation {}: {error}", pending.incarnation);
+                if let Some(kept_back) = node.may_tell(group.id(), "begin") {
+                    tracing::warn!(group = %group.id(), kept_back, "begin incarnation {}: {error}", pending.incarnation);
+                }
             }
         }
     }

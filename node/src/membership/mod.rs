@@ -40,8 +40,10 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut applied = node.meta().state().applied_watch();
     let mut outcast = Outcast::default();
     loop {
-        if let Err(error) = node.refresh_registry() {
-            tracing::error!("read the registry of nodes: {error}");
+        if let Err(error) = node.refresh_registry()
+            && let Some(kept_back) = node.may_tell(node.meta().id(), "registry")
+        {
+            tracing::error!(kept_back, "read the registry of nodes: {error}");
         }
         turn(&node).await;
         outcast.turn(&node).await;
@@ -65,7 +67,9 @@ async fn turn(node: &Arc<Node>) {
     let registry = match node.meta().state().registry() {
         Ok(registry) => registry,
         Err(error) => {
-            tracing::error!("read the registry of nodes: {error}");
+            if let Some(kept_back) = node.may_tell(node.meta().id(), "wishes") {
+                tracing::error!(kept_back, "read the registry of nodes: {error}");
+            }
             return;
         }
     };
@@ -91,7 +95,9 @@ async fn forget_pending(node: &Node) {
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = failed {
-            tracing::warn!(group = %group.id(), "make the new incarnation durable, to be tried again: {error}");
+            if let Some(kept_back) = node.may_tell(group.id(), "durable") {
+                tracing::warn!(group = %group.id(), kept_back, "make the new incarnation durable, to be tried again: {error}");
+            }
             return;
         }
     }

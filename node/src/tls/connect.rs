@@ -24,7 +24,7 @@ use tower::Service;
 
 use super::Tls;
 use super::door::{ALERT, HANDSHAKE_WITHIN, Listener, is_about_certificates};
-use super::grumble::Grumble;
+use crate::grumble::Grumble;
 
 /// Makes connections to one kind of listener of other nodes. Cheap to clone.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Tls;
-use super::grumble::Grumble;
+use crate::grumble::Grumble;
 
 /// How long a handshake may take, from the connection to its last byte.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);

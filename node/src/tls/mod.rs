@@ -3,7 +3,7 @@
 //! - [`Tls`] holds the credentials in force; [`watch`] replaces them when the files change;
 //! - [`door`] lets connections in: it looks at the first byte, shakes hands within bounds, and says why not;
 //! - [`connect`] goes out to other nodes, and says what is in the way;
-//! - [`grumble`] keeps what repeats from filling the log.
+//! - `crate::grumble` keeps what repeats from filling the log.
 //!
 //! Promises
 //! - without a certificate of the authority no byte of a peer is read as a message;
@@ -16,7 +16,6 @@
 
 pub mod connect;
 pub mod door;
-pub(crate) mod grumble;
 pub(crate) mod watch;
 
 use std::sync::Arc;

@@ -25,8 +25,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::grumble::Grumble;
 use crate::tls::connect::chain;
-use crate::tls::grumble::Grumble;
 
 /// Spans that wait; each is a few hundred bytes, and about two thousand at most.
 const QUEUE_SPANS: usize = 2048;

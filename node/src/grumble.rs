@@ -1,4 +1,5 @@
-//! What repeats, told at most once a minute about each subject.
+//! What repeats, told seldom: at most once a minute about each subject ([`Grumble`]), or so many lines a second ([`Pace`]) where each
+//! line is of something else. What was kept back is counted and said with the next.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ pub(crate) struct Grumble {
     told: Mutex<HashMap<(String, &'static str), Told>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Told {
     at: Instant,
     /// How often it happened since.
@@ -53,9 +54,49 @@ impl Grumble {
     }
 }
 
+/// So many lines a second: enough to see each when there are few, and what goes on when there are many.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    second: Mutex<Option<Told>>,
+}
+
+/// Lines a second that a [`Pace`] allows.
+const LINES_PER_SECOND: u64 = 20;
+
+impl Pace {
+    /// Whether a line may be told now: then, how many were kept back since the last.
+    pub(crate) fn may(&self, now: Instant) -> Option<u64> {
+        let mut second = self.second.lock();
+        let begun = |of: &Told| now.saturating_duration_since(of.at) < Duration::from_secs(1);
+        let before = second.filter(begun).map_or(0, |of| of.since);
+        let kept_back = second.map_or(0, |of| of.since.saturating_sub(LINES_PER_SECOND));
+        let at = second.filter(begun).map_or(now, |of| of.at);
+        *second = Some(Told {
+            at,
+            since: before + 1,
+        });
+        match before {
+            0 => Some(kept_back),
+            _ => (before < LINES_PER_SECOND).then_some(0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_is_told_in_part_and_counted() {
+        let pace = Pace::default();
+        let now = Instant::now();
+        let told = (0..100).filter_map(|_| pace.may(now)).collect::<Vec<_>>();
+        assert_eq!(told, [0; 20]);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(pace.may(later), Some(80), "with what was kept back");
+        assert_eq!(pace.may(later), Some(0));
+        assert_eq!(pace.may(later + Duration::from_secs(5)), Some(0));
+    }
 
     #[test]
     fn the_same_is_told_once_a_minute_with_what_was_kept_back() {
