@@ -1,7 +1,7 @@
 //! What a scenario asks of its cluster as an ordinary client: writes that find the leader, reads, snapshots.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use crate::node::Node;
 use crate::wait::wait_until;
 
 const BATCH_ITEMS: usize = 500;
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Cluster {
     /// Writes one value through whoever leads, retrying for as long as an election may take. A retry is the same
@@ -45,14 +46,15 @@ impl Cluster {
         count: usize,
         value: &str,
     ) -> anyhow::Result<()> {
-        let mut from = 0;
-        while from < count {
-            let to = count.min(from + BATCH_ITEMS);
-            let item = |n: usize| {
-                json!({ "op": "put", "namespace": namespace, "key": format!("{prefix}{n}"),
-                        "value": format!("{value}-{n}") })
-            };
-            let items: Vec<Value> = (from..to).map(item).collect();
+        let item = |n: usize| {
+            json!({ "op": "put", "namespace": namespace, "key": format!("{prefix}{n}"),
+                    "value": format!("{value}-{n}") })
+        };
+        let mut left: Vec<usize> = (0..count).collect();
+        let mut progress = Instant::now();
+        while !left.is_empty() {
+            let now = left.len().min(BATCH_ITEMS);
+            let items: Vec<Value> = left[..now].iter().map(|n| item(*n)).collect();
             let number = self.writes.fetch_add(1, Ordering::Relaxed);
             let idempotency = format!("{}-{number}", self.name);
             let body = json!({ "items": items });
@@ -69,13 +71,16 @@ impl Cluster {
             let results = answered["items"]
                 .as_array()
                 .context("a batch answer without items")?;
-            let bad = results
-                .iter()
-                .find(|item| !matches!(item["status"].as_u64(), Some(200 | 201)));
-            if let Some(bad) = bad {
-                bail!("an item of the batch was refused: {bad}");
+            let mut again = Vec::new();
+            for (n, result) in left.drain(..now).zip(results) {
+                match result["status"].as_u64() {
+                    Some(200 | 201) => progress = Instant::now(),
+                    // Leadership moved meanwhile: it was not written, and is to be sent again.
+                    Some(503) if progress.elapsed() < PATIENCE => again.push(n),
+                    _ => bail!("an item of the batch was refused: {result}"),
+                }
             }
-            from = to;
+            left.splice(0..0, again);
         }
         Ok(())
     }
@@ -127,19 +132,20 @@ impl Cluster {
     /// Reads a value from one node; none if the key is absent.
     ///
     /// # Errors
-    /// The node refuses or does not answer.
+    /// The node refuses, does not answer, or has no leader for too long.
     pub async fn read(
         &self,
         index: usize,
         path: &str,
         mode: &str,
     ) -> anyhow::Result<Option<Value>> {
-        let answer = self
-            .api(index)
-            .get(&format!("/api/v1/config/{path}"))
-            .consistency(mode)
-            .send()
-            .await?;
+        let answer = asked_again(PATIENCE, || {
+            self.api(index)
+                .get(&format!("/api/v1/config/{path}"))
+                .consistency(mode)
+                .send()
+        })
+        .await?;
         match answer.status {
             404 => Ok(None),
             _ => Ok(Some(answer.expect(&[200])?.json()?["value"].clone())),
@@ -162,26 +168,36 @@ impl Cluster {
         let leader = self.wait_leader(group).await?;
         let group_query = group.replace('/', "%2F");
         let path = format!("/api/v1/admin/snapshots?group={group_query}");
-        let mut answer = self
-            .api(leader)
-            .post(&path, &json!({}))
-            .timeout(bound)
-            .send()
-            .await?;
-        if answer.status == 307 {
+        let answer = asked_again(bound, || async {
+            let ask = self.api(leader).post(&path, &json!({}));
+            let answer = ask.timeout(bound).send().await?;
+            if answer.status != 307 {
+                return Ok(answer);
+            }
             let base = origin(answer.header("location").context("307 without Location")?)?;
-            answer = self
-                .api
-                .at(&base)
-                .post(&path, &json!({}))
-                .timeout(bound)
-                .send()
-                .await?;
-        }
+            let ask = self.api.at(&base).post(&path, &json!({}));
+            ask.timeout(bound).send().await
+        })
+        .await?;
         let answered = answer.expect(&[200])?.json()?;
         answered["items"]
             .get(0)
             .cloned()
             .with_context(|| format!("no item in {answered}"))
+    }
+}
+
+/// What is answered once it is another thing than 503: leadership may be moving, and a client asks again.
+async fn asked_again<F>(bound: Duration, mut ask: impl FnMut() -> F) -> anyhow::Result<Answer>
+where
+    F: Future<Output = anyhow::Result<Answer>>,
+{
+    let begin = Instant::now();
+    loop {
+        let answer = ask().await?;
+        if answer.status != 503 || begin.elapsed() > bound {
+            return Ok(answer);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
