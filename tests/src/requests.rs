@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PATIENCE};
@@ -71,6 +71,7 @@ impl Cluster {
             let results = answered["items"]
                 .as_array()
                 .context("a batch answer without items")?;
+            ensure!(results.len() == now, "{now} items, and {answered}");
             let mut again = Vec::new();
             for (n, result) in left.drain(..now).zip(results) {
                 match result["status"].as_u64() {
@@ -79,6 +80,9 @@ impl Cluster {
                     Some(503) if progress.elapsed() < PATIENCE => again.push(n),
                     _ => bail!("an item of the batch was refused: {result}"),
                 }
+            }
+            if !again.is_empty() {
+                tokio::time::sleep(ASK_AGAIN).await;
             }
             left.splice(0..0, again);
         }

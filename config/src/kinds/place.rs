@@ -168,6 +168,13 @@ impl Kind for CollectorUrl {
                 "https is not spoken to a collector: let one beside the node take it from there";
             return Err(Some(why.to_owned()));
         }
+        // A URL forgets the port that its scheme has anyway: what stands in the text counts.
+        let rest = text.trim().trim_end_matches('/');
+        let port = rest.rsplit_once(':').map_or("", |(_, port)| port);
+        if port.is_empty() || !port.bytes().all(|digit| digit.is_ascii_digit()) {
+            let why = "the port is missing: collectors listen on 4317 for OTLP over gRPC";
+            return Err(Some(why.to_owned()));
+        }
         Ok(url)
     }
 

@@ -238,7 +238,7 @@ async fn ask_one(url: &str, caller: &Caller) -> Result<Live, Failure> {
         match client.readiness(&endpoint).await {
             Ok(readiness) => live.readiness = Some(readiness),
             Err(error) => {
-                failed = error.is_handshake().then(|| unshaken(url, &error));
+                failed = error.somebody_is_there().then(|| unshaken(url, &error));
                 return Err("no answer".to_owned());
             }
         }

@@ -75,11 +75,10 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     let verified = loop {
         let looked = look(args, &client, &plan, global).await;
         let waits_for = match &looked {
-            Ok(verified) => verified
-                .findings
-                .first()
-                .filter(|_| !verified.ok)
-                .map(|f| f.what.clone()),
+            Ok(verified) => {
+                let wrong = |f: &&Finding| f.severity == Severity::Error;
+                verified.findings.iter().find(wrong).map(|f| f.what.clone())
+            }
             Err(failure) => Some(failure.to_string()),
         };
         if waits_for.is_none() || Instant::now() + LOOK_AGAIN > deadline {

@@ -61,7 +61,7 @@ async fn probe_one(address: &Address, tls: &ClientTls) -> Probed {
         Ok(readiness) => judge(&readiness),
         Err(error) => {
             let why = error.to_string().replace('\n', " ");
-            if error.is_handshake() {
+            if error.somebody_is_there() {
                 hint = error.hint();
                 (Found::Unshaken, why)
             } else if listens(&address.peer_addr).await {

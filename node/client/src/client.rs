@@ -245,7 +245,13 @@ impl Client {
         let body = crate::Download::new(endpoint.clone(), response)
             .bytes(1 << 20)
             .await?;
-        serde_json::from_slice(&body).map_err(|e| no_health(endpoint, e.to_string()))
+        serde_json::from_slice(&body).map_err(|error| match serde_json::from_slice(&body) {
+            Ok(problem) => ClientError::Problem {
+                endpoint: endpoint.to_string(),
+                problem: Box::new(problem),
+            },
+            Err(_) => no_health(endpoint, error.to_string()),
+        })
     }
 
     /// Whether a node is alive. Needs no key and sends none.

@@ -229,9 +229,11 @@ impl ClientError {
         }
     }
 
-    /// Whether somebody is there who speaks TLS, or does not, and no handshake succeeded for that.
-    pub fn is_handshake(&self) -> bool {
+    /// Whether somebody is there who speaks TLS, or does not, and that is why it could not be asked.
+    pub fn somebody_is_there(&self) -> bool {
         match self {
+            // A node that speaks TLS has words for who comes in the clear.
+            Self::Problem { .. } => true,
             Self::Unreachable { last, .. } | Self::Unconfirmed { last, .. } => {
                 crate::handshake::hint(last).is_some()
             }

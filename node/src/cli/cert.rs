@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use confman_tls::throwaway::{Authority, MakeError, Order};
+use confman_tls::{NamedFile, NodeFiles};
 
 use super::failure::Failure;
 use crate::dev::layout::write_private;
@@ -97,6 +98,8 @@ pub(crate) fn make(dir: &Path, name: &str, bearers: &[Bearer]) -> Result<(), Cer
         error,
     };
     let authority = Authority::new(name, now, DAYS).map_err(|e| failed(name, e))?;
+    // First of all the old one goes: killed from here on, the next run finds none and begins again. Nodes that run keep what they have.
+    remove(&dir.join(AUTHORITY)).map_err(CertError::Write)?;
     for bearer in bearers {
         let hosts: Vec<&str> = bearer.hosts.iter().map(String::as_str).collect();
         let issued = authority
@@ -107,6 +110,15 @@ pub(crate) fn make(dir: &Path, name: &str, bearers: &[Bearer]) -> Result<(), Cer
         write_private(&cert, &issued.cert).map_err(CertError::Write)?;
     }
     write_private(&dir.join(AUTHORITY), &authority.pem()).map_err(CertError::Write)
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(anyhow::Error::new(error).context(format!("remove {}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn files(dir: &Path, name: &str) -> [PathBuf; 2] {
@@ -121,6 +133,18 @@ pub(crate) fn run(args: CertArgs) -> Result<ExitCode, Failure> {
 
 fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
+    let mut taken = vec![dir.join(AUTHORITY)];
+    for node in nodes {
+        let own = files(dir, &node.name);
+        if let Some(file) = own.iter().find(|file| taken.contains(file)) {
+            return Err(Failure::usage(format!(
+                "{} would be written twice: give {} another name",
+                file.display(),
+                node.name
+            )));
+        }
+        taken.extend(own);
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -137,6 +161,9 @@ fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<(), Failure> {
             ))
             .with_hint("--anew makes all of them anew"));
         }
+        for node in nodes {
+            refuse_unfit(dir, node)?;
+        }
         eprintln!("kept {}", authority.display());
         return Ok(());
     }
@@ -146,6 +173,27 @@ fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<(), Failure> {
         authority.display(),
         nodes.len()
     );
+    Ok(())
+}
+
+/// Refuses a certificate that no handshake would take, or that lacks a host: kept, it would only fail later.
+fn refuse_unfit(dir: &Path, node: &Bearer) -> Result<(), Failure> {
+    let [cert, key] = files(dir, &node.name);
+    for host in &node.hosts {
+        let kept = NodeFiles {
+            cert: NamedFile::new("certificate", &cert),
+            key: NamedFile::new("key", &key),
+            ca: Some(NamedFile::new("authority", dir.join(AUTHORITY))),
+            api_client_certs: false,
+            peer_host: Some(host.clone()),
+            api_host: None,
+        };
+        kept.read()
+            .and_then(|files| files.judge(&kept, SystemTime::now()))
+            .map_err(|errors| {
+                Failure::usage(errors.on_one_line()).with_hint("--anew makes all of them anew")
+            })?;
+    }
     Ok(())
 }
 
@@ -215,5 +263,39 @@ mod tests {
         let half = read("node1.pem");
         init(&dir, &three, false).unwrap();
         assert_ne!(half, read("node1.pem"));
+    }
+
+    #[test]
+    fn what_would_fail_later_is_not_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let refused =
+            |nodes: &[&str]| format!("{:?}", init(dir, &bearers(nodes), false).unwrap_err());
+        init(
+            dir,
+            &bearers(&["node1=node1,10.0.0.1", "node2=node2"]),
+            false,
+        )
+        .unwrap();
+        init(dir, &bearers(&["node1=10.0.0.1"]), false).unwrap();
+        // A host that came later.
+        let told = refused(&["node1=node1,203.0.113.7"]);
+        assert!(
+            told.contains("203.0.113.7") && told.contains("--anew"),
+            "{told}"
+        );
+        // Of another authority, as a killed `--anew` of an earlier version left it.
+        let other = tempfile::tempdir().unwrap();
+        init(other.path(), &bearers(&["node1=node1"]), false).unwrap();
+        for file in ["node1.pem", "node1-key.pem"] {
+            std::fs::copy(other.path().join(file), dir.join(file)).unwrap();
+        }
+        let told = refused(&["node1=node1"]);
+        assert!(told.contains("--anew"), "{told}");
+        // Two that would write one file.
+        for twice in [["ca=a", "b=b"], ["a=a", "a=b"], ["a=a", "a-key=b"]] {
+            let told = refused(&twice);
+            assert!(told.contains("written twice"), "{told}");
+        }
     }
 }

@@ -35,6 +35,8 @@ const BATCH_SPANS: usize = 512;
 /// How long the first span of a batch waits for others.
 const LINGER: Duration = Duration::from_secs(1);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the collector may take for a batch.
 const EXPORT_WITHIN: Duration = Duration::from_secs(5);
 /// After a failure; the spans of that batch are lost, those that wait are not.
@@ -97,6 +99,9 @@ impl Export {
     pub(crate) fn start(self) -> Result<Exporting, tonic::transport::Error> {
         let channel = Endpoint::from_shared(self.endpoint.clone())?
             .connect_timeout(CONNECT_WITHIN)
+            // One that vanished without a word is noticed, and looked for anew under its name.
+            .http2_keep_alive_interval(KEEPALIVE_EVERY)
+            .keep_alive_timeout(KEEPALIVE_WITHIN)
             .tcp_nodelay(true)
             .connect_lazy();
         let stop = CancellationToken::new();
