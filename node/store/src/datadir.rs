@@ -4,9 +4,10 @@
 //! (but `tmp`); an identity whose data is gone never serves again. It does not repair anything.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 use prost::Message;
@@ -532,6 +533,10 @@ fn refuse_link(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Takes the lock, and writes into it who has it.
+/// How often, and how long apart, a lock that this very process has is asked for again.
+const OWN_TRIES: u32 = 25;
+const OWN_PAUSE: Duration = Duration::from_millis(20);
+
 fn lock(paths: &DataPaths) -> Result<File, StoreError> {
     let path = paths.lock();
     let mut file = OpenOptions::new()
@@ -543,14 +548,22 @@ fn lock(paths: &DataPaths) -> Result<File, StoreError> {
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
         .open(&path)
         .map_err(StoreError::io("open", &path))?;
-    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let mut tries = OWN_TRIES;
+    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(StoreError::io("lock", &path)(error.into()));
         }
         let mut text = String::new();
         // What it says is for people only.
+        drop(file.rewind());
         drop((&mut file).take(64).read_to_string(&mut text));
         let pid = text.trim();
+        // A lock that this process has given up lives on in a child that it is just starting, until that has become another program.
+        if pid == std::process::id().to_string() && tries > 0 {
+            tries -= 1;
+            std::thread::sleep(OWN_PAUSE);
+            continue;
+        }
         let holder = if pid.is_empty() {
             "another process".to_owned()
         } else {
@@ -563,6 +576,7 @@ fn lock(paths: &DataPaths) -> Result<File, StoreError> {
     }
     let write = |file: &mut File| -> io::Result<()> {
         file.set_len(0)?;
+        file.rewind()?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes())
     };
     write(&mut file).map_err(StoreError::io("write", &path))?;

@@ -94,6 +94,23 @@ fn d09_a_directory_is_used_by_one_process_at_a_time() {
     DataDir::open(dir.path()).unwrap();
 }
 
+/// A child that is being started has, for a moment, every lock of its parent, those too that the parent gives up meanwhile.
+#[test]
+fn a_directory_that_was_given_up_can_be_taken_again_while_children_are_started() {
+    let dir = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            for _ in 0..300 {
+                drop(DataDir::open(dir.path()).unwrap());
+            }
+        });
+        while !opening.is_finished() {
+            let started = std::process::Command::new("true").status();
+            assert!(started.unwrap().success());
+        }
+    });
+}
+
 #[test]
 fn tmp_is_emptied_at_every_start() {
     let dir = tempfile::tempdir().unwrap();
