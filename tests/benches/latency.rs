@@ -4,7 +4,7 @@
 //!
 //! Three nodes with a state of that size; writers in a closed loop; first quiet, then with one snapshot after the
 //! other, then quiet again. It prints one JSON document. The object store, which is another machine in real life, runs
-//! here on threads that stand back, so that what it takes is not counted as the nodes'.
+//! here on threads that stand back and keeps its objects in memory, so that what it takes is not counted as the nodes'.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,14 @@ fn argument(name: &str, default: usize) -> anyhow::Result<usize> {
     Ok(default)
 }
 
+/// Where the store keeps its objects: in memory where that can be had, for its disk is another machine's too.
+fn objects_dir() -> std::io::Result<tempfile::TempDir> {
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(dir) => Ok(dir),
+        Err(_) => tempfile::tempdir(),
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let entries = argument("--entries", 200_000)?;
@@ -47,7 +55,8 @@ async fn main() -> anyhow::Result<()> {
         })
         .enable_all()
         .build()?;
-    let objects = dir.path().join("s3");
+    let disk = objects_dir()?;
+    let objects = disk.path().join("s3");
     let store = aside
         .spawn(async move { Store::start(&objects).await })
         .await??;
