@@ -46,7 +46,6 @@ async fn main() -> anyhow::Result<()> {
     let writers = argument("--writers", 8)?;
     let seconds = argument("--seconds", 15)?;
     binary::confman_rebuilt()?;
-    let dir = tempfile::tempdir()?;
     let aside = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .on_thread_start(|| {
