@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use confman_tests::argument::argument;
 use confman_tests::binary;
 use confman_tests::cluster::{CONFIG, Cluster, Plan};
 use confman_tests::store::Store;
@@ -18,19 +18,6 @@ use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(600);
 const VALUE_BYTES: usize = 256;
-
-fn argument(name: &str, default: usize) -> anyhow::Result<usize> {
-    let mut arguments = std::env::args();
-    while let Some(argument) = arguments.next() {
-        if argument == name {
-            let value = arguments
-                .next()
-                .with_context(|| format!("{name} needs a number"))?;
-            return value.parse().with_context(|| format!("{name} {value}"));
-        }
-    }
-    Ok(default)
-}
 
 /// Where the store keeps its objects: in memory where that can be had, for its disk is another machine's too.
 fn objects_dir() -> std::io::Result<tempfile::TempDir> {

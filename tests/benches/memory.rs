@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use confman_tests::agree;
+use confman_tests::argument::argument;
 use confman_tests::binary;
 use confman_tests::cluster::{CONFIG, Cluster, Plan};
 use confman_tests::wait::wait_until;
@@ -20,19 +21,6 @@ const SMALL_VALUE_BYTES: usize = 256;
 const LARGE_VALUE_BYTES: usize = 100 * 1024 * 1024;
 const BOUND_OVER_IDLE_KIB: u64 = 256 * 1024;
 const LONG: Duration = Duration::from_secs(900);
-
-fn argument(name: &str, default: usize) -> anyhow::Result<usize> {
-    let mut arguments = std::env::args();
-    while let Some(argument) = arguments.next() {
-        if argument == name {
-            let value = arguments
-                .next()
-                .with_context(|| format!("{name} needs a number"))?;
-            return value.parse().with_context(|| format!("{name} {value}"));
-        }
-    }
-    Ok(default)
-}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use confman_tests::agree;
+use confman_tests::argument::argument;
 use confman_tests::binary;
 use confman_tests::cluster::{CONFIG, Cluster, META, Plan};
 use confman_tests::drtool::{Drtool, Ran};
@@ -19,19 +20,6 @@ use serde_json::{Map, Value, json};
 
 const VALUE_BYTES: usize = 256;
 const LONG: Duration = Duration::from_secs(900);
-
-fn argument(name: &str, default: usize) -> anyhow::Result<usize> {
-    let mut arguments = std::env::args();
-    while let Some(argument) = arguments.next() {
-        if argument == name {
-            let value = arguments
-                .next()
-                .with_context(|| format!("{name} needs a number"))?;
-            return value.parse().with_context(|| format!("{name} {value}"));
-        }
-    }
-    Ok(default)
-}
 
 /// Phases, in the order in which they were.
 #[derive(Default)]

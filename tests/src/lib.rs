@@ -19,6 +19,7 @@
 //! settings, so a change that would break a script outside this repository breaks a scenario.
 
 pub mod agree;
+pub mod argument;
 pub mod audit;
 pub mod binary;
 pub mod certs;

@@ -41,8 +41,8 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "RECOVER_TLS",
-        meaning: "Something answers at the address of a node, and no TLS handshake with it succeeds: it may be a living node, which cannot be asked.",
-        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate.",
+        meaning: "Something answers at the address of a node, and no TLS handshake with it succeeds, or it speaks TLS where the URL says http: it may be a living node, which cannot be asked.",
+        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. Where they speak TLS, name them with https://.",
     },
     Code {
         name: "RECOVER_QUORUM_POSSIBLE",

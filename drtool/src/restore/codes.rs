@@ -11,8 +11,8 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "RESTORE_TLS",
-        meaning: "Something answers where a member should be, and no TLS handshake with it succeeds: it may be a living node, which cannot be asked.",
-        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. If it is no node, the addresses of the new life are others: name them with --member, and stop what answers at this one.",
+        meaning: "Something answers where a member should be, and no TLS handshake with it succeeds, or it speaks TLS where the URL says http: it may be a living node, which cannot be asked.",
+        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. Addresses of the time before TLS are named anew with --member and https://. If it is no node, the addresses of the new life are others: name them with --member, and stop what answers at this one.",
     },
     Code {
         name: "NO_CLUSTER",

