@@ -31,7 +31,9 @@ pub mod stopped;
 pub mod store;
 
 mod cli;
+mod endpoints;
 mod explain;
+mod not_ours;
 mod pages;
 mod runbook;
 mod step;

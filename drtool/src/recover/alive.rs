@@ -1,26 +1,77 @@
 //! The last look before a directory is touched: whether anybody lives who must not be recovered from.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
+use confman_store::DataPaths;
 
-use super::collect::{Caller, ask};
+use super::ask::{AskArgs, Caller, ask};
 use super::plan::Plan;
-use super::role::Role;
+use super::role::{Role, Standing};
 
 use crate::codes;
 
-/// Asks every member of the plan and whoever the operator names.
-pub(super) async fn refuse(
-    plan: &Plan,
-    role: Role,
-    given: Vec<String>,
-    caller: &Caller,
-) -> Result<(), Failure> {
-    let urls: BTreeSet<String> = plan.member_urls().into_iter().chain(given).collect();
-    let urls: Vec<String> = urls.into_iter().collect();
-    for live in ask(&urls, caller).await? {
+/// How long a look is good for: an operator may think about the plan for longer.
+const GOOD_FOR: Duration = Duration::from_secs(5);
+
+/// The look, taken before the operator is asked and again when the answer took its time.
+pub(super) struct Look<'a> {
+    plan: &'a Plan,
+    path: &'a Path,
+    standing: Standing,
+    urls: Vec<String>,
+    caller: Caller,
+    last: Option<Instant>,
+}
+
+impl<'a> Look<'a> {
+    /// Asks every member of the plan and whoever the operator names.
+    pub(super) fn new(
+        plan: &'a Plan,
+        path: &'a Path,
+        standing: Standing,
+        args: &AskArgs,
+    ) -> Result<Self, Failure> {
+        let (given, caller) = args.given(plan)?;
+        let urls: BTreeSet<String> = plan.member_urls().into_iter().chain(given).collect();
+        Ok(Self {
+            plan,
+            path,
+            standing,
+            urls: urls.into_iter().collect(),
+            caller,
+            last: None,
+        })
+    }
+
+    /// Refuses when somebody lives who must not be recovered from, unless that was just looked at.
+    pub(super) async fn refuse(&mut self) -> Result<(), Failure> {
+        let is_good = self.last.is_some_and(|last| last.elapsed() < GOOD_FOR);
+        if is_good || !self.is_needed() {
+            return Ok(());
+        }
+        for live in ask(&self.urls, &self.caller).await? {
+            self.judge(&live)?;
+        }
+        self.last = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Whether what is done here could still fence a quorum. Not where the new life has begun: it is what lives.
+    fn is_needed(&self) -> bool {
+        match self.standing {
+            Standing::Fresh(_) | Standing::Begun(_) => true,
+            // Nothing has started on it yet: all that is left to do is to claim, and that would fence the quorum.
+            Standing::Done(Role::Survivor) => DataPaths::new(self.path).incarnation().exists(),
+            Standing::Done(Role::Other) => false,
+        }
+    }
+
+    fn judge(&self, live: &super::collection::Live) -> Result<(), Failure> {
+        let (plan, role) = (self.plan, self.standing.role());
         let status = live
             .status
             .as_ref()
@@ -29,9 +80,9 @@ pub(super) async fn refuse(
         let Some(status) = status else {
             // Who tells no more than that it is ready may be of the new life: then another directory may follow it.
             if ready && live.status.is_none() && role == Role::Survivor {
-                return Err(alive(&format!("a node is ready at {}", live.url)));
+                return Err(self.alive(&format!("a node is ready at {}", live.url)));
             }
-            continue;
+            return Ok(());
         };
         let name = &status.node.name;
         if status.incarnation > plan.cluster.incarnation
@@ -43,7 +94,9 @@ pub(super) async fn refuse(
             );
             return Err(
                 codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, text).with_hint(
-                    "somebody has recovered already: start this node, it says how to rejoin",
+                    self.or_undo(
+                        "somebody has recovered already: start this node, it says how to rejoin",
+                    ),
                 ),
             );
         }
@@ -51,20 +104,39 @@ pub(super) async fn refuse(
         if status.incarnation == plan.cluster.incarnation
             && let Some(leader) = led
         {
-            return Err(alive(&format!(
-                "{name} at {} follows {}",
-                live.url, leader.name
-            )));
+            return Err(self.alive(&format!("{name} at {} follows {}", live.url, leader.name)));
+        }
+        Ok(())
+    }
+
+    fn alive(&self, what: &str) -> Failure {
+        codes::refuse(
+            "RECOVER_QUORUM_ALIVE",
+            ErrorKind::Refused,
+            format!("a quorum of the cluster lives: {what}"),
+        )
+        .with_hint(self.or_undo(
+            "do not recover: bring the missing nodes back, with their directories or empty",
+        ))
+    }
+
+    /// What was begun here keeps the node from starting, until it is taken back.
+    fn or_undo(&self, hint: &str) -> String {
+        match self.standing {
+            Standing::Fresh(_) => hint.to_owned(),
+            Standing::Begun(_) | Standing::Done(_) => format!(
+                "take back what was begun here: {}. Then: {hint}",
+                undo_command(self.plan, self.path)
+            ),
         }
     }
-    Ok(())
 }
 
-fn alive(what: &str) -> Failure {
-    codes::refuse(
-        "RECOVER_QUORUM_ALIVE",
-        ErrorKind::Refused,
-        format!("a quorum of the cluster lives: {what}"),
+/// What takes back what was begun at a directory.
+pub(super) fn undo_command(plan: &Plan, path: &Path) -> String {
+    format!(
+        "`drtool recover undo --plan FILE {}` (FILE is plan {})",
+        path.display(),
+        plan.plan_id
     )
-    .with_hint("do not recover: bring the missing nodes back, with their directories or empty")
 }

@@ -21,12 +21,14 @@ use confman_store::surgery::{Operation, operate};
 use confman_store::{DataDir, DataPaths, Identity, StoreError};
 use serde::Serialize;
 
-use super::alive;
+use super::alive::Look;
+use super::ask::AskArgs;
 use super::collect::now;
 use super::copy::{self, Copied};
 use super::file;
 use super::plan::{OtherDirectory, Plan};
 use super::role::{Lock, Role, Standing, stand};
+use super::room;
 use super::sources::{self, Sources};
 use super::store_side;
 use super::summary;
@@ -55,12 +57,8 @@ pub(crate) struct ApplyArgs {
     /// Who does this, for the audit history [default: user and host]
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
-    /// Nodes to ask whether they live: URLs with commas between [default: CONFMAN_ENDPOINTS, and all members of the plan]
-    #[arg(long, value_name = "URLS")]
-    endpoints: Option<String>,
-    /// File that holds the API key [default: CONFMAN_API_KEY or CONFMAN_API_KEY_FILE]
-    #[arg(long, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    ask: AskArgs,
     /// Agree to the plan
     #[arg(long)]
     yes: bool,
@@ -92,20 +90,18 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
     let plan = Plan::read(&args.plan)?;
     let path = directory(args.directory.as_deref())?;
     let standing = stand(&path, &plan, Lock::Free)?;
-    let begun = matches!(standing, Standing::Done(_) | Standing::Begun(_));
     let sources = match &standing {
         Standing::Fresh(Role::Survivor) | Standing::Begun(Role::Survivor) => {
             sources::find(&plan, &path, &args.from)?
         }
         _ => Sources::default(),
     };
-    if !begun {
-        let (given, caller) =
-            super::collect::given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
-        alive::refuse(&plan, standing.role(), given, &caller).await?;
-    }
+    let mut look = Look::new(&plan, &path, standing, &args.ask)?;
+    look.refuse().await?;
     let word = plan.cluster.uuid.get(..8).unwrap_or_default();
     let consent = consent::ask(consent::show(&plan)?, args.yes, word)?;
+    // A quorum may have come back while somebody read the plan.
+    look.refuse().await?;
     let operator = args.operator.clone().unwrap_or_else(default_operator);
     let start = Instant::now();
     let named = !args.no_store && args.store.is_named();
@@ -213,6 +209,12 @@ async fn survivor(
         return Ok((store.claim(plan, operator).await?, copied));
     }
     let fresh = matches!(standing, Standing::Fresh(_));
+    let is_built = swap::is_ready(data.paths(), plan) || is_moved(&data, plan)?;
+    if !is_built {
+        // Before the number is claimed: a full disk would leave it claimed by nobody.
+        swap::clear_repaired(data.paths())?;
+        room::check(&data, plan, sources)?;
+    }
     mark(&data, plan, &plan.survivor.info.name)?;
     step("recover::marked");
     // Before anything else: of two operators one is refused, and then nothing has happened here.
@@ -226,7 +228,7 @@ async fn survivor(
         }
     };
     step("recover::claimed");
-    if !swap::is_ready(data.paths(), plan) && !is_moved(&data, plan)? {
+    if !is_built {
         copied = build(&data, plan, sources, operator)?;
     }
     step("recover::ready");
@@ -254,7 +256,6 @@ fn build(
     sources: &Sources,
     operator: &str,
 ) -> Result<Copied, Failure> {
-    swap::clear_repaired(data.paths())?;
     let old = data
         .read_identity()
         .map_err(data_failure)?
@@ -268,6 +269,8 @@ fn build(
         let to = repaired.paths().group(&group.group);
         copied += copy::group(&from, &to)?;
         step("recover::copied");
+        // Nobody's lock kept another node's directory as it was.
+        sources.check_unchanged(plan, &group.from, data.paths().root())?;
         let operation = Operation {
             term: plan.term,
             node: plan.survivor.new_id,

@@ -42,7 +42,7 @@ pub const CODES: &[Code] = &[
     Code {
         name: "RECOVER_TLS",
         meaning: "Something answers at the address of a node, and no TLS handshake with it succeeds, or it speaks TLS where the URL says http: it may be a living node, which cannot be asked.",
-        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. Where they speak TLS, name them with https://.",
+        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. Where they speak TLS, name them with https://. If the address is somebody else's by now: --not-ours URL.",
     },
     Code {
         name: "RECOVER_QUORUM_POSSIBLE",
@@ -108,6 +108,11 @@ pub const CODES: &[Code] = &[
         name: "RECOVER_SOURCE",
         meaning: "The survivor takes a group from another node's directory, and that is not at hand or has changed.",
         remedy: "Copy that directory to the survivor's machine and name it: --from NAME=DIR.",
+    },
+    Code {
+        name: "RECOVER_SPACE",
+        meaning: "The disk has no room for the repaired copy, which is built beside the old contents. Nothing was done.",
+        remedy: "Make room there; or copy the whole directory to a larger disk, name that one in CONFMAN_DATA_DIR, and apply the plan to it.",
     },
     Code {
         name: "RECOVER_SPENT",

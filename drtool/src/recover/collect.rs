@@ -10,23 +10,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use confman_cli::connect::TargetArgs;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::wire::Time;
-use confman_client::{
-    Client, ClientConfig, ClientError, ClientTls, Endpoint, ErrorKind, parse_endpoints,
-};
-use confman_config::SecretString;
 use confman_snapshot::model::{GroupId, Position};
-use futures::future::join_all;
 
+use super::ask::{ask, given};
 use super::collection::{
     ClaimFacts, Collection, Directory, KIND, Live, StoreAccount, StoreSnapshot, VERSION,
 };
 use super::directory;
 use crate::codes;
 use crate::context::Global;
+use crate::not_ours::NotOurs;
 use crate::store::StoreArgs;
 use crate::store::reader::StoreReader;
 
@@ -58,6 +54,8 @@ pub(crate) struct CollectArgs {
     /// File that holds the API key [default: CONFMAN_API_KEY or CONFMAN_API_KEY_FILE]
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    not_ours: NotOurs,
     /// Ask no store, though one is named in the environment
     #[arg(long, conflicts_with = "store")]
     no_store: bool,
@@ -167,90 +165,16 @@ async fn ask_nodes(
     args: &CollectArgs,
     global: &Global,
 ) -> Result<Vec<Live>, Failure> {
-    let (given, caller) = given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
+    let (given, caller) = given(
+        args.endpoints.as_deref(),
+        args.api_key_file.as_deref(),
+        args.not_ours.clone(),
+    )?;
     let mut urls = members_of(&collection.directories);
     urls.extend(given);
     let urls: Vec<String> = urls.into_iter().take(ASKED_MAX).collect();
     global.note(format!("ask {}", urls.join(", ")));
     ask(&urls, &caller).await
-}
-
-/// As whom nodes are asked.
-pub(super) struct Caller {
-    key: Option<SecretString>,
-    tls: ClientTls,
-}
-
-/// The URLs that the operator names, and as whom to ask.
-pub(super) fn given(
-    endpoints: Option<&str>,
-    api_key_file: Option<&std::path::Path>,
-) -> Result<(Vec<String>, Caller), Failure> {
-    let connect = TargetArgs {
-        endpoints: endpoints.map(str::to_owned),
-        api_key_file: api_key_file.map(std::path::Path::to_owned),
-        dev: None,
-        timeout: 10,
-    };
-    let target = connect.target(std::env::vars_os().collect(), std::path::Path::new("."))?;
-    let urls = target.endpoints.iter().map(ToString::to_string);
-    // Without a word of the operator there is a default, which is nobody's.
-    let named = target.source != "default";
-    let caller = Caller {
-        key: target.api_key,
-        tls: target.tls,
-    };
-    Ok((urls.filter(|_| named).collect(), caller))
-}
-
-/// What each address says, all asked at once.
-///
-/// # Errors
-/// Something lives at an address and shakes no hands with this program: it may be a node that must not be recovered from.
-pub(super) async fn ask(urls: &[String], caller: &Caller) -> Result<Vec<Live>, Failure> {
-    let asked = join_all(urls.iter().map(|url| ask_one(url, caller))).await;
-    asked.into_iter().collect()
-}
-
-fn unshaken(url: &str, error: &ClientError) -> Failure {
-    let text = format!("{url} cannot be asked whether it lives: {error}");
-    codes::refuse("RECOVER_TLS", ErrorKind::Refused, text)
-        .with_hint(error.hint().unwrap_or_default())
-}
-
-async fn ask_one(url: &str, caller: &Caller) -> Result<Live, Failure> {
-    let mut live = Live {
-        url: url.trim_end_matches('/').to_owned(),
-        asked_at: now(),
-        status: None,
-        readiness: None,
-        why: None,
-    };
-    let mut failed = None;
-    let asked = async {
-        let endpoints: Vec<Endpoint> = parse_endpoints(url).map_err(|e| e.to_string())?;
-        let endpoint = endpoints.first().cloned().ok_or("no endpoint")?;
-        let mut config = ClientConfig::new(endpoints);
-        config.api_key = caller.key.clone();
-        config.tls = caller.tls.clone();
-        config.deadline = Duration::from_secs(5);
-        let client = Client::new(config).map_err(|e| e.to_string())?;
-        match client.readiness(&endpoint).await {
-            Ok(readiness) => live.readiness = Some(readiness),
-            Err(error) => {
-                failed = error.somebody_is_there().then(|| unshaken(url, &error));
-                return Err("no answer".to_owned());
-            }
-        }
-        let status = client.status(Some(&endpoint)).await;
-        live.status = Some(status.map_err(|e| e.to_string())?.value);
-        Ok::<(), String>(())
-    };
-    live.why = asked
-        .await
-        .err()
-        .map(|why| why.chars().take(WHY_MAX).collect());
-    failed.map_or(Ok(live), Err)
 }
 
 /// The store, when one is named.

@@ -230,6 +230,9 @@ pub struct Live {
     pub readiness: Option<Readiness>,
     /// Why there is no status.
     pub why: Option<String>,
+    /// Something is there that cannot be asked, and the operator says that it is no node of the cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_ours: bool,
 }
 
 /// What the store says.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use confman_cli::failure::Failure;
@@ -49,6 +49,44 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Failure> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|e| codes::local("sync", dir, &e))
+}
+
+/// How many bytes [`group`] would really write into a directory below `root`. Writes nothing that has a name.
+pub(super) fn needed(from: &GroupPaths, root: &Path) -> Result<u64, Failure> {
+    let files = log_files(&from.log())?;
+    let closed = files.len().saturating_sub(OPEN_FILES);
+    let mut needed = 0;
+    for (number, file) in files.iter().enumerate() {
+        // A second name costs nothing, and can be given on one file system only.
+        if number >= closed || device(file)? != device(root)? {
+            needed += size(file)?;
+        }
+    }
+    for file in [from.state(), from.restored()] {
+        if std::fs::symlink_metadata(&file).is_ok_and(|m| m.is_file()) && !can_clone(&file, root) {
+            needed += size(&file)?;
+        }
+    }
+    Ok(needed)
+}
+
+fn device(path: &Path) -> Result<u64, Failure> {
+    let metadata = std::fs::metadata(path).map_err(|e| codes::local("look at", path, &e))?;
+    Ok(metadata.dev())
+}
+
+/// Whether the file system shares blocks: tried with a file that has no name, and is gone with its descriptor.
+fn can_clone(file: &Path, root: &Path) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let Ok(source) = File::open(file) else {
+        return false;
+    };
+    let nameless = rustix::fs::open(
+        root,
+        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::RUSR | Mode::WUSR,
+    );
+    nameless.is_ok_and(|target| rustix::fs::ioctl_ficlone(&target, &source).is_ok())
 }
 
 /// Copies log, state and the account of its restore; durable when this returns.
@@ -151,9 +189,15 @@ mod tests {
         }
         std::fs::write(from.state(), "state").unwrap();
         std::fs::write(from.dir().join("state.redb.new"), "leftover").unwrap();
+        let needed = needed(&from, dir.path()).unwrap();
         let done = group(&from, &to).unwrap();
         assert_eq!(done.copied_bytes + done.shared_bytes, 3 * 7 + 5);
         assert!(done.shared_bytes >= 7, "the closed file is shared");
+        // Log files that are open are counted even where they could be cloned.
+        assert!(
+            needed >= done.copied_bytes && needed <= 2 * 7 + 5,
+            "{needed}"
+        );
         assert!(!to.log().join("LOCK").exists());
         assert!(!to.dir().join("state.redb.new").exists());
         for file in [

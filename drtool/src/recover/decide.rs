@@ -93,10 +93,18 @@ fn check_alive(survey: &Survey<'_>, refusals: &mut Vec<Refusal>) {
 
 /// Every member is either here with sound data, or given up by name.
 fn check_unseen(survey: &Survey<'_>, wishes: &Wishes, refusals: &mut Vec<Refusal>) {
+    let is_here = |id: &u64| survey.usable.iter().any(|c| c.id() == *id);
+    // A node whose disk was lost while it was a member comes back under a second id. What is given up is what is missing.
+    let missing: BTreeSet<&str> = survey
+        .members
+        .iter()
+        .filter(|(id, _)| !is_here(id))
+        .map(|(_, info)| info.name.as_str())
+        .collect();
     for (id, info) in &survey.members {
-        let here = survey.usable.iter().any(|c| c.id() == *id);
         let given_up = wishes.lost.contains(&info.name);
-        match (here, given_up) {
+        match (is_here(id), given_up) {
+            (true, true) if missing.contains(info.name.as_str()) => {}
             (true, true) => refusals.push(Refusal::new(
                 "RECOVER_NOT_LOST",
                 format!(
@@ -298,6 +306,7 @@ fn write_down(
         accepted: Accepted {
             lost: wishes.lost.clone(),
             data_loss: wishes.data_loss.clone(),
+            not_ours: survey.not_ours().map(|live| live.url.clone()).collect(),
         },
         notes: notes(survey),
         digest: String::new(),
@@ -445,6 +454,13 @@ fn notes(survey: &Survey<'_>) -> Vec<String> {
                 identity.name, finding.code, finding.what
             ));
         }
+    }
+    for live in survey.not_ours() {
+        notes.push(format!(
+            "{} cannot be asked whether it lives ({}): --not-ours says that it is no node of this cluster",
+            live.url,
+            live.why.as_deref().unwrap_or_default()
+        ));
     }
     for live in &survey.collection.live {
         if let Some(status) = &live.status

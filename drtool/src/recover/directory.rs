@@ -298,7 +298,8 @@ pub(super) fn host() -> String {
         .into_owned()
 }
 
-fn free_bytes(path: &Path) -> Option<u64> {
+/// What an unprivileged process may still write there.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -4,6 +4,7 @@
 //! - [`decide`](decide::decide): the pure function from facts to a [`plan::Plan`], with an exact account of the loss;
 //! - `apply`, `undo`: one directory becomes what the plan says, or what it was; `swap` has the moves, `copy` the copy,
 //!   `role` what a directory is to a plan, `store_side` the claim of the new incarnation;
+//! - `ask`, `alive`: who still lives; `room`: whether the disk has room;
 //! - `verify`: the living cluster against the plan.
 //!
 //! Promises:
@@ -17,6 +18,7 @@
 
 mod alive;
 mod apply;
+mod ask;
 mod codes;
 mod collect;
 pub mod collection;
@@ -29,6 +31,7 @@ pub mod plan;
 mod plan_command;
 pub mod refusal;
 mod role;
+mod room;
 mod sources;
 mod store_side;
 mod summary;

@@ -208,6 +208,9 @@ pub struct Accepted {
     pub lost: BTreeSet<String>,
     /// Groups of which proven or newer entries may be dropped.
     pub data_loss: BTreeSet<GroupId>,
+    /// Addresses at which something is that cannot be asked, and that is no node of the cluster.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub not_ours: BTreeSet<String>,
 }
 
 impl Plan {

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
 use confman_store::DataPaths;
+use confman_store::datadir::read_surgery_at;
 
+use super::alive::undo_command;
+use super::apply::data_failure;
 use super::collect::now;
 use super::directory;
 use super::plan::{OtherDirectory, Plan};
@@ -23,6 +26,27 @@ impl Sources {
     /// The root of that node's directory; none for the survivor's own.
     pub(super) fn root_of(&self, name: &str) -> Option<&Path> {
         self.0.get(name).map(PathBuf::as_path)
+    }
+
+    /// What was copied from a node's directory is what the plan saw only if that still looks so.
+    pub(super) fn check_unchanged(
+        &self,
+        plan: &Plan,
+        name: &str,
+        survivor: &Path,
+    ) -> Result<(), Failure> {
+        let other = plan.others.iter().find(|o| o.name == name);
+        let (Some(dir), Some(other)) = (self.root_of(name), other) else {
+            return Ok(());
+        };
+        let found = directory::read(dir, now().as_us())?;
+        check_fresh(&found, &other.fingerprint).map_err(|why| {
+            let text = format!("the directory of {name} has changed while it was copied: {why}");
+            codes::refuse("RECOVER_SOURCE", ErrorKind::Refused, text).with_hint(format!(
+                "stop {name} and take back what was begun here: {}. Then collect and plan again",
+                undo_command(plan, survivor)
+            ))
+        })
     }
 }
 
@@ -52,6 +76,7 @@ pub(super) fn find(
         let Some(dir) = named.or(here).filter(|dir| dir != survivor) else {
             return Err(missing(plan, other, "it is on another host"));
         };
+        refuse_under_way(plan, other, &dir)?;
         // When it was set aside already, what it has is there.
         let aside = swap::aside(&DataPaths::new(&dir), &plan.plan_id);
         let dir = if aside.join("identity").exists() {
@@ -65,6 +90,26 @@ pub(super) fn find(
         sources.insert(other.name.clone(), dir);
     }
     Ok(Sources(sources))
+}
+
+/// A directory that was set aside half way is neither whole where it was nor where it goes.
+fn refuse_under_way(plan: &Plan, other: &OtherDirectory, dir: &Path) -> Result<(), Failure> {
+    let surgery = read_surgery_at(&DataPaths::new(dir).surgery()).map_err(data_failure)?;
+    let Some(surgery) = surgery.filter(|s| s.plan_id == plan.plan_id) else {
+        return Ok(());
+    };
+    let text = format!(
+        "{} was begun in {}, the directory of {}, and has not ended",
+        surgery.what(),
+        dir.display(),
+        other.name
+    );
+    Err(
+        codes::refuse("RECOVER_UNDER_WAY", ErrorKind::Refused, text).with_hint(format!(
+            "end it there first, then come back: {}",
+            surgery.command
+        )),
+    )
 }
 
 fn missing(plan: &Plan, other: &OtherDirectory, why: &str) -> Failure {

@@ -18,6 +18,7 @@ use super::collect::now;
 use super::plan::Plan;
 use crate::codes;
 use crate::context::Global;
+use crate::step::step;
 use crate::store::{StoreArgs, errors};
 
 /// How long the store is given.
@@ -113,6 +114,7 @@ impl<'a> Door<'a> {
                 return Ok(told);
             }
         }
+        step("recover::store-claimed");
         let body = json!({ "event": "applied", "plan": plan });
         match put_report(&repository, plan, &plan.plan_id, body).await {
             Ok(object) => told.report = Some(object),
@@ -148,6 +150,7 @@ impl<'a> Door<'a> {
             return Err(codes::refuse("RECOVER_CLAIM_STANDS", ErrorKind::Unknown, text)
                 .with_hint("run the same undo again when the store answers; until then nodes that see the claim fence themselves"));
         }
+        step("recover::undo-store-withdrawn");
         let id = format!("{}-undone", plan.plan_id);
         let body = json!({ "event": "undone", "planId": plan.plan_id });
         match put_report(&repository, plan, &id, body).await {

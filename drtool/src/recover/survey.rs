@@ -156,6 +156,11 @@ impl<'c> Survey<'c> {
             .is_some_and(|m| has_quorum(m, &unseen))
     }
 
+    /// What answers and cannot be asked, and is no node of the cluster by the operator's word.
+    pub(super) fn not_ours(&self) -> impl Iterator<Item = &'c Live> {
+        self.collection.live.iter().filter(|live| live.not_ours)
+    }
+
     /// The name of a node.
     pub(super) fn name_of(&self, id: u64) -> String {
         self.members

@@ -19,8 +19,9 @@ use confman_store::{DataDir, DataPaths, Identity};
 use serde::Serialize;
 
 use super::apply::{data_failure, directory, stale};
-use super::collect::{Caller, ask};
+use super::ask::{AskArgs, Caller, ask};
 use super::plan::Plan;
+use super::role::Lock;
 use super::store_side;
 use super::swap;
 use crate::codes;
@@ -41,12 +42,8 @@ pub(crate) struct UndoArgs {
     /// What `recover plan` wrote [default: the copy that `recover apply` left in the directory]
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Nodes to ask whether they live: URLs with commas between [default: CONFMAN_ENDPOINTS, and all members of the plan]
-    #[arg(long, value_name = "URLS")]
-    endpoints: Option<String>,
-    /// File that holds the API key [default: CONFMAN_API_KEY or CONFMAN_API_KEY_FILE]
-    #[arg(long, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    ask: AskArgs,
     /// Agree to it
     #[arg(long)]
     yes: bool,
@@ -125,13 +122,12 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
         Some(file) => Plan::read(file)?,
         None => kept_plan(&path)?,
     };
-    let what = look(&path, &plan)?;
+    let what = look(&path, &plan, Lock::Free)?;
     let named = !args.no_store && args.store.is_named();
     let door = store_side::Door::new(named.then_some(&args.store), global);
     let is_survivor = matches!(what, What::PutBack) || was_survivor(&path, &plan);
     if what == What::Unfence || what == What::Return {
-        let (given, caller) =
-            super::collect::given(args.endpoints.as_deref(), args.api_key_file.as_deref())?;
+        let (given, caller) = args.ask.given(&plan)?;
         refuse_living(&plan, given, &caller, &door).await?;
     }
     let undoing = Undoing {
@@ -141,6 +137,7 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
     };
     let word = plan.cluster.uuid.get(..8).unwrap_or_default();
     let consent = consent::ask(consent::show(&undoing)?, args.yes, word)?;
+    step("recover::undo-agreed");
     carry_out(&consent)?;
     // Whoever sees the claim fences itself: it goes after the directory that it speaks of.
     let told = if is_survivor {
@@ -201,7 +198,7 @@ fn was_survivor(path: &Path, plan: &Plan) -> bool {
 }
 
 /// What is to be done here, or why nothing can be.
-fn look(path: &Path, plan: &Plan) -> Result<What, Failure> {
+fn look(path: &Path, plan: &Plan, lock: Lock) -> Result<What, Failure> {
     let paths = DataPaths::new(path);
     if let Some(surgery) = datadir::read_surgery_at(&paths.surgery()).map_err(data_failure)? {
         if surgery.plan_id != plan.plan_id {
@@ -236,7 +233,7 @@ fn look(path: &Path, plan: &Plan) -> Result<What, Failure> {
     }
     if identity.lineage == plan.plan_id && identity.incarnation == plan.new_incarnation {
         if identity.node_id == plan.survivor.new_id && has_old {
-            check_unwritten(path, plan)?;
+            check_unwritten(path, plan, lock)?;
             return Ok(What::PutBack);
         }
         let text = format!(
@@ -273,9 +270,11 @@ fn spent(text: String) -> Failure {
 }
 
 /// Whether the log of every group proves that nothing was acknowledged to anybody in the new life.
-fn check_unwritten(path: &Path, plan: &Plan) -> Result<(), Failure> {
+fn check_unwritten(path: &Path, plan: &Plan, lock: Lock) -> Result<(), Failure> {
     let node = OfflineNode::open(path).map_err(data_failure)?;
-    if let Some(holder) = &node.in_use {
+    if lock == Lock::Free
+        && let Some(holder) = &node.in_use
+    {
         let text = format!("{} is in use by {}", path.display(), holder.holder);
         return Err(codes::refuse("RECOVER_RUNNING", ErrorKind::Refused, text)
             .with_hint("stop that process first"));
@@ -369,8 +368,11 @@ fn carry_out(consent: &Consent<'_, Undoing<'_>>) -> Result<(), Failure> {
         return Ok(());
     }
     let data = DataDir::open(path).map_err(data_failure)?;
-    // What counts is how it looks under the lock.
-    let what = look_locked(&data, plan, *what)?;
+    // What counts is how it looks under the lock: its node may have run since, and acknowledged something.
+    let what = match look(path, plan, Lock::Held)? {
+        now if now == *what => now,
+        _ => return Err(stale("somebody else has changed it meanwhile")),
+    };
     if what == What::Unfence {
         let identity = data
             .read_identity()
@@ -401,25 +403,6 @@ fn carry_out(consent: &Consent<'_, Undoing<'_>>) -> Result<(), Failure> {
     data.end_surgery().map_err(data_failure)?;
     step("recover::undo-ended");
     Ok(())
-}
-
-fn look_locked(data: &DataDir, plan: &Plan, before: What) -> Result<What, Failure> {
-    if data.read_surgery().map_err(data_failure)?.is_some() {
-        return Ok(before);
-    }
-    let identity = data.read_identity().map_err(data_failure)?;
-    let same = match before {
-        What::PutBack => identity.is_some_and(|i| i.lineage == plan.plan_id),
-        What::Return => identity.is_none(),
-        What::Unfence | What::Nothing => {
-            identity.is_some_and(|i| i.incarnation == plan.cluster.incarnation)
-        }
-    };
-    if same {
-        Ok(before)
-    } else {
-        Err(stale("somebody else has changed it meanwhile"))
-    }
 }
 
 /// The identity of the old life, which remembers that a newer one was begun from it.

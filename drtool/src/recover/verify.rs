@@ -109,8 +109,8 @@ async fn look<'a>(
             .with_hint("start the survivor with its usual settings; its log, and /health/ready, say what it waits for"));
     }
     let mut findings = judge(&report, plan);
-    let events = match audit_events(client, plan).await {
-        Ok(events) => events,
+    let history = match audit_events(client, plan).await {
+        Ok(history) => history,
         Err(error) => {
             findings.push(
                 finding(
@@ -120,19 +120,10 @@ async fn look<'a>(
                 )
                 .with_hint("the new life may not have begun: see /health/ready of the survivor"),
             );
-            Vec::new()
+            History::default()
         }
     };
-    let groups: BTreeSet<&str> = events.iter().map(|event| event.group.as_str()).collect();
-    for group in &plan.groups {
-        if !groups.contains(group.group.to_string().as_str()) {
-            findings.push(finding(
-                Severity::Error,
-                &format!("the audit history of {}", group.group),
-                format!("it has no {ACTION} event of plan {}", plan.plan_id),
-            ));
-        }
-    }
+    findings.extend(history.missing(plan));
     let named = !args.no_store && args.store.is_named();
     let door = store_side::Door::new(named.then_some(&args.store), global);
     if let Some(false) = door.is_claimed(plan).await? {
@@ -146,7 +137,8 @@ async fn look<'a>(
         ));
     }
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
-    let recorded = events
+    let recorded = history
+        .found
         .iter()
         .find_map(|event| serde_json::from_str(event.new_value.as_ref()?.get()).ok());
     Ok(Verified {
@@ -283,10 +275,44 @@ fn members(report: &Report) -> Vec<Value> {
         .collect()
 }
 
-/// The audit events of the recovery, one of each group.
-async fn audit_events(client: &Client, plan: &Plan) -> Result<Vec<AuditEvent>, ClientError> {
-    let mut found = Vec::new();
+/// What the audit history has of the recovery.
+#[derive(Debug, Default)]
+struct History {
+    /// One event of each group.
+    found: Vec<AuditEvent>,
+    /// How many events were looked through, where there are older ones.
+    stopped_after: Option<usize>,
+}
+
+impl History {
+    /// Groups whose history does not tell of the recovery, as far as it was read.
+    fn missing(&self, plan: &Plan) -> Vec<Finding> {
+        let told: BTreeSet<&str> = self.found.iter().map(|e| e.group.as_str()).collect();
+        let groups = plan.groups.iter().map(|g| g.group.to_string());
+        groups
+            .filter(|group| !told.contains(group.as_str()))
+            .map(|group| {
+                let view = format!("the audit history of {group}");
+                let event = format!("{ACTION} event of plan {}", plan.plan_id);
+                match self.stopped_after {
+                    None => finding(Severity::Error, &view, format!("it has no {event}")),
+                    // A life that has written so much since has begun long ago.
+                    Some(looked) => finding(
+                        Severity::Info,
+                        &view,
+                        format!("the {event} was not found among the newest {looked} events"),
+                    )
+                    .with_hint("`confman audit` reads further back"),
+                }
+            })
+            .collect()
+    }
+}
+
+async fn audit_events(client: &Client, plan: &Plan) -> Result<History, ClientError> {
+    let mut history = History::default();
     let mut cursor = None;
+    let mut looked = 0;
     for _ in 0..PAGES_MAX {
         let page = Page {
             limit: Some(PAGE),
@@ -298,13 +324,17 @@ async fn audit_events(client: &Client, plan: &Plan) -> Result<Vec<AuditEvent>, C
         let is_ours = |event: &AuditEvent| {
             event.action == ACTION && event.key.as_deref() == Some(plan.plan_id.as_str())
         };
-        found.extend(answered.value.items.into_iter().filter(is_ours));
+        looked += answered.value.items.len();
+        history
+            .found
+            .extend(answered.value.items.into_iter().filter(is_ours));
         cursor = answered.value.next_cursor;
-        if found.len() >= plan.groups.len() || cursor.is_none() {
-            break;
+        if history.found.len() >= plan.groups.len() || cursor.is_none() {
+            return Ok(history);
         }
     }
-    Ok(found)
+    history.stopped_after = Some(looked);
+    Ok(history)
 }
 
 fn show(verified: &Verified<'_>, global: &Global) -> Result<(), Failure> {
@@ -333,5 +363,30 @@ fn show(verified: &Verified<'_>, global: &Global) -> Result<(), Failure> {
         ))
     } else {
         output::line(&format!("this is not what plan {} says", verified.plan_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recover::tests::kit;
+
+    #[test]
+    fn an_event_that_is_older_than_what_was_read_is_not_called_missing() {
+        let seen = kit::collection(vec![kit::node(2, 3, kit::at(2, 9), kit::at(2, 9))]);
+        let plan = kit::planned(&seen, &kit::wishes(&["node1", "node3"]));
+        let read = |stopped_after| History {
+            found: Vec::new(),
+            stopped_after,
+        };
+        let whole = read(None).missing(&plan);
+        assert_eq!(whole.len(), 2);
+        assert!(whole.iter().all(|f| f.severity == Severity::Error));
+        let part = read(Some(50_000)).missing(&plan);
+        assert!(
+            part.iter().all(|f| f.severity == Severity::Info),
+            "{part:?}"
+        );
+        assert!(part[0].what.contains("newest 50000 events"), "{}", part[0]);
     }
 }

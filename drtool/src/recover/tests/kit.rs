@@ -227,6 +227,7 @@ pub(crate) fn live(id: u64, leader: Option<u64>) -> Live {
             groups: Vec::<GroupReadiness>::new(),
         }),
         why: None,
+        not_ours: false,
     }
 }
 

@@ -1,0 +1,262 @@
+//! What happens while the tool runs, or between two runs of it: a quorum comes back, a node runs on what is being worked on.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use confman_client::wire::{
+    GroupStatus, LeaderRef, NodeRef, Readiness, ReplicaRole, StateHashStatus, Status,
+};
+use confman_snapshot::model::GroupId;
+use confman_store::DataPaths;
+use confman_store::surgery::{Operation, operate};
+
+use super::kit::*;
+
+/// A node of the old life that follows a leader: what `/health/ready` and `/api/v1/status` say of it. Gives its URL.
+fn living_node() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let node = NodeRef {
+        id: 4,
+        name: "node4".to_owned(),
+    };
+    let readiness = Readiness {
+        ready: true,
+        node: Some(node.clone()),
+        reason: None,
+        groups: Vec::new(),
+    };
+    let status = Status {
+        cluster_uuid: UUID.to_owned(),
+        incarnation: 1,
+        node,
+        ready: true,
+        version: None,
+        time: None,
+        disk: None,
+        caller: None,
+        groups: vec![GroupStatus {
+            group: "__meta/0".to_owned(),
+            role: ReplicaRole::Follower,
+            term: 9,
+            leader: Some(LeaderRef {
+                id: 5,
+                name: "node5".to_owned(),
+                api_url: info(5).api_url,
+            }),
+            last_index: 9,
+            committed_index: 9,
+            applied_index: 9,
+            purged_index: 0,
+            log_entries: 9,
+            log_bytes: 9_000,
+            state_hash: StateHashStatus {
+                index: 9,
+                hash: "00".to_owned(),
+            },
+            snapshot: None,
+            snapshot_error: None,
+            restore: None,
+            members: Vec::new(),
+            membership_wait: None,
+        }],
+    };
+    let (readiness, status) = (
+        serde_json::to_string(&readiness).unwrap(),
+        serde_json::to_string(&status).unwrap(),
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head);
+            let body = if head.starts_with("GET /health/ready ") {
+                &readiness
+            } else {
+                &status
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+fn apply_beside(world: &World, url: &str, more: &[&str]) -> std::process::Output {
+    let args = [
+        &["recover", "apply", "--yes", "--operator", "tester", "node1"][..],
+        &["--endpoints", url],
+        more,
+    ];
+    tool(world.dir.path(), &args.concat(), None)
+}
+
+/// Killed when all that it had done was to close the directory; then the majority was repaired, and serves.
+#[test]
+fn a_plan_that_was_begun_is_not_gone_on_with_when_a_quorum_lives_again() {
+    for point in [
+        "recover::marked",
+        "recover::copied",
+        "recover::place-identity",
+    ] {
+        let world = World::new();
+        let before = world.untouched("node1");
+        assert!(was_killed(
+            &world.apply("node1", Some(&format!("{point}=return")))
+        ));
+        let claimed = world.is_claimed();
+        let refused = apply_beside(&world, &living_node(), &[]);
+        expect(&refused, 3);
+        let said = text(&refused);
+        assert!(said.contains("RECOVER_QUORUM_ALIVE"), "{said}");
+        assert!(said.contains("drtool recover undo --plan FILE"), "{said}");
+        assert_eq!(
+            world.is_claimed(),
+            claimed,
+            "{point}: it would fence the quorum"
+        );
+        expect(&world.undo("node1", None), 0);
+        check_undone(&world, "node1", &before);
+    }
+}
+
+/// All is in place, the store was away and does not know of it yet, and the node was not started.
+#[test]
+fn a_plan_that_was_carried_out_is_not_claimed_late_when_a_quorum_lives_again() {
+    let world = World::new();
+    let args = ["recover", "apply", "--yes", "--no-store", "node1"];
+    expect(&tool(world.dir.path(), &args, None), 0);
+    let refused = apply_beside(&world, &living_node(), &[]);
+    expect(&refused, 3);
+    let said = text(&refused);
+    assert!(said.contains("RECOVER_QUORUM_ALIVE"), "{said}");
+    assert!(!world.is_claimed());
+    // Nobody lives: it is told late.
+    expect(&world.apply("node1", None), 0);
+    assert!(world.is_claimed());
+}
+
+/// Holds the tool at a point until [`Held::go_on`].
+struct Held {
+    child: Child,
+    file: std::path::PathBuf,
+}
+
+impl Held {
+    fn start(world: &World, args: &[&str], point: &str) -> Self {
+        let file = world.dir.path().join("go-on");
+        let points = format!("{point}=return({})", file.display());
+        let child = command(world.dir.path(), args, Some(&points))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, file }
+    }
+
+    /// Lets it run to its end.
+    fn go_on(self) -> std::process::Output {
+        std::fs::write(self.file, "").unwrap();
+        self.child.wait_with_output().unwrap()
+    }
+}
+
+fn wait_for(path: &Path) {
+    let begin = Instant::now();
+    while !path.exists() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "no {}",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The operator thinks about it, and meanwhile the node is started, takes somebody in and is stopped again.
+#[test]
+fn i15_what_was_promised_while_an_undo_waited_for_its_answer_is_not_taken_back() {
+    let world = World::new();
+    expect(&world.apply("node1", None), 0);
+    let after = world.untouched("node1");
+    let undo = ["recover", "undo", "--yes", "--plan", "plan.json", "node1"];
+    let mut held = Held::start(&world, &undo, "recover::undo-agreed");
+    // Shown is what was seen: the first look is over.
+    let mut lines = BufReader::new(held.child.stderr.take().unwrap()).lines();
+    let shown = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|l| l.contains("Undo of plan"));
+    assert!(shown.is_some());
+    let plan = &world.plan;
+    let group = &plan.groups[1];
+    let members = [plan.survivor.new_id, 77].map(|id| (id, info(id)));
+    let more = Operation {
+        term: plan.term,
+        node: plan.survivor.new_id,
+        last: group.last.map(|last| confman_snapshot::model::Position {
+            term: plan.term,
+            node: plan.survivor.new_id,
+            index: last.index + 1,
+        }),
+        applied: None,
+        members: members.to_vec(),
+    };
+    let log = DataPaths::new(world.path("node1"))
+        .group(&group.group)
+        .log();
+    operate(&log, &more).unwrap();
+    let changed = world.untouched("node1");
+    assert_ne!(changed, after);
+    let rest = std::thread::spawn(move || lines.map(Result::unwrap).collect::<Vec<_>>().join("\n"));
+    let output = held.go_on();
+    let said = rest.join().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("[RECOVER_SPENT]"), "{said}");
+    assert!(!DataPaths::new(world.path("node1")).surgery().exists());
+    assert_eq!(world.untouched("node1"), changed);
+    assert!(world.is_claimed());
+}
+
+/// The directory that gives a group is nobody's to lock from here: its node runs on it while it is copied.
+#[test]
+fn a_source_that_changes_while_it_is_copied_begins_no_life() {
+    let world = World::new();
+    let before = world.untouched("node1");
+    let apply = ["recover", "apply", "--yes", "--operator", "tester", "node1"];
+    let held = Held::start(&world, &apply, "recover::marked");
+    wait_for(&DataPaths::new(world.path("node1")).surgery());
+    let group = GroupId::config(1);
+    let more = Operation {
+        term: 50,
+        node: 2,
+        last: world.plan.groups[2].last,
+        applied: None,
+        members: vec![(2, info(2))],
+    };
+    operate(
+        &DataPaths::new(world.path("node2")).group(&group).log(),
+        &more,
+    )
+    .unwrap();
+    let refused = held.go_on();
+    expect(&refused, 3);
+    let said = text(&refused);
+    assert!(said.contains("[RECOVER_SOURCE]"), "{said}");
+    assert!(said.contains("drtool recover undo --plan FILE"), "{said}");
+    check_closed(&world.path("node1"));
+    // Nor when it is run again.
+    expect(&world.apply("node1", None), 3);
+    expect(&world.undo("node1", None), 0);
+    check_undone(&world, "node1", &before);
+}
