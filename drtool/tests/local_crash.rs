@@ -51,10 +51,14 @@ impl World {
     }
 
     fn local(&self, more: &[&str], points: Option<&str>) -> Output {
+        let args = ["restore", "local", "--to", "target", "--operator", "tester"];
+        self.tool(&[&args[..], more].concat(), points)
+    }
+
+    fn tool(&self, args: &[&str], points: Option<&str>) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_drtool"));
         command
-            .args(["restore", "local", "--to", "target", "--operator", "tester"])
-            .args(more)
+            .args(args)
             .current_dir(self.dir.path())
             .env_clear()
             .env(
@@ -160,12 +164,12 @@ fn points() -> BTreeSet<String> {
             continue;
         }
         let source = std::fs::read_to_string(path).unwrap();
-        for (at, _) in source.match_indices("step(\"local::") {
+        for (at, _) in source.match_indices("step(\"") {
             let name = source[at + 6..].split('"').next().unwrap();
             points.insert(name.to_owned());
         }
     }
-    assert!(points.len() >= 8, "{points:?}");
+    assert!(points.len() >= 10, "{points:?}");
     points
 }
 
@@ -257,7 +261,29 @@ async fn i17_a_life_killed_at_every_step_and_begun_again_has_one_order() {
         let data = DataDir::open(&world.target()).unwrap();
         assert!(data.read_claim().unwrap().is_some(), "the word for its id");
     }
-    assert!(killed >= 8, "only {killed} kills");
+    assert!(killed >= 10, "only {killed} kills");
+}
+
+/// The order that empty nodes carry out, given by `restore apply`.
+#[tokio::test]
+async fn i17_an_order_killed_before_and_after_it_is_written_is_one_order() {
+    let apply = ["restore", "apply", "plan.json", "--yes", "--json"];
+    for (point, lives) in [("restore::before-order", 1), ("restore::after-order", 2)] {
+        let world = World::new().await;
+        let plan = ["restore", "plan", "--out", "plan.json"];
+        expect(&world.tool(&plan, None), 0);
+        let first = world.tool(&apply, Some(&format!("{point}=return")));
+        assert_eq!(first.status.code(), None, "{}", text(&first));
+        assert_eq!(world.lives(), lives, "{point}");
+        for already in [lives == 2, true] {
+            let again = world.tool(&apply, None);
+            expect(&again, 0);
+            let told: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+            assert_eq!(told["state"], "ordered", "{told}");
+            assert_eq!(told["already"], already, "{told}");
+            assert_eq!(world.lives(), 2, "{point}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use confman_client::wire::NodeRef;
+use confman_store::Identity;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::ServiceExt;
 
@@ -22,6 +24,8 @@ pub(crate) struct Front {
 struct State {
     node_name: String,
     reason: ArcSwap<String>,
+    /// Who the node is by its data, as long as its life is not over.
+    owner: ArcSwap<Option<NodeRef>>,
     open: ArcSwap<Option<Router>>,
     prometheus: PrometheusHandle,
 }
@@ -34,6 +38,7 @@ impl Front {
         let state = State {
             node_name: node_name.to_owned(),
             reason: ArcSwap::from_pointee("the node has no identity yet; see its log".to_owned()),
+            owner: ArcSwap::from_pointee(None),
             open: ArcSwap::from_pointee(None),
             prometheus,
         };
@@ -55,8 +60,19 @@ impl Front {
         self.state.open.store(Arc::new(None));
     }
 
+    /// Says who the node is by its data, from now on: a tool that looks for survivors must not take it for gone while it opens
+    /// them, which may take long.
+    pub(crate) fn owned_by(&self, identity: &Identity) {
+        let owner = NodeRef {
+            id: identity.node_id,
+            name: identity.name.clone(),
+        };
+        self.state.owner.store(Arc::new(Some(owner)));
+    }
+
     /// As [`Front::say`], for a node whose time is over.
     pub(crate) fn fenced(&self, reason: &str) {
+        self.state.owner.store(Arc::new(None));
         metrics::gauge!("confman_fenced").set(1.0);
         self.say(format!("this node is fenced: {reason}"));
     }
@@ -96,7 +112,7 @@ fn closed(state: &State, path: &str) -> Response {
         "/health/ready" => (
             StatusCode::SERVICE_UNAVAILABLE,
             "application/json",
-            serde_json::json!({"ready": false, "node": null, "reason": *reason, "groups": []}),
+            serde_json::json!({"ready": false, "node": *state.owner.load_full(), "reason": *reason, "groups": []}),
         ),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -109,4 +125,41 @@ fn closed(state: &State, path: &str) -> Response {
     };
     let headers = [(header::CONTENT_TYPE, kind), (header::RETRY_AFTER, "1")];
     (status, headers, Body::from(body.to_string())).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use confman_client::wire::Readiness;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    async fn ready(front: &Front) -> Readiness {
+        let request = Request::get("/health/ready").body(Body::empty()).unwrap();
+        let response = front.router().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await;
+        serde_json::from_slice(&body.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_opens_its_data_says_who_it_is_until_its_time_is_over() {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let front = Front::new("node2", handle);
+        assert_eq!(ready(&front).await.node, None);
+        front.owned_by(&Identity {
+            node_id: 7,
+            name: "node2".to_owned(),
+            ..Identity::default()
+        });
+        front.say("it opens its groups".to_owned());
+        let said = ready(&front).await;
+        assert_eq!(
+            said.node.map(|n| (n.id, n.name)),
+            Some((7, "node2".to_owned()))
+        );
+        assert_eq!(said.reason.as_deref(), Some("it opens its groups"));
+        front.fenced("a newer life is there");
+        assert_eq!(ready(&front).await.node, None);
+    }
 }

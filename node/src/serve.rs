@@ -237,6 +237,7 @@ async fn serve(
         }
     };
 
+    front.owned_by(&identity);
     let (retired, told_retired) = tokio::sync::watch::channel(None);
     let (newer, told_newer) = tokio::sync::watch::channel(None);
     let outfit = Outfit {

@@ -2,12 +2,50 @@
 
 use std::time::Duration;
 
+use clap::Args;
+use confman_cli::failure::Failure;
 use confman_client::wire::Readiness;
 use confman_client::{Client, ClientConfig, ClientError, ClientTls, Endpoint};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
+use crate::endpoints;
+use crate::not_ours::NotOurs;
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where else to look, and what to make of it.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct AskArgs {
+    /// Where else a node may live: URLs with commas between [default: CONFMAN_ENDPOINTS]
+    #[arg(long, value_name = "URLS")]
+    endpoints: Option<String>,
+    #[command(flatten)]
+    pub(super) not_ours: NotOurs,
+}
+
+impl AskArgs {
+    /// Looks at these addresses and wherever else the operator knows of nodes, all at once.
+    ///
+    /// The newest snapshot knows the members of its own time: whoever joined or moved since is known to the operator alone.
+    pub(super) async fn probe(&self, mut addresses: Vec<Address>) -> Result<Vec<Probed>, Failure> {
+        let (named, target) = endpoints::named(self.endpoints.as_deref(), None)?;
+        for url in named {
+            let plain = |url: &str| url.trim_end_matches('/').to_owned();
+            if !addresses.iter().any(|a| plain(&a.api_url) == plain(&url)) {
+                addresses.push(Address {
+                    name: "endpoint".to_owned(),
+                    api_url: url,
+                    peer_addr: String::new(),
+                });
+            }
+        }
+        let looks = addresses
+            .iter()
+            .map(|address| probe_one(address, &target.tls, &self.not_ours));
+        Ok(futures::future::join_all(looks).await)
+    }
+}
 
 /// Where a node should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,31 +76,30 @@ pub(super) struct Probed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Found {
-    /// A node whose groups run.
+    /// A node that has data of its cluster, whether its groups run or it still opens them.
     Alive,
     /// A node that has no data, or serves none: it waits for a decision or has fenced itself.
     Waiting,
     /// Something that shakes no hands with this program, and may be a living node: no plan is made beside it.
     Unshaken,
+    /// As that, and the operator says that it is no node of the cluster.
+    NotOurs,
     /// Something that accepts connections and gives no answer: it may be a node that is paused.
     Mute,
     /// Nothing.
     Silent,
 }
 
-/// Looks at all addresses at once.
-pub(super) async fn probe(addresses: &[Address], tls: &ClientTls) -> Vec<Probed> {
-    futures::future::join_all(addresses.iter().map(|address| probe_one(address, tls))).await
-}
-
-async fn probe_one(address: &Address, tls: &ClientTls) -> Probed {
+async fn probe_one(address: &Address, tls: &ClientTls, not_ours: &NotOurs) -> Probed {
     let mut hint = None;
     let (found, detail) = match ask(&address.api_url, tls).await {
         Ok(readiness) => judge(&readiness),
         Err(error) => {
             let why = error.to_string().replace('\n', " ");
-            if error.somebody_is_there() {
-                hint = error.hint();
+            if error.somebody_is_there() && not_ours.holds(&address.api_url) {
+                (Found::NotOurs, why)
+            } else if error.somebody_is_there() {
+                hint = Some(NotOurs::hint(error.hint().as_deref(), &address.api_url));
                 (Found::Unshaken, why)
             } else if listens(&address.peer_addr).await {
                 let detail = format!("something listens at {} and {why}", address.peer_addr);
@@ -113,4 +150,18 @@ fn first_line(text: &str) -> &str {
 async fn listens(peer_addr: &str) -> bool {
     let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(peer_addr)).await;
     matches!(connected, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_says_who_it_is_has_data_and_lives_ready_or_not() {
+        let found = |text: &str| judge(&serde_json::from_str(text).unwrap()).0;
+        let opening = r#"{"ready": false, "node": {"id": 2, "name": "node2"}, "reason": "it opens its groups", "groups": []}"#;
+        assert_eq!(found(opening), Found::Alive);
+        let waiting = r#"{"ready": false, "node": null, "reason": "fenced", "groups": []}"#;
+        assert_eq!(found(waiting), Found::Waiting);
+    }
 }

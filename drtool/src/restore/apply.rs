@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use confman_cli::failure::Failure;
@@ -13,7 +14,7 @@ use confman_client::ErrorKind;
 use confman_snapshot::repository::Begun;
 use confman_snapshot::{GroupId, Repository, SnapshotId};
 
-use super::alive;
+use super::alive::{Address, AskArgs, Found};
 use super::make::refuse_alive;
 use super::members::addresses_of;
 use super::plan::{LifeSeen, RestorePlan};
@@ -21,14 +22,20 @@ use super::survey::{Survey, prove, survey};
 use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::step::step;
 use crate::store::reader::StoreReader;
 use crate::store::{StoreArgs, errors};
+
+/// How long a look at the nodes is good for: an operator may think about the plan for longer.
+const LOOK_GOOD_FOR: Duration = Duration::from_secs(5);
 
 /// Write the restore order of a plan into the store
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
     /// The plan that `drtool restore plan` wrote
     plan: PathBuf,
+    #[command(flatten)]
+    ask: AskArgs,
     #[command(flatten)]
     store: StoreArgs,
     /// Read every byte of the snapshots again before anything is written
@@ -58,16 +65,26 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
         let addresses: Vec<_> = plan
             .probes
             .iter()
-            .map(|p| alive::Address {
+            .map(|p| Address {
                 name: p.name.clone(),
                 api_url: p.api_url.clone(),
                 peer_addr: String::new(),
             })
             .chain(addresses_of(&plan.order.members))
             .collect();
-        refuse_alive(&alive::probe(&addresses, &confman_cli::connect::tls_here()?).await)?;
+        let mut ask = args.ask.clone();
+        // What was said of an address when the plan was made stands in the plan.
+        let foreign = plan.probes.iter().filter(|p| p.found == Found::NotOurs);
+        ask.not_ours
+            .extend(&foreign.map(|p| p.api_url.clone()).collect());
+        refuse_alive(&ask.probe(addresses.clone()).await?)?;
         check_snapshots(&store, &plan, args.verify_data, global).await?;
+        let shown = Instant::now();
         let consent = consent::ask(consent::show(&plan)?, args.yes, plan.word())?;
+        // The cluster may have come back while somebody read the plan.
+        if shown.elapsed() > LOOK_GOOD_FOR {
+            refuse_alive(&ask.probe(addresses).await?)?;
+        }
         let repository = args.store.open(global).await?;
         order(&consent, &repository).await?;
     }
@@ -169,10 +186,10 @@ pub(super) async fn order(
     repository: &Repository,
 ) -> Result<(), Failure> {
     let plan = consent.plan();
-    stop_at("drtool::restore::before-order")?;
+    step("restore::before-order");
     let begun = repository.begin_life(&plan.object()).await;
     let begun = begun.map_err(|e| errors::store(&e))?;
-    stop_at("drtool::restore::after-order")?;
+    step("restore::after-order");
     if let Begun::Other(other) = begun {
         return Err(taken(plan, &other.created_by));
     }
@@ -230,17 +247,5 @@ fn tell(plan: &RestorePlan, standing: Standing, global: &Global) -> Result<(), F
         ),
     };
     output::say(confman_cli::escape::lines(&text));
-    Ok(())
-}
-
-/// A named point at which a test can stop this as a kill would.
-fn stop_at(point: &'static str) -> Result<(), Failure> {
-    fail::fail_point!(point, |_| Err(codes::refuse(
-        "BUG",
-        ErrorKind::Unknown,
-        format!("stopped at {point}")
-    )));
-    // Without the feature nothing else reads it.
-    let _ = point;
     Ok(())
 }

@@ -6,13 +6,13 @@ use crate::codes::Code;
 pub const CODES: &[Code] = &[
     Code {
         name: "CLUSTER_ALIVE",
-        meaning: "A node that has data of the cluster answers where a member should be. A restore would begin another life beside it.",
-        remedy: "If a quorum lives, nothing needs a restore. If only some nodes live, `drtool recover collect` keeps what they have. To give their data up all the same, stop those nodes first.",
+        meaning: "A node that has data, ready or still opening it, answers where a member should be or at an address of --endpoints or CONFMAN_ENDPOINTS. A restore would begin another life beside it.",
+        remedy: "If a quorum lives, nothing needs a restore. If only some nodes live, `drtool recover collect` keeps what they have. To give their data up all the same, stop those nodes first. If CONFMAN_ENDPOINTS names nodes of another cluster, unset it.",
     },
     Code {
         name: "RESTORE_TLS",
         meaning: "Something answers where a member should be, and no TLS handshake with it succeeds, or it speaks TLS where the URL says http: it may be a living node, which cannot be asked.",
-        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. Addresses of the time before TLS are named anew with --member and https://. If it is no node, the addresses of the new life are others: name them with --member, and stop what answers at this one.",
+        remedy: "Set CONFMAN_TLS_CLIENT_CA_FILE to the cluster's authority, and CONFMAN_TLS_CLIENT_CERT_FILE and CONFMAN_TLS_CLIENT_KEY_FILE where nodes want to see a certificate. Addresses of the time before TLS are named anew with --member and https://. If somebody else has that address by now, and no node of the cluster: --not-ours URL.",
     },
     Code {
         name: "NO_CLUSTER",

@@ -20,10 +20,11 @@ use confman_snapshot::repository::{OrderMember, RestoreOrder};
 use confman_store::records::IncarnationKind;
 use jiff::Timestamp;
 
+use super::alive::AskArgs;
 use super::apply;
 use super::copy::{self, Copied};
 use super::find::{Search, WhichArgs, find};
-use super::make::{make, operator, refuse_alive};
+use super::make::{Wishes, make, operator, refuse_alive};
 use super::members::Given;
 use super::place::{self, Place};
 use super::plan::{GroupAccount, RestorePlan, span};
@@ -58,6 +59,8 @@ pub(crate) struct LocalArgs {
     /// With --begin-life: agree to the plan without being asked
     #[arg(short, long, requires = "begin_life")]
     yes: bool,
+    #[command(flatten)]
+    ask: AskArgs,
     #[command(flatten)]
     which: WhichArgs,
     #[command(flatten)]
@@ -269,9 +272,13 @@ async fn plan(
         bad: &[],
     };
     let findings = find(store, search, global).await?;
-    let who = operator(args.operator.as_deref());
-    let given = std::slice::from_ref(member);
-    let plan = make(store, &findings, (given, &args.which), who).await?;
+    let wishes = Wishes {
+        members: std::slice::from_ref(member),
+        which: &args.which,
+        ask: &args.ask,
+        operator: operator(args.operator.as_deref()),
+    };
+    let plan = make(store, &findings, wishes).await?;
     refuse_alive(&plan.probes)?;
     plan.sealed()
 }

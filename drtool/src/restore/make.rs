@@ -13,7 +13,7 @@ use confman_snapshot::model::{ClusterId, Membership};
 use confman_snapshot::repository::RestoreOrder;
 use jiff::Timestamp;
 
-use super::alive::{self, Found, Probed};
+use super::alive::{AskArgs, Found, Probed};
 use super::find::{Findings, GroupFinding, Search, WhichArgs, find, floor};
 use super::members::{self, Given};
 use super::plan::{GroupAccount, LifeSeen, RestorePlan, VERSION, span};
@@ -41,9 +41,19 @@ pub(crate) struct PlanArgs {
     #[arg(long, help_heading = "Snapshots")]
     skip_data: bool,
     #[command(flatten)]
+    ask: AskArgs,
+    #[command(flatten)]
     which: WhichArgs,
     #[command(flatten)]
     store: StoreArgs,
+}
+
+/// What a plan is made by, besides what the store says.
+pub(super) struct Wishes<'a> {
+    pub(super) members: &'a [Given],
+    pub(super) which: &'a WhichArgs,
+    pub(super) ask: &'a AskArgs,
+    pub(super) operator: String,
 }
 
 pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Failure> {
@@ -54,8 +64,13 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Fa
         bad: &[],
     };
     let findings = find(&store, search, global).await?;
-    let operator = operator(args.operator.as_deref());
-    let plan = make(&store, &findings, (&args.members, &args.which), operator).await?;
+    let wishes = Wishes {
+        members: &args.members,
+        which: &args.which,
+        ask: &args.ask,
+        operator: operator(args.operator.as_deref()),
+    };
+    let plan = make(&store, &findings, wishes).await?;
     refuse_alive(&plan.probes)?;
     let plan = plan.sealed()?;
     let name = format!("restore-plan-{}.json", plan.plan_id);
@@ -78,8 +93,7 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Fa
 pub(super) async fn make(
     store: &StoreReader,
     findings: &Findings,
-    (given, which): (&[Given], &WhichArgs),
-    operator: String,
+    wishes: Wishes<'_>,
 ) -> Result<RestorePlan, Failure> {
     let Findings {
         survey,
@@ -88,10 +102,10 @@ pub(super) async fn make(
     } = findings;
     let now = Timestamp::now();
     let (term, highest) = floor(findings);
-    let (members, next_node_id) = members::members(given, registry, highest)?;
+    let (members, next_node_id) = members::members(wishes.members, registry, highest)?;
     let cluster = ClusterId::new(survey.uuid.clone(), survey.highest + 1);
     let accounts: Vec<GroupAccount> = groups.values().map(|found| account(found, now)).collect();
-    let loss = loss(groups, which);
+    let loss = loss(groups, wishes.which);
     let times = accounts.iter().map(|a| a.age_seconds);
     let oldest = times.clone().max().unwrap_or(0);
     let skew_seconds = oldest - times.min().unwrap_or(0);
@@ -100,7 +114,7 @@ pub(super) async fn make(
         .map(|found| found.picked.reader.manifest().membership())
         .collect();
     let addresses = members::addresses(registry, memberships.iter(), &members);
-    let probes = alive::probe(&addresses, &confman_cli::connect::tls_here()?).await;
+    let probes = wishes.ask.probe(addresses).await?;
     let plan_id = uuid::Uuid::new_v4().to_string();
     let order = RestoreOrder {
         version: RestoreOrder::VERSION,
@@ -110,7 +124,7 @@ pub(super) async fn make(
         groups: groups.values().map(|f| f.picked.record.clone()).collect(),
         members,
         next_node_id,
-        operator,
+        operator: wishes.operator,
         summary: summary(&accounts, &loss),
     };
     order.check(&cluster).map_err(|e| {
@@ -243,6 +257,12 @@ fn notes(
             ));
         }
     }
+    for probe in probes.iter().filter(|p| p.found == Found::NotOurs) {
+        notes.push(format!(
+            "{} ({}) cannot be asked whether it lives ({}): --not-ours says that it is no node of this cluster.",
+            probe.name, probe.api_url, probe.detail
+        ));
+    }
     for probe in probes.iter().filter(|p| p.found == Found::Mute) {
         notes.push(format!(
             "{} ({}): {}. It may be a node that is paused: make sure that it is gone.",
@@ -292,7 +312,7 @@ pub(super) fn refuse_alive(probes: &[Probed]) -> Result<(), Failure> {
     }
     let message = format!("the cluster is not gone: {}", alive.join("; "));
     Err(codes::refuse("CLUSTER_ALIVE", ErrorKind::Refused, message)
-        .with_hint("with a quorum nothing needs a restore; with less, start with `drtool recover collect`; stop a node whose data is to be given up"))
+        .with_hint("with a quorum nothing needs a restore; with less, start with `drtool recover collect`; stop a node whose data is to be given up; if CONFMAN_ENDPOINTS names nodes of another cluster, unset it"))
 }
 
 /// Who does this, for the audit history.

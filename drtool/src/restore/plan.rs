@@ -249,6 +249,7 @@ impl fmt::Display for RestorePlan {
                 Found::Alive => "ALIVE",
                 Found::Waiting => "waiting",
                 Found::Unshaken => "UNSHAKEN",
+                Found::NotOurs => "not ours",
                 Found::Mute => "MUTE",
                 Found::Silent => "nothing",
             };

@@ -95,6 +95,12 @@ impl Formation<'_> {
         loop {
             let facts = self.data.inspect()?;
             self.show_stage(&facts);
+            // One that is not yet initialized has taken part in nothing: an order that fails may be replaced.
+            if let Facts::Good(identity) = &facts
+                && identity.state() == IdentityState::Initialized
+            {
+                self.front.owned_by(identity);
+            }
             let local = LocalFacts::new(&self.settings.node_name, facts.clone());
             let (peers, hellos) = self.ask_peers(&facts).await;
             let store = self.store.facts().await;

@@ -100,7 +100,6 @@ async fn begin(
     consent: &Consent<'_, MemberPlan>,
     how: &ChangeArgs,
 ) -> Result<Option<String>, Failure> {
-    fail::fail_point!("member-begin");
     let id = uuid::Uuid::new_v4().to_string();
     let request = ChangeRequest {
         id: id.clone(),
@@ -109,7 +108,6 @@ async fn begin(
         intent: intent.clone(),
     };
     let answer = client.change_members(&request).await.map_err(failed)?.value;
-    fail::fail_point!("member-begun");
     Ok(answer
         .change
         .filter(|change| change.id == id || intent.is_of(change))
