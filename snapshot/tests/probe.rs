@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use confman_dev_s3::{S3Config, serve};
+use confman_dev_s3::{ConditionalWrites, S3Config, serve};
 use confman_snapshot::Repository;
 use confman_snapshot::repository::{
     LongProbe, ProbePlan, ProbeReport, RepositoryOptions, Suitability, Verdict,
@@ -226,6 +226,7 @@ async fn the_s3_server_of_confman_dev_is_suitable() {
         access_key: "probe".to_owned(),
         secret_key: "probe-secret".to_owned(),
         bucket: "bucket".to_owned(),
+        conditional_writes: ConditionalWrites::default(),
     })
     .await
     .unwrap();

@@ -14,7 +14,7 @@ use crate::delay::Link;
 use crate::http::Api;
 use crate::node::Node;
 use crate::ports::free_port;
-use crate::store::Store;
+use crate::store::{ConditionalWrites, Store};
 
 /// A cluster to be.
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ pub struct Plan {
     spares: usize,
     env: BTreeMap<String, String>,
     store: bool,
+    conditional_writes: ConditionalWrites,
     tls: bool,
     links: bool,
     /// As it stands in addresses.
@@ -59,6 +60,7 @@ impl Plan {
             spares: 0,
             env,
             store: true,
+            conditional_writes: ConditionalWrites::default(),
             tls: false,
             links: false,
             host: "127.0.0.1",
@@ -91,6 +93,13 @@ impl Plan {
     #[must_use]
     pub fn without_store(mut self) -> Self {
         self.store = false;
+        self
+    }
+
+    /// A store that takes conditional writes in that way.
+    #[must_use]
+    pub fn conditional_writes(mut self, how: ConditionalWrites) -> Self {
+        self.conditional_writes = how;
         self
     }
 
@@ -132,7 +141,7 @@ impl Plan {
     async fn store(&self, dir: &Path, certs: Option<&Certs>) -> anyhow::Result<Option<Store>> {
         let s3 = dir.join("s3");
         Ok(match (self.store, certs) {
-            (true, None) => Some(Store::start(&s3).await?),
+            (true, None) => Some(Store::start_with(&s3, self.conditional_writes).await?),
             (true, Some(certs)) => {
                 certs.issue("s3", Signer::Old, &["127.0.0.1"])?;
                 Some(Store::start_tls(&s3, certs.server("s3")?, certs.client_ca()).await?)

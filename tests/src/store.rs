@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+pub use confman_dev_s3::ConditionalWrites;
 use confman_dev_s3::{RunningS3, S3Config};
 
 use crate::ports::free_port;
@@ -27,6 +28,7 @@ pub struct Store {
     root: PathBuf,
     address: SocketAddr,
     tls: Option<Tls>,
+    conditional_writes: ConditionalWrites,
     running: Option<RunningS3>,
 }
 
@@ -36,7 +38,18 @@ impl Store {
     /// # Errors
     /// It cannot listen, or its directory cannot be made.
     pub async fn start(root: &Path) -> anyhow::Result<Self> {
-        Self::begin(root, None).await
+        Self::start_with(root, ConditionalWrites::default()).await
+    }
+
+    /// Starts one that takes conditional writes in that way.
+    ///
+    /// # Errors
+    /// It cannot listen, or its directory cannot be made.
+    pub async fn start_with(
+        root: &Path,
+        conditional_writes: ConditionalWrites,
+    ) -> anyhow::Result<Self> {
+        Self::begin(root, None, conditional_writes).await
     }
 
     /// Starts one that speaks https, known by the authorities in `bundle`.
@@ -48,15 +61,21 @@ impl Store {
         config: Arc<rustls::ServerConfig>,
         bundle: PathBuf,
     ) -> anyhow::Result<Self> {
-        Self::begin(root, Some(Tls { config, bundle })).await
+        let tls = Some(Tls { config, bundle });
+        Self::begin(root, tls, ConditionalWrites::default()).await
     }
 
-    async fn begin(root: &Path, tls: Option<Tls>) -> anyhow::Result<Self> {
+    async fn begin(
+        root: &Path,
+        tls: Option<Tls>,
+        conditional_writes: ConditionalWrites,
+    ) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut store = Self {
             root: root.to_owned(),
             address,
             tls,
+            conditional_writes,
             running: None,
         };
         store.resume().await?;
@@ -91,6 +110,7 @@ impl Store {
             access_key: ACCESS_KEY.to_owned(),
             secret_key: SECRET_KEY.to_owned(),
             bucket: BUCKET.to_owned(),
+            conditional_writes: self.conditional_writes,
         };
         let running = match &self.tls {
             Some(tls) => confman_dev_s3::serve_tls(config, Arc::clone(&tls.config)).await,

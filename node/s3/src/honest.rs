@@ -2,9 +2,10 @@
 //! Without this, 200 of 200 races between conditional creates had more than one winner.
 
 use s3s::dto::*;
-use s3s::{S3, S3Request, S3Response, S3Result};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 
+use crate::ConditionalWrites;
 use crate::locks::KeyLocks;
 
 /// The operations that an object store client needs; all others answer that they are not implemented.
@@ -12,13 +13,37 @@ use crate::locks::KeyLocks;
 pub(crate) struct HonestS3 {
     files: FileSystem,
     locks: KeyLocks,
+    conditional_writes: ConditionalWrites,
 }
 
 impl HonestS3 {
-    pub(crate) fn new(files: FileSystem) -> Self {
+    pub(crate) fn new(files: FileSystem, conditional_writes: ConditionalWrites) -> Self {
         Self {
             files,
             locks: KeyLocks::default(),
+            conditional_writes,
+        }
+    }
+
+    /// What becomes of a write's condition.
+    fn judge(&self, condition: &mut Option<IfNoneMatch>) -> S3Result<()> {
+        if condition.is_none() {
+            return Ok(());
+        }
+        match self.conditional_writes {
+            ConditionalWrites::Honoured => Ok(()),
+            ConditionalWrites::Ignored => {
+                *condition = None;
+                Ok(())
+            }
+            ConditionalWrites::Refused => Err(s3_error!(
+                InvalidArgument,
+                "If-None-Match is not taken here"
+            )),
+            ConditionalWrites::NotImplemented => Err(s3_error!(
+                NotImplemented,
+                "a header that you provided implies functionality that is not implemented"
+            )),
         }
     }
 }
@@ -27,16 +52,18 @@ impl HonestS3 {
 impl S3 for HonestS3 {
     async fn put_object(
         &self,
-        req: S3Request<PutObjectInput>,
+        mut req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
+        self.judge(&mut req.input.if_none_match)?;
         let _writing = self.locks.lock(&req.input.bucket, &req.input.key).await;
         self.files.put_object(req).await
     }
 
     async fn complete_multipart_upload(
         &self,
-        req: S3Request<CompleteMultipartUploadInput>,
+        mut req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.judge(&mut req.input.if_none_match)?;
         let _writing = self.locks.lock(&req.input.bucket, &req.input.key).await;
         self.files.complete_multipart_upload(req).await
     }

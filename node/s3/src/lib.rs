@@ -38,6 +38,21 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take to send the head of a request.
 const HEADER_READ_MAX: Duration = Duration::from_secs(30);
 
+/// What the server does with a write that says "only if nothing is there". Others than [`Self::Honoured`] are for tests: there are such
+/// stores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConditionalWrites {
+    /// What it says, with one winner.
+    #[default]
+    Honoured,
+    /// Takes the write and does not look.
+    Ignored,
+    /// Refuses the header as an argument that it does not know: 400.
+    Refused,
+    /// Refuses the header as something that it has not: 501.
+    NotImplemented,
+}
+
 /// What the server serves, and to whom.
 #[derive(Clone)]
 pub struct S3Config {
@@ -51,6 +66,8 @@ pub struct S3Config {
     pub secret_key: String,
     /// The bucket; made if it is not there.
     pub bucket: String,
+    /// How it takes conditional writes.
+    pub conditional_writes: ConditionalWrites,
 }
 
 impl fmt::Debug for S3Config {
@@ -169,7 +186,7 @@ async fn serve_with(config: S3Config, tls: Option<TlsAcceptor>) -> Result<Runnin
         .await
         .map_err(|e| root(e.to_string()))?;
     let files = s3s_fs::FileSystem::new(&config.root).map_err(|e| root(format!("{e:?}")))?;
-    let mut builder = S3ServiceBuilder::new(HonestS3::new(files));
+    let mut builder = S3ServiceBuilder::new(HonestS3::new(files, config.conditional_writes));
     builder.set_auth(SimpleAuth::from_single(
         config.access_key.clone(),
         config.secret_key.clone(),

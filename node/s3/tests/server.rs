@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use confman_dev_s3::{S3Config, ServeError, serve};
+use confman_dev_s3::{ConditionalWrites, S3Config, ServeError, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -17,6 +17,7 @@ fn config(root: &Path) -> S3Config {
         access_key: "test-access-key".to_owned(),
         secret_key: "canary-secret-key".to_owned(),
         bucket: "bucket".to_owned(),
+        conditional_writes: ConditionalWrites::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use confman_client::ClientTls;
-use confman_dev_s3::{RunningS3, S3Config};
+use confman_dev_s3::{ConditionalWrites, RunningS3, S3Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -122,6 +122,7 @@ async fn own_store(layout: &Layout, birth: &Birth) -> anyhow::Result<Option<Runn
         access_key: plan::S3_ACCESS_KEY.to_owned(),
         secret_key: birth.s3_secret_key.clone(),
         bucket: plan::S3_BUCKET.to_owned(),
+        conditional_writes: ConditionalWrites::default(),
     };
     let s3 = confman_dev_s3::serve(config)
         .await

@@ -112,6 +112,8 @@ fn generic(error: &object_store::Error, text: &str) -> (Kind, &'static str) {
     match status(text) {
         // Beyond the end of the object: it is shorter than what was written.
         Some(416) => (Kind::Damaged, ""),
+        // What a server does not have now it will not have at the next try.
+        Some(501) => (Kind::Configuration, ""),
         Some(507) => (Kind::Configuration, HINT_DISK),
         Some(301 | 302 | 307 | 308) => (Kind::Configuration, HINT_REGION),
         Some(400..=407 | 410..=428 | 430..=499) => (Kind::Configuration, ""),
@@ -228,6 +230,10 @@ mod tests {
             ),
             (
                 "Server returned non-2xx status code: 400 Bad Request: EntityTooLarge",
+                Kind::Configuration,
+            ),
+            (
+                "Server returned non-2xx status code: 501 Not Implemented: NotImplemented",
                 Kind::Configuration,
             ),
             ("something nobody has seen before", Kind::Retry),

@@ -77,20 +77,27 @@ impl Repository {
                 ..PutOptions::default()
             };
             let request = store.put_opts(&path, PutPayload::from_bytes(content.clone()), options);
+            let conditional = matches!(mode, PutMode::Create);
             let error = match self.once_raw("put", object, tries.time(), request).await {
-                Ok(Ok(_)) => return Ok(()),
-                // The store has no conditions: the look above has to do.
-                Ok(Err(
-                    object_store::Error::NotImplemented { .. }
-                    | object_store::Error::NotSupported { .. },
-                )) if matches!(mode, PutMode::Create) => {
-                    mode = PutMode::Overwrite;
-                    continue;
-                }
+                Ok(Ok(_)) if conditional => return Ok(()),
+                Ok(Ok(_)) => match self.present(object, ours).await? {
+                    Present::Ours => {
+                        // It takes without a condition what it did not take with one, or was known for that.
+                        self.inner.conditions.set(Conditions::Refused);
+                        return Ok(());
+                    }
+                    Present::Other => return Err(self.conflict(object)),
+                    Present::Absent => self.vanished(object),
+                },
                 Ok(Err(error)) => self.classify("put", object, &error),
                 Err(error) => error,
             };
             let error = match error.kind {
+                // It may be the condition that it does not take: the look above, and one afterwards, have to do.
+                Kind::Configuration if conditional && error.hint.is_empty() => {
+                    mode = PutMode::Overwrite;
+                    continue;
+                }
                 // Either an own try whose answer was lost, or somebody else, or (409) two requests at a time.
                 Kind::Conflict => match self.present(object, ours).await? {
                     Present::Ours => return Ok(()),
@@ -119,6 +126,12 @@ impl Repository {
             .await
             .ok()?
             .ok()
+    }
+
+    /// An object that was put and is not there.
+    fn vanished(&self, object: &str) -> StoreError {
+        let detail = "it was put, and is not there";
+        self.error(Kind::Retry, "put", object, detail, "")
     }
 
     pub(super) fn conflict(&self, object: &str) -> StoreError {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use confman_dev_s3::{RunningS3, S3Config, serve};
+use confman_dev_s3::{ConditionalWrites, RunningS3, S3Config, serve};
 use confman_snapshot::Repository;
 use confman_snapshot::repository::RepositoryOptions;
 use object_store::ObjectStore;
@@ -105,6 +105,7 @@ impl Place {
             access_key: "test-access-key".to_owned(),
             secret_key: "test-secret-key".to_owned(),
             bucket: "bucket".to_owned(),
+            conditional_writes: ConditionalWrites::default(),
         };
         let server = serve(config).await.unwrap();
         place.env = server.env();

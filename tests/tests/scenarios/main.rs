@@ -33,4 +33,5 @@ mod store_faults;
 mod tls;
 mod tls_tools;
 mod traces;
+mod weak_store;
 mod writes;

@@ -80,7 +80,7 @@ impl Known {
     }
 
     /// What is not known now does not make what was known unknown.
-    fn set(&self, conditions: Conditions) {
+    pub(in crate::repository) fn set(&self, conditions: Conditions) {
         if conditions != Conditions::Unknown {
             self.0.store(conditions as u8, Ordering::Relaxed);
         }
@@ -88,7 +88,7 @@ impl Known {
 }
 
 impl Repository {
-    /// What the last short probe found of this store's conditions.
+    /// What is known of this store's conditions, by the last short probe or by a write that was refused for one.
     pub fn conditions(&self) -> Conditions {
         self.inner.conditions.get()
     }

@@ -122,9 +122,11 @@ async fn o12_a_store_that_refuses_conditions_is_written_without_them(place: Plac
     let bench = Bench::at(&place);
     let refused = Rule::on(Op::Put, Fault::RefuseConditions).always();
     bench.store.add(refused.clone());
-    // Nobody has looked: the condition is sent.
-    let error = bench.small().await.unwrap_err();
-    assert_eq!(error.source.kind(), Kind::Configuration, "{error}");
+    // Nobody has looked: the condition is sent, refused, and left out.
+    assert_eq!(bench.repository.conditions(), Conditions::Unknown);
+    let record = bench.small().await.unwrap();
+    bench.is_right(&record).await;
+    assert_eq!(bench.repository.conditions(), Conditions::Refused);
     let probe = bench.repository.probe_short().await.unwrap();
     assert_eq!(probe.conditions, Conditions::Refused);
     // A look at a bad moment takes nothing back.
