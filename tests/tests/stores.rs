@@ -4,6 +4,7 @@
 //! endpoint and the keys of each role.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -78,7 +79,7 @@ async fn roles_do_their_work(variable: &str) -> anyhow::Result<()> {
     let cluster = plan.start().await?;
     a_node_does_its_work(&cluster).await?;
     cluster.kill_all()?;
-    a_reader_reads_and_writes_nothing(&server).await?;
+    a_reader_reads_and_writes_nothing(&server, cluster.dir()?).await?;
     a_collector_collects_and_nothing_else(&server).await?;
     cluster.finish()
 }
@@ -114,13 +115,25 @@ async fn a_node_does_its_work(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_reader_reads_and_writes_nothing(server: &Server) -> anyhow::Result<()> {
+async fn a_reader_reads_and_writes_nothing(server: &Server, dir: &Path) -> anyhow::Result<()> {
+    let list = ["snapshot", "list", "--group", CONFIG, "--json"];
+    let listed = server.drtool("reader", &list).await?.expect(0)?.json()?;
+    let ids: Vec<&str> = (listed["items"].as_array().into_iter().flatten())
+        .filter_map(|item| item["id"].as_str())
+        .collect();
+    ensure!(ids.len() >= 2, "{listed}");
+    let copy = dir.join("copy").display().to_string();
+    let plan = dir.join("restore-plan.json").display().to_string();
     for args in [
         &["snapshot", "list"][..],
         &["snapshot", "verify", "--read-data"],
         &["get", "app/r0-1"],
         &["export", "--snapshot", "latest", "--format", "json"],
         &["retention", "show"],
+        &["snapshot", "show", "latest"],
+        &["snapshot", "diff", "--group", CONFIG, ids[0], ids[1]],
+        &["snapshot", "fetch", "latest", "--to", &copy],
+        &["restore", "plan", "--out", &plan],
     ] {
         server.drtool("reader", args).await?.expect(0)?;
     }
