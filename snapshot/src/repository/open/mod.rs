@@ -28,6 +28,10 @@ const EXPECTED: &str = "expected file:///folder, file://{data}/folder, s3://buck
 /// Names a file of authorities that are trusted beside the system's, as the AWS tools have it. The library below does not
 /// know it.
 const CA_BUNDLE: &str = "aws_ca_bundle";
+/// Variables that name an endpoint, the first of which counts.
+const ENDPOINTS_S3: [&str; 3] = ["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"];
+const ENDPOINTS_GCS: [&str; 1] = ["google_base_url"];
+const ENDPOINTS_AZURE: [&str; 2] = ["azure_storage_endpoint", "azure_endpoint"];
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 type Env = BTreeMap<String, String>;
 
@@ -225,30 +229,12 @@ fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreE
             builder = builder.with_config(key, value);
         }
     }
-    let endpoint = ["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"]
-        .iter()
-        .find_map(|n| chosen.get(n));
-    if let Some(endpoint) = endpoint {
-        let allowed = chosen
-            .get("aws_allow_http")
-            .is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        match plain_http(endpoint).map_err(|e| wrong(&shown, e))? {
-            Plain::No => {}
-            Plain::Loopback => {
-                builder = builder
-                    .with_allow_http(true)
-                    .with_http_connector(LoopbackConnector(options.transfer_try));
-            }
-            Plain::Elsewhere if allowed => {
-                let key = AmazonS3ConfigKey::Client(ClientConfigKey::NoSystemCertificates);
-                builder = builder.with_allow_http(true).with_config(key, "true");
-            }
-            Plain::Elsewhere => {
-                let detail = "the endpoint is http and not on this machine: secrets and data would be readable on the \
-                     way. Use https, or say AWS_ALLOW_HTTP=true";
-                return Err(wrong(&shown, detail));
-            }
-        }
+    let way = way("aws", &ENDPOINTS_S3, &chosen, &shown)?;
+    for key in way.client_keys() {
+        builder = builder.with_config(AmazonS3ConfigKey::Client(key), "true");
+    }
+    if way == Way::Loopback {
+        builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
     }
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
@@ -274,6 +260,13 @@ fn gcs(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, Store
             builder = builder.with_config(key, value);
         }
     }
+    let way = way("google", &ENDPOINTS_GCS, &chosen, &shown)?;
+    for key in way.client_keys() {
+        builder = builder.with_config(GoogleConfigKey::Client(key), "true");
+    }
+    if way == Way::Loopback {
+        builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
+    }
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
         store: Arc::new(store),
@@ -298,6 +291,13 @@ fn azure(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, Sto
             builder = builder.with_config(key, value);
         }
     }
+    let way = way("azure", &ENDPOINTS_AZURE, &chosen, &shown)?;
+    for key in way.client_keys() {
+        builder = builder.with_config(AzureConfigKey::Client(key), "true");
+    }
+    if way == Way::Loopback {
+        builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
+    }
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
         store: Arc::new(store),
@@ -305,6 +305,54 @@ fn azure(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, Sto
         url: shown,
         chosen,
     })
+}
+
+/// How requests get to a store.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// Over TLS.
+    Tls,
+    /// In the clear, on this machine.
+    Loopback,
+    /// In the clear, because the operator says so.
+    Plain,
+}
+
+impl Way {
+    /// What the client must be allowed, or spared.
+    fn client_keys(&self) -> Vec<ClientConfigKey> {
+        match self {
+            Self::Tls => vec![],
+            Self::Loopback => vec![ClientConfigKey::AllowHttp],
+            Self::Plain => vec![
+                ClientConfigKey::AllowHttp,
+                ClientConfigKey::NoSystemCertificates,
+            ],
+        }
+    }
+}
+
+/// The way to the endpoint that one of these variables of a family names; the clouds' own endpoints speak TLS.
+fn way(family: &str, endpoints: &[&str], chosen: &Chosen, url: &str) -> Result<Way, StoreError> {
+    let Some(endpoint) = endpoints.iter().find_map(|name| chosen.get(name)) else {
+        return Ok(Way::Tls);
+    };
+    let allowed = chosen
+        .get(&format!("{family}_allow_http"))
+        .is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    match plain_http(endpoint).map_err(|e| wrong(url, e))? {
+        Plain::No => Ok(Way::Tls),
+        Plain::Loopback => Ok(Way::Loopback),
+        Plain::Elsewhere if allowed => Ok(Way::Plain),
+        Plain::Elsewhere => {
+            let detail = format!(
+                "the endpoint is http and not on this machine: secrets and data would be readable on the way. Use https, or say \
+                 {}_ALLOW_HTTP=true",
+                family.to_ascii_uppercase()
+            );
+            Err(wrong(url, detail))
+        }
+    }
 }
 
 /// Whether an endpoint speaks without TLS, and where.
@@ -412,6 +460,40 @@ mod tests {
         ] {
             let error = try_open(url, &pairs).await.unwrap_err();
             assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_in_the_clear_is_refused_by_every_cloud_unless_it_is_here_or_allowed() {
+        let gs = ("GOOGLE_SKIP_SIGNATURE", "true");
+        let az = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
+        for (url, endpoint, allow, more) in [
+            (
+                "s3://bucket/x",
+                "AWS_ENDPOINT_URL",
+                "AWS_ALLOW_HTTP",
+                ("AWS_REGION", "eu"),
+            ),
+            ("gs://bucket/x", "GOOGLE_BASE_URL", "GOOGLE_ALLOW_HTTP", gs),
+            (
+                "az://bucket/x",
+                "AZURE_STORAGE_ENDPOINT",
+                "AZURE_ALLOW_HTTP",
+                az,
+            ),
+        ] {
+            let away = (endpoint, "http://store.example:9000");
+            let error = try_open(url, &[away, more]).await.unwrap_err();
+            assert_eq!(error.kind, Kind::Configuration, "{error}");
+            let remedy = format!("Use https, or say {allow}=true");
+            assert!(error.detail.contains(&remedy), "{error}");
+            try_open(url, &[away, more, (allow, "true")]).await.unwrap();
+            try_open(url, &[(endpoint, "http://127.0.0.1:9000"), more])
+                .await
+                .unwrap();
+            try_open(url, &[(endpoint, "https://store.example"), more])
+                .await
+                .unwrap();
         }
     }
 
