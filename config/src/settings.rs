@@ -50,6 +50,8 @@ pub struct Settings {
     pub election_min: Duration,
     /// The longest such silence.
     pub election_max: Duration,
+    /// How often a leader asks the store whether its cluster has a newer life.
+    pub store_fence_interval: Duration,
     /// How long a write waits for its commit.
     pub write_timeout: Duration,
     /// How long a read waits for a leader or a version.
@@ -181,6 +183,7 @@ impl Settings {
         let heartbeat = reader.read(&declared::HEARTBEAT_MS);
         let election_min = reader.read(&declared::ELECTION_TIMEOUT_MIN_MS);
         let election_max = reader.read(&declared::ELECTION_TIMEOUT_MAX_MS);
+        let store_fence_interval = reader.read(&declared::STORE_FENCE_INTERVAL_MS);
         let write_timeout = reader.read(&declared::WRITE_TIMEOUT_MS);
         let read_timeout = reader.read(&declared::READ_TIMEOUT_MS);
         let body_max_bytes = reader.read(&declared::VALUE_MAX_BYTES);
@@ -213,6 +216,7 @@ impl Settings {
             heartbeat: heartbeat?,
             election_min: election_min?,
             election_max: election_max?,
+            store_fence_interval: store_fence_interval?,
             write_timeout: write_timeout?,
             read_timeout: read_timeout?,
             body_max_bytes: body_max_bytes?,

@@ -29,6 +29,7 @@ use tracing::{Instrument as _, Span};
 use crate::api::backend::{
     Applied, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode, WriteContext,
 };
+use crate::fence::Fence;
 use crate::peer::acquaintance::Acquaintances;
 use crate::peer::client::{Channels, Purpose, with_deadline};
 use crate::peer::proto;
@@ -70,6 +71,8 @@ pub(crate) struct GroupContext {
     /// Where each registered node is now: a node that moved keeps its id, and openraft keeps dialling
     /// the address that a replication began with.
     pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
+    /// Whether this life may go on, by the store's word.
+    pub(crate) fence: Arc<Fence>,
     /// Snapshot transfers that this node, leading, has under way in this group.
     pub(crate) transfers: Arc<AtomicUsize>,
     /// Told when a peer says that this node's id was retired, with its words.
@@ -149,8 +152,8 @@ impl Group {
     ) -> Arc<Self> {
         let rounds = {
             let raft = raft.clone();
-            let bound = context.read_timeout;
-            ReadRounds::start(move || leader_read_index(raft.clone(), bound))
+            let (bound, fence) = (context.read_timeout, Arc::clone(&context.fence));
+            ReadRounds::start(move || leader_read_index(raft.clone(), Arc::clone(&fence), bound))
         };
         // The first life begins with the cluster's birth.
         let begun = context.incarnation <= 1;
@@ -529,7 +532,17 @@ impl GroupBackend for Group {
         if self.is_leader() && !self.has_begun() {
             return Err(ProposeError::Unavailable(self.unborn()));
         }
-        self.propose_command(command).await
+        let (fence, within) = (&self.context.fence, self.context.write_timeout);
+        if self.is_leader() {
+            let held = fence.hold_within(within).await;
+            held.map_err(ProposeError::Unavailable)?;
+        }
+        let applied = self.propose_command(command).await?;
+        // The process, and with it its quorum, may have been stopped meanwhile: whether a newer life has the entry is not known here.
+        match fence.hold_within(within).await {
+            Ok(()) => Ok(applied),
+            Err(_) => Err(ProposeError::Timeout),
+        }
     }
 
     async fn barrier(&self, mode: &ReadMode) -> Result<(), ReadError> {
@@ -579,11 +592,19 @@ pub(crate) fn stopping() -> ReadError {
 }
 
 /// One ReadIndex round: a quorum answers a heartbeat sent after the round began. LeaseRead is not
-/// used: it can be stale after a pause or a follower's restart.
-async fn leader_read_index(raft: Raft, bound: Duration) -> Result<u64, ReadError> {
+/// used: it can be stale after a pause or a follower's restart. Afterwards the store must have said lately that this life is the newest:
+/// the quorum may be one that was left behind (I13).
+async fn leader_read_index(
+    raft: Raft,
+    fence: Arc<Fence>,
+    bound: Duration,
+) -> Result<u64, ReadError> {
     let asked = tokio::time::timeout(bound, raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
     match asked {
-        Ok(Ok((read, _applied))) => Ok(read.index()),
+        Ok(Ok((read, _applied))) => {
+            let held = fence.hold().await;
+            held.map(|()| read.index()).map_err(ReadError::Unavailable)
+        }
         Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Unavailable(fatal_text(&fatal))),
         // A quorum did not answer, or this node does not lead: the reader is told the same.
         Ok(Err(RaftError::APIError(

@@ -19,6 +19,7 @@ pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod dev;
+pub(crate) mod fence;
 pub(crate) mod formation;
 pub(crate) mod forward;
 mod front;

@@ -83,6 +83,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
     Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
     Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it";
+    Gauge "confman_store_fence_look_timestamp_seconds" [] "When the last look into the store for a newer life of this cluster ended, well or badly: a leader that has not looked lately acknowledges nothing";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
 
     Counter "confman_trace_spans_total" ["result"] "Spans that ended: sent to the collector (exported), not taken by it (failed), or more than the queue holds (dropped)";

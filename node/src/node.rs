@@ -23,6 +23,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 
 use crate::api::backend::{Backend, GroupBackend, MembershipView, SnapshotRequestError};
+use crate::fence::Fence;
 use crate::group::Group;
 use crate::grumble::Grumble;
 use crate::peer::client::Channels;
@@ -39,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<StoreDoor>,
     pub(crate) restored: BTreeMap<GroupId, RestoreReport>,
     pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
+    pub(crate) fence: Arc<Fence>,
     pub(crate) prometheus: PrometheusHandle,
     /// What the first leader of this life proposes, while that has not been done.
     pub(crate) pending: Option<BeginIncarnation>,
@@ -68,6 +70,7 @@ pub(crate) struct Node {
     restored: Mutex<BTreeMap<GroupId, RestoreReport>>,
     registry: ArcSwap<Registry>,
     addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
+    fence: Arc<Fence>,
     prometheus: PrometheusHandle,
     pending: Option<BeginIncarnation>,
     newer: tokio::sync::watch::Sender<Option<String>>,
@@ -99,6 +102,7 @@ impl Node {
             restored: Mutex::new(parts.restored),
             registry: ArcSwap::default(),
             addresses: parts.addresses,
+            fence: parts.fence,
             prometheus: parts.prometheus,
             pending: parts.pending,
             newer: parts.newer,
@@ -149,6 +153,11 @@ impl Node {
 
     pub(crate) fn store(&self) -> &Arc<StoreDoor> {
         &self.store
+    }
+
+    /// Until when its life may be taken for the newest.
+    pub(crate) fn fence(&self) -> &Fence {
+        &self.fence
     }
 
     /// One of its groups.

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::access::{Keyring, NoKeys};
 use crate::api::limits::Limits;
+use crate::fence::Fence;
 use crate::formation::{Established, Formation};
 use crate::front::Front;
 use crate::group::{Group, GroupContext, Raft};
@@ -246,6 +247,12 @@ async fn serve(
         acquaintances: Arc::clone(&acquaintances),
         store,
         addresses: Arc::default(),
+        fence: Fence::new(
+            settings
+                .snapshot
+                .enabled
+                .then_some(settings.store_fence_interval),
+        ),
         retired,
         newer,
         prometheus,
@@ -283,7 +290,7 @@ async fn serve(
     let ended = tokio::select! {
         why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(None) }
         failure = watch::failure(&node) => Err(failure),
-        fenced = watch::fence(&node) => Ok(Some(fenced)),
+        fenced = crate::fence::watch(&node) => Ok(Some(fenced)),
         fenced = watch::newer(told_newer) => Ok(Some(fenced)),
         retired = watch::retired(told_retired) => Err(retired),
         rejected = watch::rejected(acquaintances.rejected()) => Err(rejected),
@@ -368,6 +375,7 @@ struct Outfit {
     acquaintances: Arc<Acquaintances>,
     store: Arc<StoreDoor>,
     addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
+    fence: Arc<Fence>,
     /// Where the groups report that a peer calls this node's id retired.
     retired: tokio::sync::watch::Sender<Option<String>>,
     /// Where the groups and the peer service report a newer life of the cluster.
@@ -427,6 +435,7 @@ async fn assemble(
         channels,
         store,
         addresses,
+        fence,
         newer,
         retired,
         prometheus,
@@ -441,6 +450,7 @@ async fn assemble(
         store,
         restored,
         addresses,
+        fence,
         prometheus,
         pending,
         newer,
@@ -481,6 +491,7 @@ async fn run_group(
         channels: outfit.channels.clone(),
         acquaintances: Arc::clone(&outfit.acquaintances),
         addresses: Arc::clone(&outfit.addresses),
+        fence: Arc::clone(&outfit.fence),
         transfers: Arc::default(),
         leader_silence_max: settings.election_max,
         heartbeat: settings.heartbeat,

@@ -82,6 +82,17 @@ impl DoorError {
     }
 }
 
+/// Whose a life that is about to begin is, by the store's word.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    /// Ours: who looks into the store sees that.
+    Ours,
+    /// There is no store, or it gave no answer.
+    Unknown,
+    /// This stands against it.
+    Against(String),
+}
+
 /// What the door knows of the store.
 #[derive(Default)]
 struct Known {
@@ -184,33 +195,30 @@ impl StoreDoor {
         Ok(repository)
     }
 
-    /// Claims the prefix for a life that is about to begin; says what stands against that. A store that cannot be asked
-    /// stands against nothing (I18): then only the nodes keep two lives apart.
-    pub(crate) async fn stands_against(
-        &self,
-        identity: &Identity,
-        kind: IncarnationKind,
-    ) -> Option<String> {
+    /// Claims the prefix for a life that is about to begin. A store that cannot be asked stands against nothing (I18): then
+    /// only the nodes keep two lives apart.
+    pub(crate) async fn claim_life(&self, identity: &Identity, kind: IncarnationKind) -> Claimed {
         let cluster = identity.cluster();
         let asked = self.claimed(&cluster, &identity.lineage);
         match tokio::time::timeout(FACTS_WITHIN, asked).await {
-            Ok(Ok(_) | Err(DoorError::Off)) => None,
+            Ok(Ok(_)) => Claimed::Ours,
+            Ok(Err(DoorError::Off)) => Claimed::Unknown,
             Ok(Err(error @ DoorError::Store(..))) => {
                 tracing::warn!(
                     "incarnation {} begins without a claim in the store: {error}",
                     cluster.incarnation
                 );
-                None
+                Claimed::Unknown
             }
             // The object of an ordered life lies there already. Whoever shares its prefix is no other life of this cluster.
-            Ok(Err(DoorError::Foreign { .. })) if kind == IncarnationKind::Restore => None,
-            Ok(Err(against)) => Some(against.to_string()),
+            Ok(Err(DoorError::Foreign { .. })) if kind == IncarnationKind::Restore => Claimed::Ours,
+            Ok(Err(against)) => Claimed::Against(against.to_string()),
             Err(_) => {
                 tracing::warn!(
                     "incarnation {} begins without a claim in the store: no answer within {FACTS_WITHIN:?}",
                     cluster.incarnation
                 );
-                None
+                Claimed::Unknown
             }
         }
     }
@@ -228,38 +236,47 @@ impl StoreDoor {
         let claim = claims
             .into_iter()
             .find(|c| c.cluster == identity.cluster())?;
-        (claim.lineage() != identity.lineage).then(|| {
-            format!(
-                "the store says that incarnation {} was begun by {:?}, this data directory by {:?}",
-                identity.incarnation,
-                claim.lineage(),
-                identity.lineage
-            )
-        })
+        other_lineage(identity, &claim)
     }
 
-    /// Who owns the prefix, within a bound: what a running node watches.
-    pub(crate) async fn lives(&self) -> StoreFacts {
-        if !self.enabled {
-            return StoreFacts::Off;
-        }
-        let asked = tokio::time::timeout(FACTS_WITHIN, async {
+    /// Why the life of `identity` is over, by what lies under the prefix now: a newer one of its cluster, or another of its
+    /// number. None where it is not.
+    pub(crate) async fn ended_by(
+        &self,
+        identity: &Identity,
+        within: Duration,
+    ) -> Result<Option<String>, DoorError> {
+        let own = identity.cluster();
+        let asked = async {
             let repository = self.repository().await?;
-            Ok::<_, DoorError>(repository.list_clusters().await?)
-        });
-        match asked.await {
-            Ok(Ok(found)) => StoreFacts::Reached {
-                clusters: found.into_iter().map(|c| c.cluster).collect(),
-                order: None,
-            },
-            Ok(Err(error)) => StoreFacts::Unreachable {
-                why: error.to_string(),
-            },
-            Err(_) => silent(),
+            let lives = repository.list_lives().await?;
+            let newest = lives
+                .iter()
+                .filter(|life| life.uuid == own.uuid)
+                .max_by_key(|life| life.incarnation);
+            if let Some(newer) = newest.filter(|life| life.incarnation > own.incarnation) {
+                return Ok(Some(format!(
+                    "the store has incarnation {} of this cluster, this node is of {}",
+                    newer.incarnation, own.incarnation
+                )));
+            }
+            // Two recoveries may have taken one number; the first life has one beginning.
+            if identity.lineage.is_empty() || !lives.contains(&own) {
+                return Ok(None);
+            }
+            let claim = repository.read_life(&own).await?;
+            Ok(claim.and_then(|claim| other_lineage(identity, &claim)))
+        };
+        match tokio::time::timeout(within, asked).await {
+            Ok(found) => found,
+            Err(_) => Err(DoorError::Store(
+                format!("no answer within {within:?}"),
+                Kind::Wait,
+            )),
         }
     }
 
-    /// The same with the restore order that began the newest life: what a starting node decides by.
+    /// Who owns the prefix, within a bound, and the restore order that began the newest life: what a starting node decides by.
     pub(crate) async fn facts(&self) -> StoreFacts {
         if !self.enabled {
             return StoreFacts::Off;
@@ -351,6 +368,18 @@ impl StoreDoor {
         }
         Ok(fact)
     }
+}
+
+/// Why the life of `identity` is not the one that was claimed under its number, if it is not.
+fn other_lineage(identity: &Identity, claim: &ClusterObject) -> Option<String> {
+    (claim.lineage() != identity.lineage).then(|| {
+        format!(
+            "the store says that incarnation {} was begun by {:?}, this data directory by {:?}",
+            identity.incarnation,
+            claim.lineage(),
+            identity.lineage
+        )
+    })
 }
 
 fn silent() -> StoreFacts {

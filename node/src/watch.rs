@@ -1,11 +1,10 @@
-//! What a running node watches in itself: a group that failed, a newer life of its cluster, and
-//! restores that have caught up.
+//! What a running node watches in itself: a group that failed, a newer life of its cluster that it met, and
+//! restores that have caught up. What the store says of newer lives is [`crate::fence`]'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use confman_bootstrap::facts::StoreFacts;
 use confman_bootstrap::report::{self, Stage};
 use confman_snapshot::model::GroupId;
 use openraft::async_runtime::WatchReceiver;
@@ -16,8 +15,6 @@ use crate::node::Node;
 use crate::peer::acquaintance::Rejected;
 
 const LOOK: Duration = Duration::from_millis(200);
-/// How often the store is asked whether a newer incarnation of this cluster lives.
-const FENCE_LOOK: Duration = Duration::from_secs(30);
 
 /// Resolves with the error when a group of this node cannot go on: the node stops and says so.
 pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
@@ -36,29 +33,6 @@ pub(crate) async fn failure(node: &Arc<Node>) -> anyhow::Error {
         })
     });
     futures::future::select_all(each).await.0
-}
-
-/// Resolves when the store shows a newer incarnation of this cluster (I13).
-pub(crate) async fn fence(node: &Arc<Node>) -> String {
-    loop {
-        if let StoreFacts::Reached { clusters, .. } = node.store().lives().await {
-            let own = node.cluster();
-            let newer = clusters
-                .iter()
-                .filter(|c| c.uuid == own.uuid && c.incarnation > own.incarnation)
-                .max_by_key(|c| c.incarnation);
-            if let Some(newer) = newer {
-                return format!(
-                    "the store has incarnation {} of this cluster, this node is of {}",
-                    newer.incarnation, own.incarnation
-                );
-            }
-        }
-        if let Some(rival) = node.store().rival(node.identity()).await {
-            return rival;
-        }
-        tokio::time::sleep(FENCE_LOOK).await;
-    }
 }
 
 /// Resolves when a node of a newer life of this cluster was met (I13).

@@ -210,6 +210,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// Lets nobody speak to the peer listener of one node who has no connection to it yet, where it is a cluster with [`Plan::links`].
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn close_to_newcomers(&self, index: usize) -> anyhow::Result<()> {
+        let link = self.links.get(index).context("a cluster without links")?;
+        link.close();
+        Ok(())
+    }
+
     /// The directory of the whole test.
     ///
     /// # Errors

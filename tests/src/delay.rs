@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ struct Delays {
 pub struct Link {
     address: SocketAddr,
     delays: Arc<Mutex<Delays>>,
+    closed: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
@@ -79,11 +81,19 @@ impl Link {
             .await
             .with_context(|| format!("listen on {listen}"))?;
         let delays = Arc::new(Mutex::new(Delays::default()));
+        let closed = Arc::new(AtomicBool::new(false));
         Ok(Self {
             address: listener.local_addr()?,
             delays: Arc::clone(&delays),
-            accepting: tokio::spawn(accept(listener, to, delays)),
+            closed: Arc::clone(&closed),
+            accepting: tokio::spawn(accept(listener, to, delays, closed)),
         })
+    }
+
+    /// Nobody gets through any more who has no connection yet; those that are there live on. So who knows each other stays
+    /// together, and who comes later is cut off.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
     }
 
     /// Where it begins.
@@ -115,13 +125,18 @@ fn lock(delays: &Mutex<Delays>) -> std::sync::MutexGuard<'_, Delays> {
     delays.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, to: SocketAddr, delays: Arc<Mutex<Delays>>) {
+async fn accept(
+    listener: TcpListener,
+    to: SocketAddr,
+    delays: Arc<Mutex<Delays>>,
+    closed: Arc<AtomicBool>,
+) {
     // They end with this task.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                if let Ok((stream, from)) = accepted {
+                if let Ok((stream, from)) = accepted && !closed.load(Ordering::SeqCst) {
                     connections.spawn(connect(stream, from.ip(), to, Arc::clone(&delays)));
                 }
             }
@@ -280,6 +295,18 @@ mod tests {
         // One after the other, 128 pieces would take 25 s each way.
         let took = begin.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_closed_one_lets_nobody_in_and_ends_nothing() -> anyhow::Result<()> {
+        let link = Link::lay(HERE, echo().await?).await?;
+        let mut before = TcpStream::connect(link.address()).await?;
+        round_trip(&mut before).await?;
+        link.close();
+        let mut after = TcpStream::connect(link.address()).await?;
+        assert!(round_trip(&mut after).await.is_err());
+        round_trip(&mut before).await?;
         Ok(())
     }
 

@@ -47,6 +47,8 @@ impl Plan {
             ("CONFMAN_HEARTBEAT_MS", "150"),
             ("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "900"),
             ("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "1800"),
+            // A new life waits for three of them where old members are silent.
+            ("CONFMAN_STORE_FENCE_INTERVAL_MS", "1000"),
             // What the node says, not every step of the library below it.
             ("CONFMAN_LOG", "info,openraft=warn,raft_log=warn"),
             ("RUST_BACKTRACE", "1"),

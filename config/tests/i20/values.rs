@@ -27,6 +27,7 @@ fn i20_the_defaults_are_those_of_the_contract() {
     assert_eq!(settings.election_min, Duration::from_millis(1500));
     assert_eq!(settings.election_max, Duration::from_millis(3000));
     assert_eq!(settings.write_timeout, Duration::from_secs(10));
+    assert_eq!(settings.store_fence_interval, Duration::from_secs(5));
     assert_eq!(settings.read_timeout, Duration::from_secs(5));
     assert_eq!(settings.body_max_bytes, 104_857_600);
     assert_eq!(settings.state_cache_bytes, 32 << 20);
@@ -79,6 +80,7 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_HEARTBEAT_MS", "100"),
         ("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "1000"),
         ("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "4000"),
+        ("CONFMAN_STORE_FENCE_INTERVAL_MS", "1000"),
         ("CONFMAN_WRITE_TIMEOUT_MS", "2000"),
         ("CONFMAN_READ_TIMEOUT_MS", "1000"),
         ("CONFMAN_VALUE_MAX_BYTES", "1048576"),

@@ -154,6 +154,11 @@ impl Repository {
         }
     }
 
+    /// Every life that has an object under the prefix, by name: one listing, and nothing is read.
+    pub async fn list_lives(&self) -> Result<Vec<ClusterId>, StoreError> {
+        Ok(self.cluster_ids().await?.0)
+    }
+
     /// Every cluster object under the prefix, highest incarnation first. One that cannot be read is an error: it may be
     /// the one that matters.
     pub async fn list_clusters(&self) -> Result<Vec<ClusterObject>, StoreError> {

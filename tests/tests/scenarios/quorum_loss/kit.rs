@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use confman_tests::cluster::Cluster;
+use confman_tests::cluster::{Cluster, PATIENCE};
 use confman_tests::drtool::Ran;
 use confman_tests::history::{Op, Outcome};
 use confman_tests::http::Token;
+use confman_tests::wait::wait_until;
 use serde_json::{Value, json};
 
 /// Loses the disks of these nodes, and stops the others.
@@ -197,4 +198,22 @@ pub(super) async fn only_incarnation_writes(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(acknowledged)
+}
+
+/// Waits until a node is fenced, says how to come back, and has all that it had.
+pub(super) async fn wait_fenced(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
+    let what = format!("{} is fenced", cluster.node(node).name);
+    wait_until(&what, PATIENCE, || async {
+        let (status, text) = readiness(cluster, node).await?;
+        anyhow::ensure!(status == 503, "{status}: {text}");
+        anyhow::ensure!(text.contains("fenced"), "{text}");
+        anyhow::ensure!(
+            text.contains("aside"),
+            "it does not say how to rejoin: {text}"
+        );
+        Ok(())
+    })
+    .await?;
+    anyhow::ensure!(cluster.node(node).has_data(), "its data is gone");
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod five;
 mod kit;
+mod left_behind;
 mod returning;
 mod undo;
 

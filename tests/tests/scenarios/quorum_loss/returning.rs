@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
+use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
 use confman_tests::wait::wait_until;
 use serde_json::json;
 
@@ -14,23 +14,6 @@ fn without_store(name: &str) -> Plan {
     Plan::new(name)
         .without_store()
         .env("CONFMAN_SNAPSHOT_ENABLED", "false")
-}
-
-async fn wait_fenced(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
-    let what = format!("{} is fenced", cluster.node(node).name);
-    wait_until(&what, PATIENCE, || async {
-        let (status, text) = readiness(cluster, node).await?;
-        anyhow::ensure!(status == 503, "{status}: {text}");
-        anyhow::ensure!(text.contains("fenced"), "{text}");
-        anyhow::ensure!(
-            text.contains("aside"),
-            "it does not say how to rejoin: {text}"
-        );
-        Ok(())
-    })
-    .await?;
-    anyhow::ensure!(cluster.node(node).has_data(), "its data is gone");
-    Ok(())
 }
 
 /// Before apply: the others elect a leader, and the plan is refused.

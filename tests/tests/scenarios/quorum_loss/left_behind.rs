@@ -1,0 +1,271 @@
+//! An old majority that has all it needs (a quorum, clients, the store) and cannot be told by anybody: cut off, or frozen. Where the store can be
+//! reached, what it acknowledges it acknowledges before the new life acknowledges anything (I13).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
+use confman_tests::delay::Link;
+use confman_tests::http::Api;
+use confman_tests::store::ConditionalWrites;
+use confman_tests::wait::wait_until;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::kit::*;
+
+const INTERVAL: &str = "CONFMAN_STORE_FENCE_INTERVAL_MS";
+const LOOKED: &str = "confman_store_fence_look_timestamp_seconds ";
+
+/// Something that a node of the old life answered as a leader, or by a leader's word, may.
+#[derive(Clone, Copy)]
+struct Answered {
+    begin: Instant,
+    end: Instant,
+    what: &'static str,
+}
+
+/// Writes and reads, linearizably, at one node; gives what was not refused.
+async fn ask_both(api: &Api, timeout: Duration) -> Vec<Answered> {
+    let path = "/api/v1/config/app/left-behind";
+    let begin = Instant::now();
+    let write = api.put(path, &json!("v")).timeout(timeout);
+    let read = api.get(path).consistency("linearizable").timeout(timeout);
+    let (write, read) = tokio::join!(async { (write.send().await, Instant::now()) }, async {
+        (read.send().await, Instant::now())
+    },);
+    [("write", write), ("read", read)]
+        .into_iter()
+        .filter_map(|(what, (answer, end))| {
+            // That there is nothing is an answer too.
+            let done = matches!(answer.ok()?.status, 200..=299 | 404);
+            done.then_some(Answered { begin, end, what })
+        })
+        .collect()
+}
+
+/// Clients of these nodes that ask one thing after the other until they are told to stop.
+fn clients(
+    cluster: &Cluster,
+    nodes: &[usize],
+    stop: &Arc<AtomicBool>,
+) -> Vec<JoinHandle<Vec<Answered>>> {
+    let one = |node: &usize| {
+        let (api, stop) = (cluster.api(*node), Arc::clone(stop));
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while !stop.load(Ordering::SeqCst) {
+                all.extend(ask_both(&api, Duration::from_secs(10)).await);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            all
+        })
+    };
+    nodes.iter().map(one).collect()
+}
+
+/// Waits until the first write of the new life is acknowledged; gives when.
+async fn wait_first_write(cluster: &Cluster, survivor: usize) -> anyhow::Result<Instant> {
+    wait_until("the new life writes", PATIENCE, || async {
+        let token = try_write(cluster, survivor, "after").await;
+        let token = token.context("it does not")?;
+        anyhow::ensure!(token.incarnation == 2, "{token}");
+        Ok(Instant::now())
+    })
+    .await
+}
+
+/// A step of the recovery by an operator who reaches the survivor's machine and no other.
+async fn operator(cluster: &Cluster, survivor: usize, args: &[&str]) -> anyhow::Result<()> {
+    let store = cluster.store().await.as_ref().map(|store| store.env());
+    let node = cluster.node(survivor);
+    let tool = cluster.drtool(["recover"]).args(args).arg("--json");
+    let tool = tool.envs(store.unwrap_or_default());
+    let ran = tool.env("CONFMAN_ENDPOINTS", &node.api_url).run().await?;
+    ran.expect(0).map(|_| ())
+}
+
+async fn last_look(api: &Api) -> anyhow::Result<String> {
+    let text = api.get("/metrics").send().await?.expect(&[200])?.text();
+    let line = text.lines().find(|line| line.starts_with(LOOKED));
+    Ok(line.context("it has not looked")?.to_owned())
+}
+
+/// Nobody can tell them: neither the survivor nor the operator reaches them, nor they them. They live, have clients and look into
+/// the store, the last time just before the recovery claimed the new life there.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_new_life_does()
+-> anyhow::Result<()> {
+    let plan = Plan::new("cut-off").links().env(INTERVAL, "6000");
+    let cluster = plan.lay_out().await?;
+    let mut ways = Vec::new();
+    for node in cluster.nodes() {
+        let address = node.api_url.trim_start_matches("http://");
+        let way = Link::lay("127.0.0.1:0".parse()?, address.parse::<SocketAddr>()?).await?;
+        let advertised = format!("http://{}", way.address());
+        node.set_env("CONFMAN_API_ADVERTISE", &advertised);
+        ways.push(way);
+    }
+    cluster.start_all()?;
+    cluster.wait_all_ready().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    let leader = cluster.wait_leader(CONFIG).await?;
+    let survivor = (leader + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
+    cluster.node(survivor).kill()?;
+    for (index, way) in ways.iter().enumerate() {
+        cluster.close_to_newcomers(index)?;
+        way.close();
+    }
+    let dir = cluster.node(survivor).data_dir.display().to_string();
+    let collect = ["collect", "--force", "--out", "c.json", &dir];
+    operator(&cluster, survivor, &collect).await?;
+    let lost = others.iter().map(|node| cluster.node(*node).name.as_str());
+    let lost = lost.flat_map(|name| ["--lost", name]);
+    let mut plan = vec!["plan", "c.json", "--force", "--out", "plan.json"];
+    plan.extend(lost);
+    operator(&cluster, survivor, &plan).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = clients(&cluster, &others, &stop);
+    let before = last_look(&cluster.api(leader)).await?;
+    wait_until("the leader looks", PATIENCE, || async {
+        let now = last_look(&cluster.api(leader)).await?;
+        anyhow::ensure!(now != before, "not since {before}");
+        Ok(())
+    })
+    .await?;
+    let apply = ["apply", "--yes", "--plan", "plan.json", &dir];
+    operator(&cluster, survivor, &apply).await?;
+    let applied = Instant::now();
+    cluster.node(survivor).start()?;
+    let (status, text) = wait_until("the new life says that it waits", PATIENCE, || async {
+        let (status, text) = readiness(&cluster, survivor).await?;
+        anyhow::ensure!(text.contains("it waits until"), "{status}: {text}");
+        Ok((status, text))
+    })
+    .await?;
+    assert_eq!(status, 503, "{text}");
+    let first = wait_first_write(&cluster, survivor).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stop.store(true, Ordering::SeqCst);
+    let mut answered = Vec::new();
+    for client in clients {
+        answered.extend(client.await?);
+    }
+    // Otherwise nothing was tried.
+    let lived = answered.iter().filter(|a| a.begin > applied).count();
+    assert!(
+        lived > 10,
+        "the old majority was dead when the plan was applied"
+    );
+    let late: Vec<&Answered> = answered.iter().filter(|a| a.begin > first).collect();
+    let last = answered.iter().map(|a| a.end).max().context("no answers")?;
+    assert!(
+        late.is_empty(),
+        "{} answers of the old life after the first write of the new, the first to a {:?}",
+        late.len(),
+        late.first().map(|a| a.what)
+    );
+    eprintln!(
+        "the old life went on for {:.1} s, the new one began after {:.1} s",
+        (last - applied).as_secs_f64(),
+        (first - applied).as_secs_f64()
+    );
+    for node in &others {
+        wait_fenced(&cluster, *node).await?;
+    }
+    cluster.finish()
+}
+
+/// Processes that were stopped with all that they believed, and requests that wait in their sockets: the first thing that they do when
+/// they go on is to answer, and by their own account no time has passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_a_majority_that_was_frozen_acknowledges_nothing_when_it_goes_on() -> anyhow::Result<()>
+{
+    let cluster = Plan::new("frozen-store")
+        .env(INTERVAL, "2000")
+        .start()
+        .await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    let leader = cluster.wait_leader(CONFIG).await?;
+    let survivor = (leader + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
+    for node in &others {
+        cluster.node(*node).pause()?;
+    }
+    cluster.node(survivor).kill()?;
+    planned(&cluster, &[survivor], "plan.json").await?;
+    carry_out(&cluster, "apply", "plan.json", survivor)
+        .await?
+        .expect(0)?;
+    cluster.node(survivor).start()?;
+    wait_first_write(&cluster, survivor).await?;
+    // Only the store can tell them now.
+    cluster.node(survivor).kill()?;
+    let waiting: Vec<_> = (0..20)
+        .flat_map(|_| others.clone())
+        .map(|node| {
+            let api = cluster.api(node);
+            tokio::spawn(async move { ask_both(&api, Duration::from_secs(20)).await })
+        })
+        .collect();
+    // Until they lie in the sockets.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = clients(&cluster, &others, &stop);
+    for node in &others {
+        cluster.node(*node).resume()?;
+    }
+    // Longer than an election takes.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    stop.store(true, Ordering::SeqCst);
+    for asked in waiting.into_iter().chain(clients) {
+        let answered = asked.await?;
+        assert!(
+            answered.is_empty(),
+            "{} answers of a life that is over, the first to a {:?}",
+            answered.len(),
+            answered.first().map(|a| a.what)
+        );
+    }
+    for node in &others {
+        wait_fenced(&cluster, *node).await?;
+    }
+    cluster.node(survivor).start()?;
+    cluster.wait_ready(survivor).await?;
+    let written = only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(2)).await?;
+    assert!(written > 3, "the new life was harmed: {written}");
+    cluster.finish()
+}
+
+/// Two recoveries took one number at one time, on a store that takes conditional writes and does not look: each has read its own claim
+/// there, and then the later write arrived. Who was overwritten looks again before it begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_of_two_recoveries_whose_claims_the_store_mixed_up_the_overwritten_never_begins()
+-> anyhow::Result<()> {
+    let plan = Plan::new("mixed-up").conditional_writes(ConditionalWrites::Ignored);
+    let cluster = plan.env(INTERVAL, "3000").start().await?;
+    cluster.fill("app", "k", 50, "value").await?;
+    lose(&cluster, &[0, 1])?;
+    planned(&cluster, &[2], "plan.json").await?;
+    carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    cluster.node(2).start()?;
+    cluster
+        .node(2)
+        .wait_log(&["does not begin yet", "it waits until"], PATIENCE)
+        .await?;
+    let claim = confman_tests::restore::life_object(&cluster, 2, ".json")?.context("no claim")?;
+    let mut object: serde_json::Value = serde_json::from_slice(&std::fs::read(&claim)?)?;
+    object["recovery"]["planId"] = json!("the-other-plan");
+    std::fs::write(&claim, serde_json::to_vec_pretty(&object)?)?;
+    wait_fenced(&cluster, 2).await?;
+    let log = cluster.node(2).log_text()?;
+    assert!(!log.contains("a new incarnation has begun"), "{log}");
+    assert_eq!(try_write(&cluster, 2, "after").await, None);
+    cluster.finish()
+}
