@@ -19,7 +19,7 @@ use crate::{doctor, drill, explain, live, pages, recover, restore, runbook, stop
 #[derive(Debug, Parser)]
 #[command(
     name = "drtool",
-    version,
+    version = confman_cli::VERSION,
     max_term_width = 110,
     disable_help_subcommand = true
 )]

@@ -37,7 +37,7 @@ pub(crate) fn status(node: &Node) -> Status {
             name: node.name().to_owned(),
         },
         ready: readiness(node).ready,
-        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        version: Some(confman_cli::VERSION.to_owned()),
         time: Some(Time::from_us(crate::group::now_us())),
         disk: disk(node),
         // Whoever answers the call knows.

@@ -32,7 +32,7 @@ struct State {
 
 impl Front {
     pub(crate) fn new(node_name: &str, prometheus: PrometheusHandle) -> Self {
-        metrics::gauge!("confman_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        metrics::gauge!("confman_build_info", "version" => confman_cli::VERSION).set(1.0);
         metrics::gauge!("confman_serving").set(0.0);
         metrics::gauge!("confman_fenced").set(0.0);
         let state = State {

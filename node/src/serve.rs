@@ -166,7 +166,7 @@ async fn serve(
     let peers = listen(settings.peer_listen, "CONFMAN_PEER_LISTEN").await?;
     tracing::info!(
         node = %settings.node_name, api = %settings.api_listen, peers = %settings.peer_listen,
-        data = %settings.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "starting"
+        data = %settings.data_dir.display(), version = confman_cli::VERSION, "starting"
     );
     if let Some(tls) = &tls {
         tls::watch::tell(&tls.current().portrait, "TLS is spoken");

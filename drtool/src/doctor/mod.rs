@@ -80,7 +80,7 @@ async fn examine(args: &DoctorArgs, global: &Global) -> report::Report {
         settings: judged.checks,
         snapshots: judged.snapshots,
         key_given: args.to.has_key(env),
-        tool_version: env!("CARGO_PKG_VERSION"),
+        tool_version: confman_cli::VERSION,
         facts: &facts,
         cluster: &cluster,
         store: &store,

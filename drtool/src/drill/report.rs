@@ -131,7 +131,7 @@ impl Drill {
             cluster,
             store: store.to_owned(),
             operator,
-            drtool_version: env!("CARGO_PKG_VERSION"),
+            drtool_version: confman_cli::VERSION,
             confman_version,
             started_at: now,
             ended_at: now,

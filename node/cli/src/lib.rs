@@ -14,3 +14,11 @@ pub mod escape;
 pub mod failure;
 pub mod output;
 pub mod tree;
+
+/// The version of both programs, as `--version`, `status` and the metrics tell it: the packages', or what `BUILD_VERSION` said when
+/// they were built, such as `0.1.0+1a2b3c4`, so that two builds of one version can be told apart.
+// Not a CONFMAN_* name: those are settings of the programs, and an unknown one is an error to every command.
+pub const VERSION: &str = match option_env!("BUILD_VERSION") {
+    Some(named) if !named.is_empty() => named,
+    _ => env!("CARGO_PKG_VERSION"),
+};

@@ -49,7 +49,7 @@ impl Traces {
             .with_attributes([
                 KeyValue::new("service.name", "confman"),
                 KeyValue::new("service.instance.id", node_name.to_owned()),
-                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+                KeyValue::new("service.version", confman_cli::VERSION),
             ])
             .build();
         let (queue, export) = export::queue(&settings.endpoint, &resource);
