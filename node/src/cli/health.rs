@@ -119,8 +119,13 @@ fn own(addr: SocketAddr, tls: ClientTls) -> Result<ClientConfig, Failure> {
     let Some(cert) = given(catalog::TLS_CERT_FILE.name) else {
         return Ok(ClientConfig::new(vec![format!("http://{addr}").parse()?]));
     };
-    let advertised = std::env::var(catalog::API_ADVERTISE.name).ok();
-    let (url, resolve) = at_home(addr, advertised.as_deref());
+    let text = |name: &str| std::env::var(name).unwrap_or_default();
+    let peer = own_peer_address(
+        &text(catalog::PEER_ADVERTISE.name),
+        &text(catalog::PEERS.name),
+        &text(catalog::NODE_NAME.name),
+    );
+    let (url, resolve) = at_home(addr, &text(catalog::API_ADVERTISE.name), &peer);
     let mut config = ClientConfig::new(vec![url.parse()?]);
     config.resolve = resolve;
     // A client's own settings come first; without them the node's will do, which trusts and shows the same.
@@ -142,24 +147,47 @@ fn own(addr: SocketAddr, tls: ClientTls) -> Result<ClientConfig, Failure> {
     Ok(config)
 }
 
-/// The URL of a node that speaks https and listens there, by the host that its certificate bears, and where that host is for this once. Its
-/// advertised port may be another one: one that a container publishes, or a load balancer's. A host that is an IP address is where it is.
-fn at_home(addr: SocketAddr, advertised: Option<&str>) -> (String, Option<(String, SocketAddr)>) {
-    let Some(url) = advertised.map(str::trim).filter(|url| !url.is_empty()) else {
-        return (format!("https://{addr}"), None);
-    };
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+/// The URL of a node that speaks https and listens there, by a host that its certificate bears, and where that host is for this once: what
+/// it advertises may be an address that only others reach, such as one that a container publishes, or a load balancer's. An IP address
+/// cannot be told to be elsewhere, so then it is the host by which peers know the node, and if that is none either, it is where it is.
+fn at_home(
+    addr: SocketAddr,
+    advertised: &str,
+    peer: &str,
+) -> (String, Option<(String, SocketAddr)>) {
+    for host in [host(advertised), host(peer)] {
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if !host.is_empty() && !is_address {
+            let at = format!("https://{host}:{}", addr.port());
+            return (at, Some((host.to_owned(), addr)));
+        }
+    }
+    match advertised.trim() {
+        "" => (format!("https://{addr}"), None),
+        url => (url.to_owned(), None),
+    }
+}
+
+/// The host of a URL or of a `host:port`.
+fn host(place: &str) -> &str {
+    let place = place.trim();
+    let rest = place.split_once("://").map_or(place, |(_, rest)| rest);
     let rest = rest.trim_end_matches('/');
-    let host = match rest.rsplit_once(':') {
+    match rest.rsplit_once(':') {
         // The colons of an IPv6 address are in brackets.
         Some((host, port)) if !port.ends_with(']') => host,
         _ => rest,
-    };
-    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
-        return (url.to_owned(), None);
     }
-    let at = format!("https://{host}:{}", addr.port());
-    (at, Some((host.to_owned(), addr)))
+}
+
+/// How peers know this node, as far as its environment says.
+fn own_peer_address(advertised: &str, peers: &str, name: &str) -> String {
+    if !advertised.trim().is_empty() {
+        return advertised.to_owned();
+    }
+    let mut all = peers.split(',').filter_map(|peer| peer.split_once('='));
+    let own = all.find(|(known, _)| known.trim() == name.trim());
+    own.map_or_else(String::new, |(_, address)| address.to_owned())
 }
 
 /// Where a node that listens there is reached on its own machine.
@@ -191,28 +219,42 @@ mod tests {
     #[test]
     fn a_node_that_speaks_tls_is_asked_at_home_by_the_host_of_its_certificate() {
         let addr: SocketAddr = "127.0.0.1:6100".parse().unwrap();
-        let home = |advertised: &str| {
-            let (url, resolve) = at_home(addr, Some(advertised));
+        let home = |advertised: &str, peer: &str| {
+            let (url, resolve) = at_home(addr, advertised, peer);
             (url, resolve.map(|(host, at)| format!("{host} {at}")))
         };
         let named = |host: &str| {
             let resolve = Some(format!("{host} 127.0.0.1:6100"));
             (format!("https://{host}:6100"), resolve)
         };
-        assert_eq!(home("https://localhost:6100"), named("localhost"));
+        let peer = "node1:6101";
+        assert_eq!(home("https://localhost:6100", peer), named("localhost"));
         // Published under another port, and behind something that listens on https's own.
-        assert_eq!(home("https://node1.example:16100"), named("node1.example"));
-        assert_eq!(home("https://node1.example/"), named("node1.example"));
+        assert_eq!(
+            home("https://node1.example:16100", peer),
+            named("node1.example")
+        );
+        assert_eq!(home("https://node1.example/", peer), named("node1.example"));
+        // An address that may be another machine's, or none that can be reached from here.
         for there in [
             "https://10.0.0.1:6100",
             "https://[::1]:6100",
             "https://[::1]",
         ] {
-            assert_eq!(home(there), (there.to_owned(), None));
+            assert_eq!(home(there, peer), named("node1"));
+            assert_eq!(home(there, "10.0.0.1:6101"), (there.to_owned(), None));
+            assert_eq!(home(there, ""), (there.to_owned(), None));
         }
-        assert_eq!(
-            at_home(addr, None),
-            ("https://127.0.0.1:6100".to_owned(), None)
-        );
+        assert_eq!(home("", peer), named("node1"));
+        assert_eq!(home("", ""), ("https://127.0.0.1:6100".to_owned(), None));
+    }
+
+    #[test]
+    fn a_node_finds_itself_among_the_peers() {
+        let peers = "node1=a:6101, node2=b:6201";
+        assert_eq!(own_peer_address("", peers, "node2"), "b:6201");
+        assert_eq!(own_peer_address(" c:6301", peers, "node2"), " c:6301");
+        assert_eq!(own_peer_address("", peers, "node3"), "");
+        assert_eq!(own_peer_address("", "", ""), "");
     }
 }
