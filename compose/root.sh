@@ -1,8 +1,13 @@
 #!/bin/sh
-# Makes the root directory of the image in $1, which holds usr/local/bin/{confman,drtool}: the shared libraries that the
-# programs name, what the C library needs to resolve names, the certificates of the public authorities, a user.
+# Makes the root directory of the image in $2: the programs `confman` and `drtool` in $1, the shared libraries that they name, what
+# the C library needs to resolve names, the certificates of the public authorities, a user.
 set -eu
-root=$1
+programs=$1
+root=$2
+
+# All of it is made here, in one layer: of a directory that an earlier layer has made, Docker does not keep the new time.
+mkdir -p "$root/usr/local/bin"
+cp "$programs/confman" "$programs/drtool" "$root/usr/local/bin/"
 
 # `ldd` prints "name => path (address)" and, for the loader, "path (address)".
 libraries=$(ldd "$root"/usr/local/bin/* | awk '$2 == "=>" { print $3; next } $1 ~ "^/" && NF == 2 { print $1 }' | sort -u)
