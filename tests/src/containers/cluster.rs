@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
-use super::docker::{docker, exec, logs};
+use super::docker::{docker, logs};
 use super::lab::{Images, Lab, Pod};
+use super::store::{self, ACCESS_KEY, BUCKET, SECRET_KEY, STORE_PORT};
 use crate::agree::{Witness, group_of};
 use crate::cluster::{CONFIG, PATIENCE};
 use crate::delay::{Delay, Link};
@@ -18,18 +19,8 @@ use crate::wait::wait_until;
 
 const API_PORT: u16 = 6100;
 const PEER_PORT: u16 = 6101;
-const STORE_PORT: u16 = 8333;
 /// Seconds that a node may take to hand over and leave.
 const STOP_SECONDS: &str = "15";
-/// Below this much free space the store takes nothing more.
-const FREE: &str = "50MiB";
-/// A hundred per cent: no disk has that.
-const FREE_NEVER: &str = "100";
-const BUCKET: &str = "confman";
-/// The keys of `compose/seaweedfs-s3.json`, which the store gets.
-const ACCESS_KEY: &str = "confman";
-const SECRET_KEY: &str = "confman-secret";
-const STORE_KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/seaweedfs-s3.json");
 
 /// One node: a container, a volume, a pod.
 #[derive(Debug)]
@@ -80,8 +71,8 @@ impl ContainerCluster {
         let images = Images::from_env()?;
         let lab = Lab::new(name).await?;
         let store_pod = lab.pod(&images.tools, "store", STORE_PORT).await?;
-        let store = create_store(&lab, &images, &store_pod, FREE).await?;
-        wait_store(&store).await?;
+        let store = store::create(&lab, &images.store, images.server, &store_pod, false).await?;
+        store::wait(images.server, &store).await?;
         let keys = lab.volume("keys").await?;
         let mount = format!("type=volume,source={keys},target=/keys");
         let printed = lab
@@ -233,17 +224,39 @@ impl ContainerCluster {
         self.create(index, &self.images.node).await
     }
 
-    /// Gives a node that is down the other image; its volume stays.
+    /// Gives a node that is down the other image, which is of another version; its volume stays.
     ///
     /// # Errors
     /// It runs, or Docker refuses.
     pub async fn upgrade(&self, index: usize) -> anyhow::Result<()> {
         docker(&["rm", &self.nodes[index].container]).await?;
-        self.create(index, &self.images.upgrade).await?;
-        let container = &self.nodes[index].container;
-        let image = docker(&["inspect", "--format", "{{.Config.Image}}", container]).await?;
-        ensure!(image == self.images.upgrade, "{container} is of {image}");
-        Ok(())
+        self.create(index, &self.images.upgrade).await
+    }
+
+    /// The version that a node says it is of.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn version(&self, index: usize) -> anyhow::Result<String> {
+        let answer = self.api(index).get("/api/v1/status").send().await?;
+        let status = answer.expect(&[200])?.json()?;
+        let version = status["version"].as_str();
+        Ok(version.context("a status without a version")?.to_owned())
+    }
+
+    /// The versions of the nodes' image and of the one that they are upgraded to, as the programs in them say.
+    ///
+    /// # Errors
+    /// One does not run.
+    pub async fn versions_of_images(&self) -> anyhow::Result<(String, String)> {
+        let mut versions = Vec::new();
+        for image in [&self.images.node, &self.images.upgrade] {
+            let printed = self.lab.run(&[image, "--version"]).await?;
+            let version = printed.strip_prefix("confman ");
+            versions.push(version.with_context(|| printed.clone())?.to_owned());
+        }
+        let upgrade = versions.pop().context("no version")?;
+        Ok((versions.pop().context("no version")?, upgrade))
     }
 
     /// How long everything takes from now on that goes between this one node and the others, whoever connected.
@@ -294,18 +307,24 @@ impl ContainerCluster {
     /// It does not come back.
     pub async fn restart_store(&self) -> anyhow::Result<()> {
         docker(&["start", &self.store]).await?;
-        wait_store(&self.store).await
+        store::wait(self.images.server, &self.store).await
+    }
+
+    /// Whether [`Self::fill_store`] can be asked for.
+    #[must_use]
+    pub fn can_fill_store(&self) -> bool {
+        self.images.server.can_be_full()
     }
 
     /// Fills the disk of the store, or frees it: everything is there and can be read, and nothing more is taken.
     ///
     /// # Errors
-    /// It does not come back.
+    /// It does not come back, or cannot be filled.
     pub async fn fill_store(&self, full: bool) -> anyhow::Result<()> {
         docker(&["rm", "--force", &self.store]).await?;
-        let free = if full { FREE_NEVER } else { FREE };
-        create_store(&self.lab, &self.images, &self.store_pod, free).await?;
-        wait_store(&self.store).await
+        let Images { store, server, .. } = &self.images;
+        store::create(&self.lab, store, *server, &self.store_pod, full).await?;
+        store::wait(*server, &self.store).await
     }
 
     /// Freezes the store: connections are taken and never answered.
@@ -476,45 +495,4 @@ impl ContainerCluster {
         self.lab.finish();
         Ok(())
     }
-}
-
-/// A store on the volume `store` that takes no more when less than `free` is free.
-async fn create_store(lab: &Lab, images: &Images, pod: &Pod, free: &str) -> anyhow::Result<String> {
-    let data = lab.volume("store").await?;
-    let free = format!("-volume.minFreeSpace={free}");
-    let network = format!("container:{}", pod.container);
-    let mount = format!("type=volume,source={data},target=/data");
-    let args = [
-        "--network",
-        &network,
-        "--mount",
-        &mount,
-        "--entrypoint",
-        "/usr/bin/weed",
-        &images.store,
-        "server",
-        "-dir=/data",
-        "-ip=store",
-        "-ip.bind=0.0.0.0",
-        &free,
-        "-volume.max=20",
-        "-s3",
-        "-s3.config=/s3.json",
-    ];
-    let store = lab.create("store", &args).await?;
-    docker(&["cp", STORE_KEYS, &format!("{store}:/s3.json")]).await?;
-    docker(&["start", &store]).await?;
-    Ok(store)
-}
-
-/// Makes the bucket, which a store that is not ready does not do.
-async fn wait_store(store: &str) -> anyhow::Result<()> {
-    let shell = "weed shell -master=store:9333 -filer=store:8888";
-    let script = format!(
-        "echo 's3.bucket.create -name {BUCKET}' | {shell}; echo s3.bucket.list | {shell} | grep -q {BUCKET}"
-    );
-    wait_until("the store has its bucket", PATIENCE, || async {
-        exec(store, &["sh", "-c", &script]).await.map(|_| ())
-    })
-    .await
 }

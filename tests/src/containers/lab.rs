@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::docker::docker;
+use super::store::Server;
 use crate::wait::wait_until;
 
 /// The label of everything that is made here; its value is the run of `.ci/containers`, or of this process.
@@ -21,8 +22,10 @@ pub struct Images {
     pub node: String,
     /// The image that a node is upgraded to: `CONTAINER_TEST_UPGRADE`.
     pub upgrade: String,
-    /// SeaweedFS: `CONTAINER_TEST_STORE`.
+    /// The object store: `CONTAINER_TEST_STORE`.
     pub store: String,
+    /// Which server that is: `CONTAINER_TEST_STORE_SERVER`.
+    pub server: Server,
     /// A shell, nft and tc: `CONTAINER_TEST_TOOLS`.
     pub tools: String,
 }
@@ -40,6 +43,7 @@ impl Images {
             node: image("CONTAINER_TEST_NODE")?,
             upgrade: image("CONTAINER_TEST_UPGRADE")?,
             store: image("CONTAINER_TEST_STORE")?,
+            server: Server::named(&image("CONTAINER_TEST_STORE_SERVER")?)?,
             tools: image("CONTAINER_TEST_TOOLS")?,
         })
     }

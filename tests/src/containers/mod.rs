@@ -1,4 +1,4 @@
-//! A cluster in containers: every node with an address, a network stack and a volume of its own, and a SeaweedFS as its store.
+//! A cluster in containers: every node with an address, a network stack and a volume of its own, and an object store.
 //!
 //! A node's network belongs to a container beside it, its *pod*, which does nothing: the node joins the pod's network namespace. So a node
 //! can be killed, wiped and upgraded and keeps its address, and faults of the network are made in the pod, with nft and tc, and outlive the
@@ -8,7 +8,7 @@
 //! addresses in this process, which holds back what it passes on ([`crate::delay`]), by link, because it sees who connects.
 //!
 //! Rooms: [`docker`] (the command line program), [`lab`] (names, images, the end of it all), [`network`] (what happens to packets),
-//! [`cluster`] (nodes and store).
+//! [`store`] (SeaweedFS or MinIO), [`cluster`] (all of it together).
 //!
 //! This drives `docker` as an operator does. The crate `testcontainers` was tried first: its 0.28 speaks version 1.53 of Docker's API
 //! and does not negotiate, so Docker Engine 20.10 (1.41), which we promise to run on, refuses every request of it; the command line
@@ -21,3 +21,4 @@ pub mod cluster;
 pub mod docker;
 pub mod lab;
 pub mod network;
+pub mod store;

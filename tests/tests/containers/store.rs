@@ -26,6 +26,30 @@ async fn wait_newer(cluster: &ContainerCluster, than: u64) -> anyhow::Result<()>
     .await
 }
 
+/// The store takes nothing more for a while: nodes say so, and go on.
+async fn store_full(cluster: &ContainerCluster) -> anyhow::Result<()> {
+    let load = cluster.load("store-full");
+    cluster.fill_store(true).await?;
+    load.wait_progress(600, PATIENCE).await?;
+    wait_until(
+        "a node says that no snapshot can be taken",
+        PATIENCE,
+        || async {
+            for index in 0..3 {
+                if !cluster.group(index, CONFIG).await?["snapshotError"].is_null() {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("no snapshotError on any node")
+        },
+    )
+    .await?;
+    let before = recorded(cluster).await?;
+    cluster.fill_store(false).await?;
+    wait_newer(cluster, before).await?;
+    cluster.end(load, "store-full").await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Docker and images: run .ci/containers"]
 async fn i18_writes_go_on_while_the_store_is_killed_frozen_full_or_slow() -> anyhow::Result<()> {
@@ -49,26 +73,11 @@ async fn i18_writes_go_on_while_the_store_is_killed_frozen_full_or_slow() -> any
     wait_newer(&cluster, before).await?;
     cluster.end(load, "store-frozen").await?;
 
-    let load = cluster.load("store-full");
-    cluster.fill_store(true).await?;
-    load.wait_progress(600, PATIENCE).await?;
-    wait_until(
-        "a node says that no snapshot can be taken",
-        PATIENCE,
-        || async {
-            for index in 0..3 {
-                if !cluster.group(index, CONFIG).await?["snapshotError"].is_null() {
-                    return Ok(());
-                }
-            }
-            anyhow::bail!("no snapshotError on any node")
-        },
-    )
-    .await?;
-    let before = recorded(&cluster).await?;
-    cluster.fill_store(false).await?;
-    wait_newer(&cluster, before).await?;
-    cluster.end(load, "store-full").await?;
+    if cluster.can_fill_store() {
+        store_full(&cluster).await?;
+    } else {
+        eprintln!("SKIPPED store-full: this store cannot be filled from outside");
+    }
 
     let load = cluster.load("store-slow");
     cluster.store_pod.slow(3_000).await?;
