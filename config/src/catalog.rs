@@ -181,11 +181,11 @@ settings! {
 
     SNAPSHOT_ENABLED = "CONFMAN_SNAPSHOT_ENABLED" (Flag) {
         Text("true"), Flag, false,
-        "Whether snapshots are made; with `false` no object store is used at all"
+        "Whether snapshots are made; with `false` no object store is used at all, and the log is never purged"
     }
     SNAPSHOT_LOG_THRESHOLD = "CONFMAN_SNAPSHOT_LOG_THRESHOLD" (Number) {
         Text("10000"), number(1, 1_000_000_000, "entries"), false,
-        "Log entries since the last snapshot that make the next one due"
+        "Log entries since the last snapshot that make the next one due; while nothing changed, at least 100"
     }
     SNAPSHOT_BYTES_THRESHOLD = "CONFMAN_SNAPSHOT_BYTES_THRESHOLD" (Number) {
         Text("1073741824"), number(MIB, TIB, "bytes"), false,

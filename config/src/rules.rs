@@ -189,14 +189,29 @@ pub(crate) fn notices(settings: &Settings) -> Vec<String> {
             declared::CLUSTER_TOKEN.name
         ));
     }
-    if settings.peers.len() > 1 {
-        let url = &settings.object_store_url;
-        if url.starts_with("memory://") || url.starts_with("file://{data}") {
-            notices.push(format!(
-                "{} is {url}, which other nodes cannot read: a node that loses its disk is fed by the leader, and a lost cluster is lost",
-                declared::OBJECT_STORE_URL.name
-            ));
-        }
-    }
+    notices.extend(protection(settings));
     notices
+}
+
+/// What the settings mean for the day on which a disk is lost.
+fn protection(settings: &Settings) -> Option<String> {
+    if !settings.snapshot.enabled {
+        return Some(format!(
+            "{} is false: no snapshots are made, so the log is never purged and grows until the disk is full, and a lost cluster is lost",
+            declared::SNAPSHOT_ENABLED.name
+        ));
+    }
+    let (name, url) = (declared::OBJECT_STORE_URL.name, &settings.object_store_url);
+    if !url.starts_with("memory://") && !url.starts_with("file://{data}") {
+        return None;
+    }
+    Some(if settings.peers.len() > 1 {
+        format!(
+            "{name} is {url}, which other nodes cannot read: a node that loses its disk is fed by the leader, and a lost cluster is lost"
+        )
+    } else {
+        format!(
+            "{name} is {url}: the snapshots are lost together with this node's disk; they protect the data when they lie on another one"
+        )
+    })
 }

@@ -327,6 +327,10 @@ pub(crate) fn publish(node: &Node) {
             "confman_snapshot_entries_since",
             stats.entries_since_snapshot as f64,
         );
+        match group.state().changed_since_snapshot() {
+            Ok(changed) => gauge("confman_snapshot_changed", f64::from(u8::from(changed))),
+            Err(error) => tracing::debug!(group = %name, "look for changes: {error}"),
+        }
         if let Some(record) = &stats.last_snapshot {
             gauge("confman_snapshot_last_index", record.position.index as f64);
             gauge(

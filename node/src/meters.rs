@@ -66,6 +66,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Counter "confman_state_hash_mismatches_total" ["group"] "How often a state differed from a recorded one";
 
     Gauge "confman_snapshot_entries_since" ["group"] "Entries since the last verified snapshot: lost if every node burned now";
+    Gauge "confman_snapshot_changed" ["group"] "1 when something that users see changed since the last verified snapshot, or there is none yet; what snapshots themselves write does not count";
     Gauge "confman_snapshot_last_index" ["group"] "Position of the last verified snapshot: what the store protects";
     Gauge "confman_snapshot_last_timestamp_seconds" ["group"] "When the last verified snapshot was taken";
     Counter "confman_snapshot_built_total" ["group"] "Snapshots built, uploaded and read back by this node";

@@ -15,6 +15,9 @@ use tokio::sync::Mutex;
 /// How long a start waits for the store's account of who owns the prefix.
 const FACTS_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long [`StoreDoor::look`] takes at most.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
+
 /// Why the store is not used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum DoorError {
@@ -144,6 +147,23 @@ impl StoreDoor {
         }
         known.repository = Some(repository.clone());
         Ok(repository)
+    }
+
+    /// Whether the store answers this node at all: one short listing, within a bound.
+    pub(crate) async fn look(&self) -> Result<(), DoorError> {
+        let asked = async {
+            let repository = self.repository().await?;
+            Ok(repository.ping().await?)
+        };
+        match tokio::time::timeout(LOOK_WITHIN, asked).await {
+            Ok(answered) => answered,
+            Err(_) => Err(DoorError::Store(
+                format!(
+                    "the object store gives no answer within {LOOK_WITHIN:?}\nhint: `drtool store probe` with the variables of this node tries every step"
+                ),
+                Kind::Wait,
+            )),
+        }
     }
 
     /// The store, for writing: only once the prefix is this cluster's.

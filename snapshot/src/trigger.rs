@@ -8,6 +8,16 @@ use std::time::Duration;
 
 /// A follower that is at most this many entries behind keeps up.
 const KEEPS_UP_ENTRIES: u64 = 1_000;
+/// A group that has none gets its first snapshot at this age, or earlier when the time threshold is shorter: a cluster can be
+/// restored only when every group has one, those that nobody writes to as well.
+const FIRST_AFTER: Duration = Duration::from_secs(300);
+/// ... and no later than this after another group recorded one. Not at once: whoever has all groups snapshotted, one after
+/// the other, is not to find each made twice.
+const FIRST_AFTER_OTHERS: Duration = Duration::from_secs(30);
+/// While nothing that users see changed, fewer entries than this make no snapshot, whatever the threshold: a snapshot leaves up to
+/// four behind its own position (its record, the end of its task, a mark and a deletion), and two in `__meta/0` for each of another
+/// group, and must not make the next one due by that.
+const UNCHANGED_ENTRIES_MIN: u64 = 100;
 
 /// What is known of a group's log since its last snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,9 +26,12 @@ pub struct TriggerFacts {
     pub entries_since: u64,
     /// Bytes of those entries.
     pub bytes_since: u64,
-    /// When that snapshot was recorded, microseconds since 1970 UTC, by the group's time; with none yet, when the group
-    /// began, if known.
+    /// When that snapshot was made, microseconds since 1970 UTC; none while the group has none.
     pub last_snapshot_us: Option<i64>,
+    /// When this life of the group began, microseconds since 1970 UTC.
+    pub born_us: i64,
+    /// When the newest snapshot of any other group was made, likewise; none while no other has one.
+    pub others_snapshot_us: Option<i64>,
     /// Whether any of those entries changed what users see; the record of a snapshot does not.
     pub changed: bool,
     /// Now, microseconds since 1970 UTC.
@@ -30,9 +43,9 @@ pub struct TriggerFacts {
 /// When a snapshot is due. Zero turns a threshold off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriggerPolicy {
-    /// After this many entries.
+    /// After this many entries, whether they changed anything or not: the log is purged behind snapshots only.
     pub entries: u64,
-    /// After this many bytes.
+    /// After this many bytes, likewise.
     pub bytes: u64,
     /// After this time, if anything changed.
     pub time: Duration,
@@ -43,6 +56,8 @@ pub struct TriggerPolicy {
 pub enum Reason {
     /// An operator asked.
     Requested,
+    /// The group has none, and without one the cluster cannot be restored.
+    First,
     /// Enough entries, so many.
     Entries(u64),
     /// Enough bytes, so many.
@@ -55,6 +70,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Requested => f.write_str("requested"),
+            Self::First => f.write_str("the first of this group"),
             Self::Entries(n) => write!(f, "{n} entries since the last one"),
             Self::Bytes(n) => write!(f, "{n} bytes since the last one"),
             Self::Time(t) => write!(f, "changed, and {} s since the last one", t.as_secs()),
@@ -62,24 +78,52 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Whether a snapshot is due, and why. Nothing is due while nothing changed, save on request.
+/// Whether a snapshot is due, and why. A group in which nothing happens makes its first one, and no other save on request.
 pub fn decide(facts: &TriggerFacts, policy: &TriggerPolicy) -> Option<Reason> {
     if facts.requested {
         return Some(Reason::Requested);
     }
-    if !facts.changed {
-        return None;
-    }
-    if policy.entries > 0 && facts.entries_since >= policy.entries {
+    let entries_min = if facts.changed {
+        0
+    } else {
+        UNCHANGED_ENTRIES_MIN
+    };
+    if policy.entries > 0 && facts.entries_since >= policy.entries.max(entries_min) {
         return Some(Reason::Entries(facts.entries_since));
     }
     if policy.bytes > 0 && facts.bytes_since >= policy.bytes {
         return Some(Reason::Bytes(facts.bytes_since));
     }
-    // A clock that went back makes this late, never early; entries and bytes do not care.
-    let since_us = u64::try_from(facts.now_us.saturating_sub(facts.last_snapshot_us?)).ok()?;
-    let since = Duration::from_micros(since_us);
-    (!policy.time.is_zero() && since >= policy.time).then_some(Reason::Time(since))
+    let Some(last_us) = facts.last_snapshot_us else {
+        return first_is_due(facts, policy).then_some(Reason::First);
+    };
+    let since = facts.since(last_us)?;
+    let due = facts.changed && !policy.time.is_zero() && since >= policy.time;
+    due.then_some(Reason::Time(since))
+}
+
+/// Whether a group that has no snapshot has waited long enough for its first.
+fn first_is_due(facts: &TriggerFacts, policy: &TriggerPolicy) -> bool {
+    let Some(age) = facts.since(facts.born_us) else {
+        return false;
+    };
+    let after = match policy.time {
+        Duration::ZERO => FIRST_AFTER,
+        time => time.min(FIRST_AFTER),
+    };
+    // In a life that began from a snapshot others may bring theirs along: they count from its beginning.
+    let others = facts
+        .others_snapshot_us
+        .and_then(|us| facts.since(us.max(facts.born_us)));
+    age >= after || others.is_some_and(|others| others >= FIRST_AFTER_OTHERS)
+}
+
+impl TriggerFacts {
+    /// How long ago that was. A clock that went back makes everything late, never early; entries and bytes do not care.
+    fn since(&self, us: i64) -> Option<Duration> {
+        let since = u64::try_from(self.now_us.saturating_sub(us)).ok()?;
+        Some(Duration::from_micros(since))
+    }
 }
 
 /// One member of a group, as its leader sees it.
@@ -96,15 +140,29 @@ pub struct Candidate {
 }
 
 /// Who builds: of the voters that answer and keep up, the one that is furthest, not the leader; the leader if there is none.
-pub fn choose_builder(leader: u64, last_index: u64, members: &[Candidate]) -> u64 {
-    members
+///
+/// `failed` are those whose tasks failed since the last snapshot, the latest last. They come after those that did not fail, and
+/// of them the one whose failure is the oldest comes first: what one node cannot do, because it cannot reach the store, another
+/// gets to try, the leader too.
+pub fn choose_builder(leader: u64, last_index: u64, members: &[Candidate], failed: &[u64]) -> u64 {
+    let mut able: Vec<(u64, u64)> = members
         .iter()
         .filter(|m| m.node != leader && m.voter && m.reachable)
         .filter_map(|m| Some((m.matched?, m.node)))
         .filter(|(matched, _)| matched.saturating_add(KEEPS_UP_ENTRIES) >= last_index)
-        // Of equals the lowest id, so that two leaders in a row choose alike.
-        .max_by_key(|(matched, node)| (*matched, std::cmp::Reverse(*node)))
-        .map_or(leader, |(_, node)| node)
+        .collect();
+    // Of equals the lowest id, so that two leaders in a row choose alike.
+    able.sort_by_key(|(matched, node)| (std::cmp::Reverse(*matched), *node));
+    let in_order = able.into_iter().map(|(_, node)| node).chain([leader]);
+    least_failed(in_order, failed).unwrap_or(leader)
+}
+
+/// The first of `nodes` that did not fail; where all did, the one whose failure is the oldest. `failed` as in [`choose_builder`].
+pub fn least_failed(nodes: impl IntoIterator<Item = u64>, failed: &[u64]) -> Option<u64> {
+    // None before the first place; of equals the first.
+    nodes
+        .into_iter()
+        .min_by_key(|node| failed.iter().rposition(|f| f == node))
 }
 
 #[cfg(test)]
@@ -128,7 +186,7 @@ mod tests {
             last_snapshot_us: Some(0),
             changed: true,
             now_us: age_us,
-            requested: false,
+            ..TriggerFacts::default()
         }
     }
 
@@ -151,16 +209,83 @@ mod tests {
             ..facts(1, 100, 100 * HOUR_US)
         };
         assert_eq!(decide(&idle, &policy()), None);
+        let requested = TriggerFacts {
+            requested: true,
+            ..idle
+        };
+        assert_eq!(decide(&requested, &policy()), Some(Reason::Requested));
+    }
+
+    /// Refusals, retries and parts of broken uploads change nothing that users see, and fill the log all the same.
+    #[test]
+    fn entries_and_bytes_count_whether_they_changed_anything_or_not() {
+        let due = |entries, bytes| {
+            let unchanged = TriggerFacts {
+                changed: false,
+                ..facts(entries, bytes, 0)
+            };
+            decide(&unchanged, &policy())
+        };
+        assert_eq!(due(9_999, 100), None);
+        assert_eq!(due(10_000, 100), Some(Reason::Entries(10_000)));
+        assert_eq!(due(3, 1 << 30), Some(Reason::Bytes(1 << 30)));
+    }
+
+    #[test]
+    fn what_a_snapshot_itself_leaves_in_the_log_makes_no_other_due() {
+        let eager = TriggerPolicy {
+            entries: 1,
+            ..policy()
+        };
         assert_eq!(
-            decide(
-                &TriggerFacts {
-                    requested: true,
-                    ..idle
-                },
-                &policy()
-            ),
-            Some(Reason::Requested)
+            decide(&facts(1, 1, 0), &eager),
+            Some(Reason::Entries(1)),
+            "a change"
         );
+        let unchanged = |entries| TriggerFacts {
+            changed: false,
+            ..facts(entries, 1, 100 * HOUR_US)
+        };
+        // Record, end of the task, mark and deletion of an old one; and the tasks of 40 other groups.
+        assert_eq!(decide(&unchanged(4 + 2 * 40), &eager), None);
+        assert_eq!(
+            decide(&unchanged(UNCHANGED_ENTRIES_MIN), &eager),
+            Some(Reason::Entries(UNCHANGED_ENTRIES_MIN))
+        );
+    }
+
+    #[test]
+    fn a_group_that_nobody_writes_to_has_its_first_soon() {
+        let born_us = 7 * HOUR_US;
+        let at = |seconds: i64| TriggerFacts {
+            last_snapshot_us: None,
+            born_us,
+            now_us: born_us + seconds * 1_000_000,
+            ..facts(1, 0, 0)
+        };
+        assert_eq!(decide(&at(299), &policy()), None);
+        assert_eq!(decide(&at(300), &policy()), Some(Reason::First));
+        let quick = TriggerPolicy {
+            time: Duration::from_secs(2),
+            ..policy()
+        };
+        assert_eq!(decide(&at(1), &quick), None);
+        assert_eq!(decide(&at(2), &quick), Some(Reason::First));
+        // Another group has one: without this one it is worth nothing.
+        let beside = |seconds, others_us| TriggerFacts {
+            others_snapshot_us: Some(others_us),
+            ..at(seconds)
+        };
+        assert_eq!(decide(&beside(59, born_us + 30_000_000), &policy()), None);
+        assert_eq!(
+            decide(&beside(60, born_us + 30_000_000), &policy()),
+            Some(Reason::First)
+        );
+        // One that came along from an older life.
+        assert_eq!(decide(&beside(29, HOUR_US), &policy()), None);
+        assert_eq!(decide(&beside(30, HOUR_US), &policy()), Some(Reason::First));
+        // A clock that went back is never early.
+        assert_eq!(decide(&at(-1_000), &policy()), None);
     }
 
     #[test]
@@ -176,19 +301,14 @@ mod tests {
     fn without_a_snapshot_entries_count_from_the_beginning() {
         let first = TriggerFacts {
             last_snapshot_us: None,
-            ..facts(10_000, 1, i64::MAX)
+            ..facts(10_000, 1, 0)
         };
         assert_eq!(decide(&first, &policy()), Some(Reason::Entries(10_000)));
-        assert_eq!(
-            decide(
-                &TriggerFacts {
-                    entries_since: 5,
-                    ..first
-                },
-                &policy()
-            ),
-            None
-        );
+        let few = TriggerFacts {
+            entries_since: 5,
+            ..first
+        };
+        assert_eq!(decide(&few, &policy()), None);
     }
 
     #[test]
@@ -217,13 +337,26 @@ mod tests {
             member(2, Some(4_500)),
             member(3, Some(4_900)),
         ];
-        assert_eq!(choose_builder(1, 5_000, &members), 3);
+        assert_eq!(choose_builder(1, 5_000, &members, &[]), 3);
         let level = [
             member(1, Some(10)),
             member(3, Some(10)),
             member(2, Some(10)),
         ];
-        assert_eq!(choose_builder(1, 10, &level), 2);
+        assert_eq!(choose_builder(1, 10, &level, &[]), 2);
+    }
+
+    #[test]
+    fn who_failed_comes_last_and_everybody_gets_a_turn() {
+        let members = [1, 2, 3].map(|node| member(node, Some(10)));
+        let choose = |failed: &[u64]| choose_builder(1, 10, &members, failed);
+        assert_eq!(choose(&[]), 2);
+        assert_eq!(choose(&[2]), 3);
+        assert_eq!(choose(&[2, 3]), 1, "the leader");
+        assert_eq!(choose(&[2, 3, 1]), 2, "whose failure is the oldest");
+        assert_eq!(choose(&[3, 1, 2]), 3);
+        assert_eq!(choose(&[7]), 2, "who is no member any more");
+        assert_eq!(choose_builder(1, 10, &[], &[1]), 1, "alone");
     }
 
     #[test]
@@ -242,10 +375,11 @@ mod tests {
             choose_builder(
                 1,
                 5_000,
-                &[member(1, Some(5_000)), behind, silent, learner, unknown]
+                &[member(1, Some(5_000)), behind, silent, learner, unknown],
+                &[]
             ),
             1
         );
-        assert_eq!(choose_builder(1, 0, &[]), 1);
+        assert_eq!(choose_builder(1, 0, &[], &[]), 1);
     }
 }

@@ -348,6 +348,29 @@ fn notices_tell_what_is_allowed_and_yet_dangerous() {
         !notices.contains("short\n") && !notices.contains("`short`"),
         "{notices}"
     );
+    // A node alone with its snapshots on its own disk; and no snapshots at all, where the place of the store says nothing.
+    let of = |name: &'static str, value: &'static str| {
+        let pairs = [
+            ("CONFMAN_API_KEYS_FILE", "keys.json"),
+            ("CONFMAN_NODE_NAME", "node1"),
+            (name, value),
+        ];
+        resolve(&pairs).expect("right").notices()
+    };
+    let alone = of("CONFMAN_OBJECT_STORE_URL", "file://{data}/objects");
+    assert!(
+        alone.len() == 1 && alone[0].contains("lost together with this node's disk"),
+        "{alone:?}"
+    );
+    assert_eq!(
+        of("CONFMAN_OBJECT_STORE_URL", "file:///elsewhere"),
+        Vec::<String>::new()
+    );
+    let off = of("CONFMAN_SNAPSHOT_ENABLED", "false");
+    assert!(
+        off.len() == 1 && off[0].contains("the log is never purged"),
+        "{off:?}"
+    );
 }
 
 #[test]

@@ -435,7 +435,7 @@ fn protected(
     let hint =
         "`drtool snapshot create` makes one now; CONFMAN_SNAPSHOT_* says when it happens by itself";
     let Some(snapshot) = newest else {
-        // A group that is hardly used makes no snapshot by itself.
+        // A young group makes its first one by itself, within minutes.
         let severity = if committed > LAG_MAX {
             Severity::Warning
         } else {

@@ -203,14 +203,18 @@ impl Finder<'_> {
             let message = format!(
                 "{group} has no snapshot that is whole and fits, of {looked} looked at{beyond}"
             );
-            let kind = if looked == 0 {
-                ErrorKind::NotFound
+            let (kind, hint) = if looked == 0 {
+                (
+                    ErrorKind::NotFound,
+                    "`drtool snapshot list` shows what there is; `drtool export` reads what the snapshots of other groups hold",
+                )
             } else {
-                ErrorKind::Damaged
+                (
+                    ErrorKind::Damaged,
+                    "run it again with -v to see why each was skipped; --snapshot GROUP=ID names one",
+                )
             };
-            return Err(codes::refuse("NO_SNAPSHOT", kind, message).with_hint(
-                "run it again with -v to see why each was skipped; --snapshot GROUP=ID names one",
-            ));
+            return Err(codes::refuse("NO_SNAPSHOT", kind, message).with_hint(hint));
         };
         Ok(GroupFinding {
             picked,

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use confman_client::wire::SnapshotItem;
 use confman_snapshot::model::GroupId;
-use confman_snapshot::trigger::{Candidate, TriggerFacts, TriggerPolicy, choose_builder, decide};
-use confman_store::AuditFilter;
+use confman_snapshot::trigger::{
+    Candidate, TriggerFacts, TriggerPolicy, choose_builder, decide, least_failed,
+};
 use confman_store::command::{FinishSnapshotTask, Op};
 use confman_store::records::SnapshotTask;
 use openraft::Instant as _;
 
+use super::setbacks::last_failure;
 use super::{Failure, Manager};
 use crate::api::backend::{GroupBackend, ReadMode, SnapshotRequestError};
 use crate::forward;
@@ -19,12 +21,10 @@ use crate::node::Node;
 
 /// How long a task may take before it is given away anew.
 const TASK_WITHIN: Duration = Duration::from_secs(3600);
-/// How long an operator's request waits for its snapshot.
-const REQUEST_WITHIN: Duration = Duration::from_secs(900);
+/// How long an operator's request waits for its snapshot: what `--wait` of the commands says, and no longer than a task lives.
+const REQUEST_WITHIN: Duration = TASK_WITHIN;
 /// A member that has not answered for this long does not get, or keep, a task.
 const SILENT: Duration = Duration::from_secs(10);
-const BACKOFF_FIRST: Duration = Duration::from_secs(5);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 impl Manager {
     /// At the leader of `group`: assigns a snapshot when one is due, and takes a task back whose
@@ -33,34 +33,34 @@ impl Manager {
         let meta = self.node.meta();
         let open = open_task(&self.node, group.id())?;
         if let Some(task) = open {
-            let gone = !answers(group, task.node) || task.deadline_us < now_us();
-            if gone {
-                let error = format!("build: node id {} does not answer any more", task.node);
-                finish(&self.node, &task.task_id, Some(error)).await?;
+            if let Some(why) = given_up(&task, answers(group, task.node), now_us()) {
+                finish(&self.node, &task.task_id, Some(why)).await?;
             }
             return Ok(());
         }
-        if self.backs_off(group) {
+        let Some(failed) = self.may_try(group)? else {
             return Ok(());
-        }
+        };
         let Some(born_us) = meta.state().cluster()?.map(|c| c.created_us) else {
             return Ok(());
         };
         let stats = group.state().stats();
         let snapshot = &self.node.settings().snapshot;
-        let facts = TriggerFacts {
+        let mut facts = TriggerFacts {
             entries_since: stats.entries_since_snapshot,
             bytes_since: stats.bytes_since_snapshot,
-            last_snapshot_us: Some(
-                stats
-                    .last_snapshot
-                    .as_ref()
-                    .map_or(born_us, |r| r.created_us),
-            ),
-            changed: changed(group)?,
+            last_snapshot_us: stats.last_snapshot.as_ref().map(|r| r.created_us),
+            born_us,
+            others_snapshot_us: None,
+            changed: group.state().changed_since_snapshot()?,
             now_us: now_us(),
             requested: false,
         };
+        if stats.last_snapshot.is_none() {
+            let life_us = group.state().incarnation()?.map(|life| life.time_us);
+            facts.born_us = born_us.max(life_us.unwrap_or(born_us));
+            facts.others_snapshot_us = others_snapshot_us(&self.node, group);
+        }
         let policy = TriggerPolicy {
             entries: snapshot.log_threshold,
             bytes: snapshot.bytes_threshold,
@@ -69,62 +69,39 @@ impl Manager {
         let Some(reason) = decide(&facts, &policy) else {
             return Ok(());
         };
-        let builder = choose(group);
+        let builder = choose(group, &failed);
         tracing::info!(group = %group.id(), %reason, builder, "snapshot is due");
         assign(&self.node, group.id(), builder, reason.to_string()).await?;
         Ok(())
     }
+}
 
-    /// Waits longer after each failure in a row, so that a store that is down is not hammered.
-    fn backs_off(&self, group: &Group) -> bool {
-        let mut failed = self.failed.lock();
-        let last = self
-            .node
-            .meta()
-            .state()
-            .snapshot_failures()
-            .unwrap_or_default()
-            .into_iter()
-            .find(|f| {
-                f.task
-                    .as_ref()
-                    .is_some_and(|t| t.group == group.id().to_string())
-            });
-        let Some(last) = last else {
-            failed.remove(group.id());
-            return false;
-        };
-        let age_us = now_us().saturating_sub(last.time_us).max(0);
-        let age = Duration::from_micros(age_us.unsigned_abs());
-        let entry = failed
-            .entry(group.id().clone())
-            .or_insert((Instant::now(), 0));
-        let wait = BACKOFF_FIRST
-            .saturating_mul(1 << entry.1.min(6))
-            .min(BACKOFF_MAX);
-        if age < wait {
-            return true;
-        }
-        *entry = (Instant::now(), entry.1.saturating_add(1));
-        false
+/// When the newest snapshot of any other group was made, as far as this node knows.
+fn others_snapshot_us(node: &Node, group: &Group) -> Option<i64> {
+    let others = node.groups().filter(|other| other.id() != group.id());
+    others
+        .filter_map(|other| other.state().stats().last_snapshot)
+        .map(|record| record.created_us)
+        .max()
+}
+
+/// Why a task is taken back from its builder; none while it may go on.
+fn given_up(task: &SnapshotTask, answers: bool, now_us: i64) -> Option<String> {
+    let node = task.node;
+    if !answers {
+        return Some(format!("build: node id {node} does not answer any more"));
     }
+    let within_minutes = TASK_WITHIN.as_secs() / 60;
+    (task.deadline_us < now_us).then(|| {
+        format!(
+            "build: node id {node} answers and has not finished within {within_minutes} minutes\n\
+             hint: its log says what it is at; `drtool store probe` measures how fast the store is"
+        )
+    })
 }
 
-/// Whether anything but snapshots' own bookkeeping happened since the last snapshot.
-fn changed(group: &Group) -> Result<bool, Failure> {
-    let stats = group.state().stats();
-    let since = stats.last_snapshot.as_ref().map_or(0, |r| r.position.index);
-    let page = group
-        .state()
-        .list_audit(&AuditFilter::default(), None, 20)?;
-    Ok(page
-        .items
-        .iter()
-        .any(|event| event.at.index > since && !event.record.action.starts_with("snapshot.")))
-}
-
-/// The replica that builds: a follower that keeps up, else the leader.
-fn choose(group: &Group) -> u64 {
+/// The replica that builds: a follower that keeps up, else the leader; those in `failed` last.
+fn choose(group: &Group, failed: &[u64]) -> u64 {
     let raft = group.metrics();
     let voters: std::collections::BTreeSet<u64> =
         raft.membership_config.membership().voter_ids().collect();
@@ -142,7 +119,18 @@ fn choose(group: &Group) -> u64 {
             reachable: answers(group, *id),
         })
         .collect();
-    choose_builder(group.node_id(), raft.last_log_index.unwrap_or(0), &members)
+    let last_index = raft.last_log_index.unwrap_or(0);
+    choose_builder(group.node_id(), last_index, &members, failed)
+}
+
+/// Who builds what was asked of this node: as above where it leads. Elsewhere it does not know who keeps up: itself, or the
+/// leader.
+fn choose_here(group: &Group, failed: &[u64]) -> u64 {
+    if group.is_leader() {
+        return choose(group, failed);
+    }
+    let leader = group.leader_peer().map(|leader| leader.info.id);
+    least_failed([group.node_id()].into_iter().chain(leader), failed).unwrap_or(group.node_id())
 }
 
 /// Whether the leader, this node, heard from a member lately.
@@ -261,29 +249,52 @@ async fn request_one(
     })
 }
 
+/// Has one replica after the other make it until one succeeds; the error is that of the last.
 async fn assigned_and_done(node: &Node, group: &Arc<Group>) -> Result<(), SnapshotRequestError> {
-    let failed = |reason: String| SnapshotRequestError::Failed {
+    let earlier = last_failure(node, group).map_err(|e| failed(group, e.to_string()))?;
+    let mut builders: Vec<u64> = earlier.iter().map(|(task, _)| task.node).collect();
+    let mut tried = Vec::new();
+    loop {
+        let builder = choose_here(group, &builders);
+        let task_id = assigned(node, group, builder).await?;
+        let Some(why) = ended(node, group, &task_id).await? else {
+            return Ok(());
+        };
+        tried.push(builder);
+        builders.retain(|other| *other != builder);
+        builders.push(builder);
+        let next = choose_here(group, &builders);
+        if tried.contains(&next) {
+            return Err(failed(group, why));
+        }
+        tracing::warn!(group = %group.id(), builder, next, "a requested snapshot failed, another node tries: {why}");
+    }
+}
+
+fn failed(group: &Group, reason: String) -> SnapshotRequestError {
+    SnapshotRequestError::Failed {
         group: group.id().clone(),
         reason,
-    };
+    }
+}
+
+/// Gives the work to `builder` as soon as no other snapshot of the group is under way; gives the task's id.
+async fn assigned(
+    node: &Node,
+    group: &Arc<Group>,
+    builder: u64,
+) -> Result<String, SnapshotRequestError> {
     let meta = node.meta();
     let mut applied = meta.state().applied_watch();
-    let task_id = loop {
+    loop {
         meta.barrier(&ReadMode::Linearizable)
             .await
             .map_err(|_| SnapshotRequestError::NoLeader)?;
         // One that is under way may not see what was written before this request: wait for it.
-        if open_task(node, group.id())
-            .map_err(|e| failed(e.to_string()))?
-            .is_none()
-        {
-            let builder = if group.is_leader() {
-                choose(group)
-            } else {
-                node.id()
-            };
+        let open = open_task(node, group.id()).map_err(|e| failed(group, e.to_string()))?;
+        if open.is_none() {
             match assign(node, group.id(), builder, "requested".to_owned()).await {
-                Ok(task_id) => break task_id,
+                Ok(task_id) => return Ok(task_id),
                 Err(forward::ForwardError::Refused(detail)) => {
                     tracing::debug!(group = %group.id(), "another snapshot was assigned first: {detail}");
                 }
@@ -291,34 +302,56 @@ async fn assigned_and_done(node: &Node, group: &Arc<Group>) -> Result<(), Snapsh
                     return Err(SnapshotRequestError::NoLeader);
                 }
                 Err(error @ forward::ForwardError::Failed(_)) => {
-                    return Err(failed(error.to_string()));
+                    return Err(failed(group, error.to_string()));
                 }
             }
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
-    };
+    }
+}
+
+/// Waits for the end of a task; says why it failed, if it did.
+async fn ended(
+    node: &Node,
+    group: &Arc<Group>,
+    task_id: &str,
+) -> Result<Option<String>, SnapshotRequestError> {
+    let meta = node.meta();
+    let mut applied = meta.state().applied_watch();
     meta.barrier(&ReadMode::Linearizable)
         .await
         .map_err(|_| SnapshotRequestError::NoLeader)?;
     loop {
-        let tasks = meta
-            .state()
-            .snapshot_tasks()
-            .map_err(|e| failed(e.to_string()))?;
-        if !tasks.iter().any(|t| t.task_id == task_id) {
+        let open = open_task(node, group.id()).map_err(|e| failed(group, e.to_string()))?;
+        if open.is_none_or(|open| open.task_id != task_id) {
             break;
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
     }
-    let failures = meta
-        .state()
-        .snapshot_failures()
-        .map_err(|e| failed(e.to_string()))?;
-    match failures
-        .into_iter()
-        .find(|f| f.task.as_ref().is_some_and(|t| t.task_id == task_id))
-    {
-        Some(failure) => Err(failed(failure.error)),
-        None => Ok(()),
+    let failure = last_failure(node, group).map_err(|e| failed(group, e.to_string()))?;
+    Ok(failure.and_then(|(task, failure)| (task.task_id == task_id).then_some(failure.error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_builder_and_a_slow_one_are_told_apart() {
+        let task = SnapshotTask {
+            node: 3,
+            deadline_us: 100,
+            ..SnapshotTask::default()
+        };
+        assert_eq!(given_up(&task, true, 100), None);
+        let silent = given_up(&task, false, 0).unwrap();
+        assert_eq!(silent, "build: node id 3 does not answer any more");
+        let slow = given_up(&task, true, 101).unwrap();
+        assert!(
+            slow.starts_with(
+                "build: node id 3 answers and has not finished within 60 minutes\nhint: "
+            ),
+            "{slow}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The snapshot manager of a node.
 //!
 //! - [`assign`]: the leader of a group decides when a snapshot is due and gives the work to a replica,
-//!   through `__meta/0`; an operator's request goes the same way.
+//!   through `__meta/0`; an operator's request goes the same way. [`setbacks`]: after a failure another replica tries, later.
 //! - [`work`]: the replica that has the work builds, uploads, verifies and records.
 //! - [`truncate`]: every replica adopts what is recorded and purges its log behind it (I4).
 //! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10);
@@ -16,6 +16,7 @@ mod assign;
 mod drills;
 mod orphans;
 mod retire;
+mod setbacks;
 mod truncate;
 mod work;
 
@@ -45,8 +46,10 @@ pub(crate) struct Manager {
     background: Arc<Background>,
     /// The tasks of this node that run, or whose end was reported.
     taken_up: Arc<Mutex<BTreeSet<String>>>,
-    /// Per group: when the last assignment failed and how often in a row.
-    failed: Mutex<BTreeMap<GroupId, (Instant, u32)>>,
+    /// Per group that this node leads: the failures since its last snapshot.
+    failed: Mutex<BTreeMap<GroupId, setbacks::Setbacks>>,
+    /// While there are such failures: when this node looked for the store last, and whether it was away.
+    store_seen: Mutex<Option<(Instant, bool)>>,
     /// Per group: since when this leader streams snapshots of its own.
     local: Mutex<BTreeMap<GroupId, Instant>>,
     orphans: Mutex<orphans::Seen>,
@@ -74,6 +77,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         background: Arc::new(background),
         taken_up: Arc::default(),
         failed: Mutex::default(),
+        store_seen: Mutex::default(),
         local: Mutex::default(),
         orphans: Mutex::default(),
         pinned: Mutex::default(),
@@ -134,6 +138,7 @@ impl Manager {
                     tracing::warn!(group = %group.id(), kept_back, "look for orphans in the store, to be tried again: {error}");
                 }
             }
+            self.watch_the_store().await;
             if let Err(error) = self.look_at_drills().await {
                 tracing::debug!("look for reports of drills: {error}");
             }

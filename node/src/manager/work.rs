@@ -18,6 +18,7 @@ use crate::api::backend::{GroupBackend, ReadMode};
 use crate::forward::{self, ForwardError};
 use crate::group::{Group, now_us};
 use crate::node::Node;
+use crate::store_door::DoorError;
 use crate::traces::spans;
 
 /// How long the record of a finished snapshot is offered to a group without leader.
@@ -116,15 +117,17 @@ async fn make(
         .ok()
         .and_then(|id| node.group(&id))
         .ok_or_else(|| format!("build: no group {}", task.group))?;
+    let not_begun = |e: DoorError| {
+        metrics::counter!("confman_snapshot_not_begun_total", "class" => e.class()).increment(1);
+        format!("upload: {e}")
+    };
+    // Before anything is built: a store that is away is not worth reading and compressing the whole state.
+    node.store().look().await.map_err(not_begun)?;
     let repository = node
         .store()
         .claimed(node.cluster(), &node.identity().lineage)
         .await
-        .map_err(|e| {
-            metrics::counter!("confman_snapshot_not_begun_total", "class" => e.class())
-                .increment(1);
-            format!("upload: {e}")
-        })?;
+        .map_err(not_begun)?;
     // The snapshot holds what was acknowledged before it was asked for; without a leader it holds
     // what this replica has, which is committed all the same.
     if let Err(error) = group.barrier(&ReadMode::Linearizable).await {

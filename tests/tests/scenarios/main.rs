@@ -28,6 +28,7 @@ mod runbooks;
 mod second_process;
 mod settings;
 mod snapshot_cycle;
+mod snapshots_due;
 mod status;
 mod store_faults;
 mod tls;

@@ -12,6 +12,9 @@ use crate::records::{AuditRecord, AuditRef, EntryRecord, TombstoneRecord};
 /// Records that one call looks at, at most, when it has to search.
 const SEARCH_MAX: usize = 20_000;
 
+/// What begins the actions that tell of snapshots themselves: bookkeeping, and nothing that users wrote.
+const OF_SNAPSHOTS: &str = "snapshot.";
+
 /// Which changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
@@ -102,6 +105,31 @@ impl StateHandle {
     /// When the database cannot be read.
     pub fn get_audit(&self, at: AuditRef) -> Result<Option<AuditEntry>, StoreError> {
         self.change(&self.reader()?, at)
+    }
+
+    /// Whether anything that users see changed after the position of the newest recorded snapshot. What the history tells
+    /// of snapshots themselves does not count; while none is recorded, everything is newer.
+    ///
+    /// Looks at the changes since, newest first, until one counts.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn changed_since_snapshot(&self) -> Result<bool, StoreError> {
+        let Some(recorded) = self.stats().last_snapshot else {
+            return Ok(true);
+        };
+        let since = recorded.position.index;
+        let reader = self.reader()?;
+        let mut changed = false;
+        reader.scan_back(&[keys::AUDIT], None, |key, value| {
+            if keys::parse_audit(key).is_none_or(|at| at.index <= since) {
+                return Ok(false);
+            }
+            let record: AuditRecord = reader.decode(key, Bytes::copy_from_slice(value))?;
+            changed = !record.action.starts_with(OF_SNAPSHOTS);
+            Ok(!changed)
+        })?;
+        Ok(changed)
     }
 
     fn change(&self, reader: &Reader, at: AuditRef) -> Result<Option<AuditEntry>, StoreError> {

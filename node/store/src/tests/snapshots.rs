@@ -56,6 +56,41 @@ fn ids(records: &[&SnapshotRecord]) -> SnapshotIds {
     }
 }
 
+/// However many snapshots were forgotten since, a change below them is still one.
+#[test]
+fn what_users_changed_since_the_last_snapshot_is_known_exactly() {
+    let changed = |r: &Replica| r.state.changed_since_snapshot().unwrap();
+    let mut r = Replica::new();
+    assert!(changed(&r), "nothing is recorded");
+    r.op(put("a", "k", "1"));
+    let old: Vec<_> = (0..25).map(|nonce| record_of(&r, nonce)).collect();
+    for record in &old {
+        r.op(verified(record));
+    }
+    let newest = record_of(&r, 99);
+    r.op(verified(&newest));
+    assert!(!changed(&r), "only snapshots were recorded since");
+    r.op(put_if("a", "k", "x", Some(Precondition::version_is(7))));
+    r.op(delete("a", "missing"));
+    assert!(!changed(&r), "two refusals");
+
+    r.op(put("a", "k", "2"));
+    assert!(changed(&r));
+    let old: Vec<_> = old.iter().collect();
+    r.op(Op::SnapshotsMarked(ids(&old)));
+    r.op(Op::SnapshotsDeleted(ids(&old)));
+    let page = r.state.list_audit(&Default::default(), None, 25).unwrap();
+    let hidden = page
+        .items
+        .iter()
+        .all(|e| e.record.action == "snapshot.deleted");
+    assert!(hidden, "the put is the 26th from the end");
+    assert!(changed(&r));
+    let after = record_of(&r, 100);
+    r.op(verified(&after));
+    assert!(!changed(&r));
+}
+
 #[test]
 fn snapshots_are_recorded_marked_and_forgotten() {
     let mut r = Replica::new();
