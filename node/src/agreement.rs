@@ -5,6 +5,7 @@
 //! What this replica does not remember it cannot judge: replicas judge once more when they apply the record.
 
 use confman_snapshot::lthash::Digest;
+use confman_store::Remembered;
 use confman_store::command::{Command, Op};
 
 use crate::group::Group;
@@ -22,7 +23,7 @@ pub(crate) struct SnapshotDiffers {
     builder: u64,
     recorded: Digest,
     leader: u64,
-    own: Digest,
+    own: Remembered,
 }
 
 /// Whether this node may propose `command` in `group`; anything but a snapshot record it may.
@@ -38,10 +39,10 @@ pub(crate) async fn check(group: &Group, command: &Command) -> Result<(), Snapsh
     }
     let (state, index) = (group.state().clone(), record.position.index);
     // Waits while a batch is applied.
-    let own = tokio::task::spawn_blocking(move || state.hash_at(index)).await;
+    let own = tokio::task::spawn_blocking(move || state.remembered_at(index)).await;
     let recorded = record.state_digest();
     match own {
-        Ok(Some(own)) if own != recorded => {
+        Ok(Some(own)) if !own.agrees(&recorded) => {
             let name = group.id().to_string();
             metrics::counter!("confman_state_hash_mismatches_total", "group" => name.clone())
                 .increment(1);

@@ -64,6 +64,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Histogram "confman_apply_seconds" ["group"] "Applying one batch of entries";
     Gauge "confman_state_hash_prefix" ["group"] "The first 48 bits of the state's hash: equal on replicas at equal positions";
     Counter "confman_state_hash_mismatches_total" ["group"] "How often a state differed from a recorded one";
+    Counter "confman_state_hash_not_compared_total" ["group"] "Recorded state hashes that this replica could not compare with its own, which it did not remember: after a restart, or more than 278,528 entries later";
 
     Gauge "confman_snapshot_entries_since" ["group"] "Entries since the last verified snapshot: lost if every node burned now";
     Gauge "confman_snapshot_changed" ["group"] "1 when something that users see changed since the last verified snapshot, or there is none yet; what snapshots themselves write does not count";

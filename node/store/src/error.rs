@@ -7,6 +7,8 @@ use confman_snapshot::SnapshotError;
 use confman_snapshot::lthash::Digest;
 use confman_snapshot::model::{GroupId, Position};
 
+use crate::apply::Remembered;
+
 /// The data of a node could not be read, written or trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -123,8 +125,8 @@ pub struct StateMismatch {
     pub group: GroupId,
     /// The index of the two states.
     pub index: u64,
-    /// The hash here.
-    pub found: Digest,
+    /// The hash here, as far as it is remembered.
+    pub found: Remembered,
     /// The recorded hash.
     pub recorded: Digest,
     /// The snapshot that recorded it.

@@ -17,8 +17,8 @@ use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use redb::Durability;
 
-use crate::apply::{Tx, apply_command};
-use crate::command::Outcome;
+use crate::apply::{Hashes, Tx, apply_command};
+use crate::command::{Command, Op, Outcome, SnapshotVerified};
 use crate::convert;
 use crate::diverged;
 use crate::error::StoreError;
@@ -158,6 +158,7 @@ fn apply_entries(shared: &Shared, entries: Vec<Entry>) -> Result<Vec<Outcome>, S
                     Outcome::default()
                 }
                 EntryPayload::Normal(command) => {
+                    note_uncompared(command, &hashes);
                     let outcome = apply_command(&mut state, group, position, command, &hashes)?;
                     digest = state.hash().digest();
                     outcome
@@ -187,6 +188,26 @@ fn apply_entries(shared: &Shared, entries: Vec<Entry>) -> Result<Vec<Outcome>, S
         last_snapshot,
     });
     Ok(outcomes)
+}
+
+/// Says that a recorded state hash could not be compared with this replica's own, because that is not remembered: it was
+/// restarted since, or more entries went by than it keeps in mind.
+fn note_uncompared(command: &Command, hashes: &Hashes) {
+    let Some(Op::SnapshotVerified(SnapshotVerified {
+        record: Some(record),
+        ..
+    })) = &command.op
+    else {
+        return;
+    };
+    if hashes.remembered(record.position.index).is_none() {
+        metrics::counter!("confman_state_hash_not_compared_total", "group" => record.group.to_string())
+            .increment(1);
+        tracing::info!(
+            group = %record.group, snapshot = %record.id, index = record.position.index,
+            "the recorded state hash is not compared: this replica does not remember its own there"
+        );
+    }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

@@ -20,6 +20,7 @@ mod snapshots;
 mod tx;
 
 pub(crate) use snapshots::Hashes;
+pub use snapshots::Remembered;
 pub(crate) use tx::Tx;
 
 use confman_snapshot::model::{GroupId, Position};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::db::{Head, RECORDS, StateDb, database_error};
 use super::read::Reader;
-use crate::apply::Hashes;
+use crate::apply::{Hashes, Remembered};
 use crate::command::SnapshotVerified;
 use crate::error::StoreError;
 use crate::log::LogStats;
@@ -260,6 +260,12 @@ impl StateHandle {
     /// batch is applied.
     pub fn hash_at(&self, index: u64) -> Option<Digest> {
         self.shared.hashes.lock().at(index)
+    }
+
+    /// What this replica remembers of its own state hash at a position, farther back than [`StateHandle::hash_at`]; none when
+    /// nothing. Waits while a batch is applied.
+    pub fn remembered_at(&self, index: u64) -> Option<Remembered> {
+        self.shared.hashes.lock().remembered(index)
     }
 
     /// Changes whenever entries have been applied; the value is the index of the last.

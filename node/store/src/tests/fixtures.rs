@@ -306,7 +306,7 @@ fn a_finding_of_version_1_is_read() {
     let mismatch = crate::error::StateMismatch {
         group: GroupId::config(0),
         index: 7,
-        found: Digest::from_slice(&[1; 32]).unwrap(),
+        found: crate::apply::Remembered::Whole(Digest::from_slice(&[1; 32]).unwrap()),
         recorded: Digest::from_slice(&[2; 32]).unwrap(),
         snapshot: snapshot_record(&GroupId::config(0)).id.to_string(),
     };
