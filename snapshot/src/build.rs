@@ -19,7 +19,7 @@ use std::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use crate::error::{BoxError, SnapshotError};
+use crate::error::{BoxError, Kind, SnapshotError};
 use crate::format::{WriteOptions, Written, write_snapshot};
 use crate::id::SnapshotId;
 use crate::model::GroupId;
@@ -140,12 +140,19 @@ impl Run<'_> {
         );
         let done = work.instrument(span.clone()).await;
         let group = self.group.to_string();
-        metrics::histogram!("confman_snapshot_phase_seconds", "group" => group.clone(), "phase" => phase.name())
-            .record(started.elapsed().as_secs_f64());
+        let result = if done.is_ok() { "ok" } else { "failed" };
+        metrics::histogram!(
+            "confman_snapshot_phase_seconds", "group" => group.clone(), "phase" => phase.name(), "result" => result
+        )
+        .record(started.elapsed().as_secs_f64());
         done.map_err(|source| {
             let kind = source.kind().name();
             span.record("otel.status_code", "ERROR");
             span.record("error.type", kind);
+            if source.kind() == Kind::Diverged {
+                metrics::counter!("confman_state_hash_mismatches_total", "group" => group.clone())
+                    .increment(1);
+            }
             metrics::counter!(
                 "confman_snapshot_errors_total", "group" => group, "phase" => phase.name(), "kind" => kind
             )

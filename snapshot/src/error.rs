@@ -31,6 +31,8 @@ pub enum Kind {
     Damaged,
     /// Somebody else's object is where ours should go.
     Conflict,
+    /// The state of this replica is not the one that it should be: a disk or a program went wrong.
+    Diverged,
     /// We made a mistake.
     Bug,
 }
@@ -51,6 +53,7 @@ impl Kind {
             Self::NotFound => "not-found",
             Self::Damaged => "damaged",
             Self::Conflict => "conflict",
+            Self::Diverged => "diverged",
             Self::Bug => "bug",
         }
     }
@@ -180,7 +183,8 @@ impl SnapshotError {
             | Self::Mismatch { .. }
             | Self::NewerVersion { .. }
             | Self::TooLarge { .. } => Kind::Damaged,
-            Self::StateHash { .. } | Self::Records { .. } | Self::Io { .. } => Kind::Configuration,
+            Self::StateHash { .. } => Kind::Diverged,
+            Self::Records { .. } | Self::Io { .. } => Kind::Configuration,
             Self::Invalid { .. } | Self::Internal(_) => Kind::Bug,
         }
     }

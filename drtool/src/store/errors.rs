@@ -28,6 +28,7 @@ pub fn named(kind: Kind) -> (ErrorKind, &'static str) {
         Kind::NotFound => (ErrorKind::NotFound, "STORE_NOT_FOUND"),
         Kind::Damaged => (ErrorKind::Damaged, "SNAPSHOT_DAMAGED"),
         Kind::Conflict => (ErrorKind::Refused, "STORE_CONFLICT"),
+        Kind::Diverged => (ErrorKind::Damaged, "STATE_HASH_MISMATCH"),
         Kind::Bug => (ErrorKind::Bug, "BUG"),
     }
 }
@@ -65,6 +66,7 @@ mod tests {
             (Kind::NotFound, 4),
             (Kind::Damaged, 5),
             (Kind::Conflict, 3),
+            (Kind::Diverged, 5),
             (Kind::Bug, 70),
         ];
         for (kind, exit) in all {

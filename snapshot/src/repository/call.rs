@@ -1,4 +1,4 @@
-//! Time limits and retries around every request.
+//! Time limits and retries around every request, and what is measured of each.
 
 use std::fmt;
 use std::future::Future;
@@ -85,8 +85,6 @@ impl<'a> Tries<'a> {
     /// Waits before another try, or gives the error back because there will be none.
     pub(super) async fn after(&mut self, error: StoreError) -> Result<(), StoreError> {
         let operation = self.operation;
-        metrics::counter!("confman_store_errors_total", "operation" => operation, "kind" => error.kind.name())
-            .increment(1);
         self.left = self.left.saturating_sub(1);
         let by_certificate = error.hint == classify::HINT_CERTIFICATE;
         if (error.kind == Kind::Credentials || by_certificate) && !self.refreshed {
@@ -208,8 +206,26 @@ impl Repository {
             .map_err(|e| self.classify(operation, object, &e))
     }
 
-    /// One request within `time`; the inner error is still the store's own.
+    /// One request within `time`, measured; the inner error is still the store's own.
     pub(super) async fn once_raw<T>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        time: Duration,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<object_store::Result<T>, StoreError> {
+        let answered = self.within(operation, object, time, request).await;
+        let failure = match &answered {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(classify::classify(error).0),
+            Err(error) => Some(error.kind),
+        };
+        measure(operation, failure);
+        answered
+    }
+
+    /// A request, or a part of one, within `time`. Not measured.
+    pub(super) async fn within<T>(
         &self,
         operation: &'static str,
         object: &str,
@@ -237,4 +253,24 @@ impl Repository {
         let (kind, hint) = classify::classify(error);
         self.error(kind, operation, object, classify::text(error), hint)
     }
+}
+
+/// What requests are called in metrics and errors.
+pub const OPERATIONS: [&str; 5] = ["delete", "get", "head", "list", "put"];
+
+/// Counts a request by its answer. That an object is not there, or is there already, is an answer that is asked for in the
+/// ordinary course of things (before each upload, at each look for a pin), and no error of the store.
+pub(super) fn measure(operation: &'static str, failure: Option<Kind>) {
+    let result = failure.map_or("ok", Kind::name);
+    metrics::counter!("confman_store_requests_total", "operation" => operation, "result" => result)
+        .increment(1);
+    if let Some(kind) = failure.filter(|kind| !matches!(kind, Kind::NotFound | Kind::Conflict)) {
+        metrics::counter!("confman_store_errors_total", "operation" => operation, "kind" => kind.name())
+            .increment(1);
+    }
+}
+
+/// Counts bytes of objects that came or went.
+pub(super) fn measure_bytes(operation: &'static str, bytes: u64) {
+    metrics::counter!("confman_store_bytes_total", "operation" => operation).increment(bytes);
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::call::Limits;
+use super::call::{Limits, measure_bytes};
 use super::{Conditions, Repository};
 use crate::error::{Kind, StoreError};
 use crate::source::ChunkSource;
@@ -78,7 +78,11 @@ impl Repository {
             };
             let request = store.put_opts(&path, PutPayload::from_bytes(content.clone()), options);
             let conditional = matches!(mode, PutMode::Create);
-            let error = match self.once_raw("put", object, tries.time(), request).await {
+            let answered = self.once_raw("put", object, tries.time(), request).await;
+            if matches!(answered, Ok(Ok(_))) {
+                measure_bytes("put", content.len() as u64);
+            }
+            let error = match answered {
                 Ok(Ok(_)) if conditional => return Ok(()),
                 Ok(Ok(_)) => match self.present(object, ours).await? {
                     Present::Ours => {

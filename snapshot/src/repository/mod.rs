@@ -43,6 +43,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::error::{Kind, StoreError};
 use crate::source::ChunkSource;
 
+pub use call::OPERATIONS;
 pub use cluster::{Begun, Claim, ClusterObject};
 pub use notes::Note;
 pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
@@ -308,6 +309,9 @@ impl ChunkSource for Repository {
                     async move { store.get_range(&path, range).await }
                 })
                 .await;
+            if let Ok(bytes) = &got {
+                call::measure_bytes("get", bytes.len() as u64);
+            }
             match got {
                 Ok(bytes) if bytes.len() as u64 == wanted => return Ok(bytes),
                 // Cut short on the way, or there is no more: ask again.

@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use tokio::time::Instant;
 
 use super::Repository;
+use super::call::measure;
 use crate::error::{Kind, SnapshotError, StoreError};
 use crate::format::{FOOTER_BYTES, Manifest, SnapshotReader};
 use crate::id::SnapshotId;
@@ -156,10 +157,8 @@ impl Repository {
         })
         .await?;
         newest_first(&mut listing.snapshots);
-        if listing.foreign > 0 {
-            metrics::gauge!("confman_store_foreign_objects", "folder" => folder)
-                .set(listing.foreign as f64);
-        }
+        metrics::gauge!("confman_store_foreign_objects", "folder" => folder)
+            .set(listing.foreign as f64);
         Ok(listing)
     }
 
@@ -220,8 +219,13 @@ impl Repository {
             let error = loop {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let time = self.inner.options.small_try.min(left);
-                match self.once("list", folder, time, stream.try_next()).await {
-                    Ok(None) => return Ok(()),
+                // Measured as one request, however many objects it shows.
+                let next = self.within("list", folder, time, stream.try_next()).await;
+                match next.and_then(|next| next.map_err(|e| self.classify("list", folder, &e))) {
+                    Ok(None) => {
+                        measure("list", None);
+                        return Ok(());
+                    }
                     Ok(Some(meta)) => {
                         if let Some(object) = self.relative(&meta.location) {
                             each(object, meta.size);
@@ -241,6 +245,7 @@ impl Repository {
                     ));
                 }
             };
+            measure("list", Some(error.kind));
             // A store without the folder has nothing in it.
             if error.kind == Kind::NotFound {
                 return Ok(());

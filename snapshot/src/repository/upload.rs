@@ -9,8 +9,9 @@ use object_store::path::Path as ObjectPath;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::Repository;
+use super::call::measure_bytes;
 use super::create::{Fingerprint, Present};
-use crate::error::SnapshotError;
+use crate::error::{SnapshotError, StoreError};
 
 /// S3 takes 10,000 parts; some room is left.
 const PARTS_MAX: u64 = 9_000;
@@ -125,7 +126,12 @@ impl Repository {
             let part = read_file(local, offset, len).await?;
             // Parts go in order of these calls, and are sent side by side.
             let sending = upload.put_part(PutPayload::from_bytes(part));
-            under_way.push(self.once("put", object, options.transfer_try, sending));
+            under_way.push(async move {
+                self.once("put", object, options.transfer_try, sending)
+                    .await?;
+                measure_bytes("put", len);
+                Ok::<(), StoreError>(())
+            });
             offset += len;
         }
         while let Some(sent) = under_way.next().await {

@@ -1,9 +1,10 @@
 //! A repository over a store that fails by script, in front of every kind of store: it ends right in each case.
 //!
-//! Rooms: `uploads` (objects in), `reads` (bytes out), `names` (listings, deletions, conditions, claims), `builds` (what needs no
-//! store but one in memory).
+//! Rooms: `uploads` (objects in), `reads` (bytes out), `names` (listings, deletions, conditions, claims), `builds` and `measured`
+//! (what needs no store but one in memory).
 
 mod builds;
+mod measured;
 mod names;
 mod reads;
 mod uploads;
