@@ -100,3 +100,20 @@ pub enum RestoreError {
     #[error("stopped at {0}")]
     Stopped(&'static str),
 }
+
+impl RestoreError {
+    /// One lower case word, for traces.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Space { .. } => "space",
+            Self::NotEmpty { .. } => "not-empty",
+            Self::Foreign { .. } => "foreign",
+            Self::Report(_) => "report",
+            Self::Install { .. } => "install",
+            Self::Io { .. } => "io",
+            Self::NotWhole { .. } => "damaged",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+}

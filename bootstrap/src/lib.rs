@@ -20,6 +20,7 @@ mod by_order;
 pub mod decide;
 mod error;
 pub mod facts;
+mod measure;
 pub mod ordered;
 pub mod plan;
 pub mod report;

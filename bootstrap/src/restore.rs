@@ -31,6 +31,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::error::RestoreError;
+use crate::measure;
 use crate::ordered::OrderedTask;
 use crate::plan::{Plan, plan};
 use crate::report::{self, ReportError, RestoreReport, Skipped, Source, Stage, one_line};
@@ -141,14 +142,16 @@ pub(crate) async fn traced(
         confman.group = %group,
         confman.snapshot.id = Empty,
         confman.restore.source = Empty,
+        error.type = Empty,
     );
-    let restored = restore.instrument(span.clone()).await;
+    let restored = measure::restore(group, restore.instrument(span.clone())).await;
     let source = match &restored {
         Ok(RestoreOutcome::FromStore(_)) => "store",
         Ok(RestoreOutcome::NotFromStore(_)) => "leader",
         Ok(RestoreOutcome::Already(_)) => "earlier-run",
-        Err(_) => {
+        Err(error) => {
             span.record("otel.status_code", "ERROR");
+            span.record("error.type", error.kind());
             return restored;
         }
     };
@@ -360,17 +363,18 @@ impl Restorer {
         if task.candidates.is_empty() {
             return Ok((repository, Plan::default()));
         }
-        let listing: Option<Listing> =
-            match timeout(self.limits.reach, repository.list_snapshots(group)).await {
-                Err(_) => return Err(format!("no answer within {:?}", self.limits.reach)),
-                Ok(Err(error)) if error.kind.is_transient() => return Err(error.to_string()),
-                // Listing may be denied where reading is not.
-                Ok(Err(error)) => {
-                    tracing::warn!("{group}: go on without a list of the store: {error}");
-                    None
-                }
-                Ok(Ok(listing)) => Some(listing),
-            };
+        let listing = timeout(self.limits.reach, repository.list_snapshots(group));
+        let failed = |listing: &Result<Result<_, _>, _>| !matches!(listing, Ok(Ok(_)));
+        let listing: Option<Listing> = match measure::phase(group, "list", failed, listing).await {
+            Err(_) => return Err(format!("no answer within {:?}", self.limits.reach)),
+            Ok(Err(error)) if error.kind.is_transient() => return Err(error.to_string()),
+            // Listing may be denied where reading is not.
+            Ok(Err(error)) => {
+                tracing::warn!("{group}: go on without a list of the store: {error}");
+                None
+            }
+            Ok(Ok(listing)) => Some(listing),
+        };
         let plan = plan(&self.cluster, group, &task.candidates, listing.as_ref());
         Ok((repository, plan))
     }
@@ -396,7 +400,8 @@ impl Restorer {
             what.clone(),
             record.object_bytes,
         );
-        let reader = SnapshotReader::open(Arc::new(source), &record.object)
+        let opening = SnapshotReader::open(Arc::new(source), &record.object);
+        let reader = measure::phase(group, "open", Result::is_err, opening)
             .await
             .map_err(|error| judge(group, error.into()))?;
         reader
@@ -409,16 +414,19 @@ impl Restorer {
         self.write(paths, report).await.map_err(Failure::Here)?;
         stop_at("restore::started").map_err(Failure::Here)?;
         let records = reader.records(self.limits.prefetch);
-        let installed = match place.ordered {
-            None => {
-                let membership = manifest.membership();
-                install_state(paths, records, manifest.position, membership, Some(record)).await
-            }
-            Some(ordered) => {
-                let members = ordered.members.clone();
-                install_ordered(paths, records, record, members, ordered.candidacy()).await
+        let install = async {
+            match place.ordered {
+                None => {
+                    let membership = manifest.membership();
+                    install_state(paths, records, manifest.position, membership, Some(record)).await
+                }
+                Some(ordered) => {
+                    let members = ordered.members.clone();
+                    install_ordered(paths, records, record, members, ordered.candidacy()).await
+                }
             }
         };
+        let installed = measure::phase(group, "install", Result::is_err, install).await;
         if let Err(error) = installed {
             fill_out(report);
             self.clear_half_product(paths)

@@ -185,11 +185,6 @@ async fn restore(
         .restore_groups(tasks)
         .await
         .map_err(|e| StartError::Join(e.to_string()))?;
-    for outcome in &done {
-        let report = outcome.report();
-        metrics::counter!("confman_restore_skipped_snapshots_total", "group" => report.group.clone())
-            .increment(report.skipped.len() as u64);
-    }
     Ok(ids
         .into_iter()
         .zip(done.into_iter().map(|restored| restored.report().clone()))
