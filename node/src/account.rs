@@ -275,78 +275,112 @@ pub(crate) fn publish(node: &Node) {
         Err(error) => tracing::debug!("size of the disk: {error}"),
     }
     for group in node.groups() {
-        let name = group.id().to_string();
-        let raft = group.metrics();
-        let stats = group.state().stats();
-        let log = group.state().log_stats();
-        let gauge = |metric: &'static str, value: f64| {
-            metrics::gauge!(metric, "group" => name.clone()).set(value)
-        };
-        gauge("confman_raft_term", raft.current_term as f64);
-        gauge(
-            "confman_raft_is_leader",
-            f64::from(u8::from(raft.state.is_leader())),
-        );
-        gauge(
-            "confman_raft_has_leader",
-            f64::from(u8::from(group.leader_peer().is_some())),
-        );
-        gauge(
-            "confman_raft_voters",
-            raft.membership_config.membership().voter_ids().count() as f64,
-        );
-        // Only the leader hears from all of them; a former leader must not go on saying what it heard.
-        let tolerance = raft
-            .state
-            .is_leader()
-            .then(|| group.failure_tolerance())
-            .flatten();
-        gauge(
-            "confman_raft_failure_tolerance",
-            tolerance.map_or(f64::NAN, |more| more as f64),
-        );
-        gauge(
-            "confman_raft_last_index",
-            raft.last_log_index.unwrap_or(0) as f64,
-        );
-        gauge(
-            "confman_raft_committed_index",
-            raft.local_committed.as_ref().map_or(0, |id| id.index) as f64,
-        );
-        gauge(
-            "confman_raft_applied_index",
-            stats.applied.as_ref().map_or(0, |p| p.index) as f64,
-        );
-        gauge(
-            "confman_raft_purged_index",
-            log.purged.as_ref().map_or(0, |p| p.index) as f64,
-        );
-        gauge("confman_log_entries", log.entries as f64);
-        gauge("confman_log_bytes", log.bytes as f64);
-        gauge(
-            "confman_snapshot_entries_since",
-            stats.entries_since_snapshot as f64,
-        );
-        match group.state().changed_since_snapshot() {
-            Ok(changed) => gauge("confman_snapshot_changed", f64::from(u8::from(changed))),
-            Err(error) => tracing::debug!(group = %name, "look for changes: {error}"),
-        }
-        if let Some(record) = &stats.last_snapshot {
-            gauge("confman_snapshot_last_index", record.position.index as f64);
-            gauge(
-                "confman_snapshot_last_timestamp_seconds",
-                record.created_us as f64 / 1e6,
-            );
-        }
-        // Equal hashes at equal positions: the first 48 bits are exact in a float.
-        let prefix = stats
-            .state_hash
-            .as_bytes()
-            .iter()
-            .take(6)
-            .fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
-        gauge("confman_state_hash_prefix", prefix as f64);
-        metrics::gauge!("confman_ready", "group" => name.clone())
-            .set(f64::from(u8::from(waits_for(node, group).is_none())));
+        set(group, &gauges(node, group));
     }
+}
+
+/// Takes back what was said of the groups by a node that serves no more: left standing it would say for ever that there is a
+/// leader, and hide from the alerts that there is none. Nobody leads here and nobody is heard; of the rest nothing is known.
+pub(crate) fn withdraw(node: &Node) {
+    for group in node.groups() {
+        let mut gauges = gauges(node, group);
+        for (metric, value) in &mut gauges {
+            *value = match *metric {
+                "confman_raft_has_leader" | "confman_raft_is_leader" | "confman_ready" => 0.0,
+                _ => f64::NAN,
+            };
+        }
+        set(group, &gauges);
+    }
+    for metric in ["confman_disk_free_bytes", "confman_disk_size_bytes"] {
+        metrics::gauge!(metric).set(f64::NAN);
+    }
+}
+
+fn set(group: &Group, gauges: &[(&'static str, f64)]) {
+    for (metric, value) in gauges {
+        metrics::gauge!(*metric, "group" => group.id().to_string()).set(*value);
+    }
+}
+
+/// The gauges of one replica.
+fn gauges(node: &Node, group: &Group) -> Vec<(&'static str, f64)> {
+    let raft = group.metrics();
+    let stats = group.state().stats();
+    let log = group.state().log_stats();
+    let mut gauges = Vec::new();
+    let mut gauge = |metric: &'static str, value: f64| gauges.push((metric, value));
+    gauge("confman_raft_term", raft.current_term as f64);
+    gauge(
+        "confman_raft_is_leader",
+        f64::from(u8::from(raft.state.is_leader())),
+    );
+    gauge(
+        "confman_raft_has_leader",
+        f64::from(u8::from(group.leader_peer().is_some())),
+    );
+    gauge(
+        "confman_raft_voters",
+        raft.membership_config.membership().voter_ids().count() as f64,
+    );
+    // Only the leader hears from all of them; a former leader must not go on saying what it heard.
+    let tolerance = raft
+        .state
+        .is_leader()
+        .then(|| group.failure_tolerance())
+        .flatten();
+    gauge(
+        "confman_raft_failure_tolerance",
+        tolerance.map_or(f64::NAN, |more| more as f64),
+    );
+    gauge(
+        "confman_raft_last_index",
+        raft.last_log_index.unwrap_or(0) as f64,
+    );
+    gauge(
+        "confman_raft_committed_index",
+        raft.local_committed.as_ref().map_or(0, |id| id.index) as f64,
+    );
+    gauge(
+        "confman_raft_applied_index",
+        stats.applied.as_ref().map_or(0, |p| p.index) as f64,
+    );
+    gauge(
+        "confman_raft_purged_index",
+        log.purged.as_ref().map_or(0, |p| p.index) as f64,
+    );
+    gauge("confman_log_entries", log.entries as f64);
+    gauge("confman_log_bytes", log.bytes as f64);
+    gauge(
+        "confman_snapshot_entries_since",
+        stats.entries_since_snapshot as f64,
+    );
+    let changed = group.state().changed_since_snapshot();
+    let changed = changed.inspect_err(
+        |error| tracing::debug!(group = %group.id(), "look for changes: {error}"),
+    );
+    gauge(
+        "confman_snapshot_changed",
+        changed.map_or(f64::NAN, |changed| f64::from(u8::from(changed))),
+    );
+    if let Some(record) = &stats.last_snapshot {
+        gauge("confman_snapshot_last_index", record.position.index as f64);
+        gauge(
+            "confman_snapshot_last_timestamp_seconds",
+            record.created_us as f64 / 1e6,
+        );
+    }
+    // Equal hashes at equal positions: the first 48 bits are exact in a float.
+    let prefix = stats
+        .state_hash
+        .as_bytes()
+        .iter()
+        .take(6)
+        .fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
+    gauge("confman_state_hash_prefix", prefix as f64);
+    gauge(
+        "confman_ready",
+        f64::from(u8::from(waits_for(node, group).is_none())),
+    );
+    gauges
 }

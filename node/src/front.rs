@@ -1,6 +1,7 @@
 //! What the API listener answers before the node can: alive, not ready, and why.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -13,6 +14,7 @@ use confman_store::Identity;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::ServiceExt;
 
+use crate::api::call;
 use crate::telemetry::METRICS_TEXT;
 
 /// The router in force. Cheap to clone.
@@ -77,6 +79,13 @@ impl Front {
         self.say(format!("this node is fenced: {reason}"));
     }
 
+    /// As [`Front::say`], for a node whose state of `group` differs from the recorded one.
+    pub(crate) fn diverged(&self, group: &str, reason: &str) {
+        self.state.owner.store(Arc::new(None));
+        metrics::gauge!("confman_diverged", "group" => group.to_owned()).set(1.0);
+        self.say(format!("this node serves nothing: {reason}"));
+    }
+
     /// The router to serve.
     pub(crate) fn router(&self) -> Router {
         let state = Arc::clone(&self.state);
@@ -89,12 +98,27 @@ impl Front {
                         Ok(response) => response,
                         Err(never) => match never {},
                     },
-                    None => closed(&state, request.uri().path()),
+                    None => measured(&state, &request),
                 }
             }
         })
     }
 }
+
+/// What the closed front answers is counted with what the API answers.
+fn measured(state: &State, request: &Request) -> Response {
+    let begun = Instant::now();
+    let path = request.uri().path();
+    let response = closed(state, path);
+    // Paths are open-ended: what cannot be answered now is one series.
+    let route = OPEN.iter().find(|open| **open == path);
+    let route = route.copied().unwrap_or("(closed)");
+    call::record(route, request.method(), response.status(), begun);
+    response
+}
+
+/// What is answered whatever the node waits for.
+const OPEN: [&str; 3] = ["/health", "/health/ready", "/metrics"];
 
 fn closed(state: &State, path: &str) -> Response {
     // A node that does not serve is watched most closely.

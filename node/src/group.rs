@@ -33,6 +33,7 @@ use crate::fence::Fence;
 use crate::peer::acquaintance::Acquaintances;
 use crate::peer::client::{Channels, Purpose, with_deadline};
 use crate::peer::proto;
+use crate::proposals::InFlight;
 use crate::readindex::ReadRounds;
 use crate::traces::spans;
 
@@ -139,6 +140,7 @@ pub(crate) struct Group {
     begun: AtomicBool,
     /// Last time stamped by this node into a command of this group, in microseconds.
     last_stamp_us: AtomicI64,
+    in_flight: InFlight,
 }
 
 impl Group {
@@ -158,6 +160,7 @@ impl Group {
         // The first life begins with the cluster's birth.
         let begun = context.incarnation <= 1;
         Arc::new(Self {
+            in_flight: InFlight::new(&id),
             id,
             raft,
             state,
@@ -334,6 +337,7 @@ impl Group {
         mut command: Command,
         traced: bool,
     ) -> Result<Applied, ProposeError> {
+        let _counted = self.in_flight.one();
         let deadline = Instant::now() + self.context.write_timeout;
         let mut pause = RETRY_FIRST;
         if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {

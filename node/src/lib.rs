@@ -1,7 +1,7 @@
 //! A Confman node and the `confman` command.
 //!
 //! - [`serve`] assembles a node: [`formation`], [`rejoin`] and [`ordered`] give it an identity, [`group`] is one Raft
-//!   group, [`node`] all of them, [`peer`] what nodes say to each other;
+//!   group, [`node`] all of them, [`peer`] what nodes say to each other; [`standstill`] is a node whose time is over;
 //! - stateless executors work beside it: [`membership`] and [`manager`];
 //! - [`traces`] is what a collector is told of requests and snapshots;
 //! - [`tls`] is how both listeners shake hands; [`api`] is the HTTP API, [`cli`] and [`dev`] the commands.
@@ -34,10 +34,12 @@ mod meters;
 pub(crate) mod node;
 pub(crate) mod ordered;
 pub(crate) mod peer;
+mod proposals;
 mod reach;
 mod readindex;
 pub(crate) mod rejoin;
 pub mod serve;
+mod standstill;
 mod stop;
 mod store_door;
 mod store_probe;

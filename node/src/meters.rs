@@ -5,6 +5,10 @@
 //!
 //! Names follow Prometheus: base units (seconds, bytes), `_total` for counters.
 
+use confman_snapshot::build::Phase;
+use confman_snapshot::error::Kind as Remedy;
+use confman_snapshot::model::GroupId;
+use confman_snapshot::repository::OPERATIONS;
 use metrics::Unit;
 
 /// What a metric is.
@@ -34,8 +38,9 @@ macro_rules! meters {
 pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_build_info" ["version"] "Always 1; the version of the program";
     Gauge "confman_incarnation" [] "The life of the cluster that this node is of";
-    Gauge "confman_serving" [] "1 while this node serves; 0 while it starts, is fenced or has stopped by itself";
+    Gauge "confman_serving" [] "1 while this node serves; 0 while it starts, is fenced, has diverged or is about to end. While it is 0 the gauges of its groups say no leader, or nothing (NaN)";
     Gauge "confman_fenced" [] "1 when this node met a newer incarnation of its cluster and serves nothing for good";
+    Gauge "confman_diverged" ["group"] "1 when this replica's state was found to differ from the recorded one: its node stays up and serves nothing until its data directory is set aside";
     Gauge "confman_ready" ["group"] "1 while this replica has a leader and has applied what it must";
     Gauge "confman_disk_free_bytes" [] "Free on the disk of the data directory";
     Gauge "confman_disk_size_bytes" [] "Size of the disk of the data directory";
@@ -50,6 +55,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_raft_committed_index" ["group"] "Last entry that is known to be committed";
     Gauge "confman_raft_applied_index" ["group"] "Last entry that is applied";
     Gauge "confman_raft_purged_index" ["group"] "Last entry that is no longer in the log";
+    Gauge "confman_raft_proposals_in_flight" ["group"] "Commands that this node has proposed and whose outcome is not known yet";
     Counter "confman_peer_refused_total" ["code"] "Messages of other nodes that were refused before Raft heard them";
 
     Gauge "confman_tls_certificate_expiry_timestamp_seconds" ["certificate"] "When the node's certificate (node), or the first of the authorities that it trusts (authority), expires";
@@ -63,7 +69,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Counter "confman_applied_entries_total" ["group"] "Entries applied";
     Histogram "confman_apply_seconds" ["group"] "Applying one batch of entries";
     Gauge "confman_state_hash_prefix" ["group"] "The first 48 bits of the state's hash: equal on replicas at equal positions";
-    Counter "confman_state_hash_mismatches_total" ["group"] "How often a state differed from a recorded one";
+    Counter "confman_state_hash_mismatches_total" ["group"] "How often a state differed from the recorded one, the leader's, or its own records";
     Counter "confman_state_hash_not_compared_total" ["group"] "Recorded state hashes that this replica could not compare with its own, which it did not remember: after a restart, or more than 278,528 entries later";
 
     Gauge "confman_snapshot_entries_since" ["group"] "Entries since the last verified snapshot: lost if every node burned now";
@@ -71,26 +77,30 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_snapshot_last_index" ["group"] "Position of the last verified snapshot: what the store protects";
     Gauge "confman_snapshot_last_timestamp_seconds" ["group"] "When the last verified snapshot was taken";
     Counter "confman_snapshot_built_total" ["group"] "Snapshots built, uploaded and read back by this node";
-    Counter "confman_snapshot_errors_total" ["group", "phase", "kind"] "Snapshots that failed, by phase and by remedy";
-    Histogram "confman_snapshot_phase_seconds" ["group", "phase"] "How long each phase of a snapshot took";
+    Counter "confman_snapshot_errors_total" ["group", "phase", "kind"] "Snapshots that failed, by phase (build, upload, verify) and by remedy: damaged when what was read back is not what was built, diverged when the database does not have the state hash that apply kept";
+    Histogram "confman_snapshot_phase_seconds" ["group", "phase", "result"] "How long each phase of a snapshot took (build, upload, verify), and whether it succeeded (ok, failed)";
     Gauge "confman_snapshot_object_bytes" ["group"] "Size of the last snapshot that this node built";
     Gauge "confman_snapshot_raw_bytes" ["group"] "The same before compression";
     Gauge "confman_snapshot_records" ["group"] "Records in it";
     Counter "confman_snapshot_tasks_total" ["group", "result"] "Snapshot tasks that this node carried out";
     Counter "confman_snapshot_not_begun_total" ["class"] "Snapshots that could not begin because the store cannot be used, by remedy";
     Gauge "confman_drill_last_good_timestamp_seconds" [] "When the last drill passed, by the names of the reports in the store; 0 for never. On the leader of `__meta/0`, which looks every half hour";
-    Counter "confman_restore_skipped_snapshots_total" ["group"] "Snapshots that a restore passed over because they were damaged or missing";
+    Counter "confman_restore_skipped_snapshots_total" ["group"] "Snapshots that a restore passed over, or could not go on with, because they were damaged or missing";
+    Histogram "confman_restore_seconds" ["group", "result"] "How long this node took to restore a group, and where its state came from: the store, the leader (from whom it will), or nowhere (failed)";
+    Histogram "confman_restore_phase_seconds" ["group", "phase", "result"] "How long each phase of a restore took (list, open, install), and whether it succeeded (ok, failed)";
 
-    Counter "confman_store_errors_total" ["operation", "kind"] "Requests that the object store failed, by remedy: retry, wait, credentials, configuration, damaged, ...";
+    Counter "confman_store_requests_total" ["operation", "result"] "Requests to the object store, retries included, by answer: ok, not-found and conflict, which are answers too, or the kind of the error";
+    Counter "confman_store_bytes_total" ["operation"] "Bytes of objects that went to the object store (put) or came from it (get)";
+    Counter "confman_store_errors_total" ["operation", "kind"] "Requests that the object store failed, by remedy: retry, wait, credentials, configuration, damaged, ... That an object is not there, or is there already, is no failure";
     Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
     Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
-    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it";
+    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it; absent until a look has found out";
     Gauge "confman_store_fence_look_timestamp_seconds" [] "When the last look into the store for a newer life of this cluster ended, well or badly: a leader that has not looked lately acknowledges nothing";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
 
     Counter "confman_trace_spans_total" ["result"] "Spans that ended: sent to the collector (exported), not taken by it (failed), or more than the queue holds (dropped)";
 
-    Counter "confman_http_requests_total" ["route", "method", "status"] "Requests answered";
+    Counter "confman_http_requests_total" ["route", "method", "status"] "Requests answered; the route is (closed) for those refused by a node that does not serve";
     Histogram "confman_http_request_seconds" ["route"] "From a request's head to its answer's";
 };
 
@@ -114,6 +124,32 @@ pub(crate) fn describe() {
             Kind::Histogram => metrics::describe_histogram!(meter.name, unit, help),
         }
     }
+}
+
+/// Makes the counters that alerts watch appear at 0, before anything happens: an alert asks for an increase, and a counter
+/// that appears with its first event has none.
+pub(crate) fn begin() {
+    for operation in OPERATIONS {
+        let kind = Remedy::Damaged.name();
+        metrics::counter!("confman_store_errors_total", "operation" => operation, "kind" => kind)
+            .increment(0);
+    }
+    for result in ["ok", "refused"] {
+        metrics::counter!("confman_tls_reloads_total", "result" => result).increment(0);
+    }
+}
+
+/// As [`begin`], for a group that this node has.
+pub(crate) fn begin_group(group: &GroupId) {
+    let group = group.to_string();
+    metrics::gauge!("confman_diverged", "group" => group.clone()).set(0.0);
+    metrics::counter!("confman_state_hash_mismatches_total", "group" => group.clone()).increment(0);
+    let (phase, kind) = (Phase::Verify.name(), Remedy::Damaged.name());
+    metrics::counter!(
+        "confman_snapshot_errors_total", "group" => group.clone(), "phase" => phase, "kind" => kind
+    )
+    .increment(0);
+    metrics::counter!("confman_raft_leader_changes_total", "group" => group).increment(0);
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! and `/health/ready` says what is waited for.
 //!
 //! Exit codes: 0 after a stop that was asked for; 1 when the node stops by itself, with one error
-//! that says what to do; 2 for wrong settings. A panic aborts the process.
+//! that says what to do; 2 for wrong settings. A panic aborts the process. A node that is fenced, or
+//! whose state differs, stays up and serves nothing ([`crate::standstill`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +48,9 @@ use crate::tls::Tls;
 use crate::tls::door::{self, Door, Listener};
 use crate::traces::Traces;
 use crate::traces::export::Export;
-use crate::{manager, membership, ordered, stop, store_probe, telemetry, tls, watch};
+use crate::{
+    manager, membership, meters, ordered, standstill, stop, store_probe, telemetry, tls, watch,
+};
 
 /// Arguments of `confman serve`; everything else is in the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -239,6 +242,16 @@ async fn serve(
     };
 
     front.owned_by(&identity);
+    for id in standstill::group_ids(&identity) {
+        meters::begin_group(&id);
+    }
+    if let Some(finding) = standstill::finding(data.paths(), &identity)? {
+        standstill::stay_diverged(&desk, &front, &finding);
+        let why = stop_asked.await;
+        tracing::info!(why, "asked to stop");
+        closing.cancel();
+        return Ok(());
+    }
     let (retired, told_retired) = tokio::sync::watch::channel(None);
     let (newer, told_newer) = tokio::sync::watch::channel(None);
     let outfit = Outfit {
@@ -288,10 +301,13 @@ async fn serve(
         tokio::spawn(crate::alone::tell(Arc::clone(&node), background.clone())),
     ];
     let ended = tokio::select! {
-        why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(None) }
-        failure = watch::failure(&node) => Err(failure),
-        fenced = crate::fence::watch(&node) => Ok(Some(fenced)),
-        fenced = watch::newer(told_newer) => Ok(Some(fenced)),
+        why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(End::Asked) }
+        failure = watch::failure(&node) => match standstill::finding(data.paths(), node.identity()) {
+            Ok(Some(finding)) => Ok(End::Diverged(finding)),
+            _ => Err(failure),
+        },
+        fenced = crate::fence::watch(&node) => Ok(End::Fenced(fenced)),
+        fenced = watch::newer(told_newer) => Ok(End::Fenced(fenced)),
         retired = watch::retired(told_retired) => Err(retired),
         rejected = watch::rejected(acquaintances.rejected()) => Err(rejected),
     };
@@ -299,12 +315,14 @@ async fn serve(
     match &ended {
         Err(error) => front.say(error.to_string()),
         // Leadership goes first, while peers and clients are still served.
-        Ok(None) => stop::hand_over(&node).await,
-        Ok(Some(reason)) => {
-            fence(&data, &node, &desk, &front, reason)?;
-            stop::close(&node).await;
-            let why = stop_asked.await;
-            tracing::info!(why, "asked to stop");
+        Ok(End::Asked) => stop::hand_over(&node).await,
+        Ok(End::Fenced(reason)) => {
+            standstill::fence(&data, &node, &desk, &front, reason).await?;
+            tracing::info!(why = stop_asked.await, "asked to stop");
+        }
+        Ok(End::Diverged(finding)) => {
+            standstill::diverge(&node, &desk, &front, finding).await;
+            tracing::info!(why = stop_asked.await, "asked to stop");
         }
     }
     closing.cancel();
@@ -317,23 +335,14 @@ async fn serve(
     ended.map(|_| ())
 }
 
-/// A running node has met a newer life of its cluster: written down first, so that no later start forgets it.
-fn fence(
-    data: &DataDir,
-    node: &Node,
-    desk: &Desk,
-    front: &Front,
-    reason: &str,
-) -> anyhow::Result<()> {
-    let reason = format!("{reason}\nhint: {}", confman_bootstrap::HINT_REJOIN);
-    front.fenced(&reason);
-    desk.enter(Stage::Fenced(node.cluster().clone()));
-    let mut identity = node.identity().clone();
-    identity.set_state(IdentityState::Fenced);
-    identity.reason.clone_from(&reason);
-    data.write_identity(&identity)?;
-    tracing::error!(cluster = %node.cluster().uuid, incarnation = node.cluster().incarnation, "this node is fenced and serves nothing: {reason}");
-    Ok(())
+/// How a node came to serve no more, when nothing failed that a restart may mend.
+enum End {
+    /// It was asked to.
+    Asked,
+    /// It met a newer life of its cluster.
+    Fenced(String),
+    /// Its state differs from the recorded one.
+    Diverged(confman_store::Diverged),
 }
 
 async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -393,9 +402,8 @@ async fn assemble(
     mut restored: BTreeMap<GroupId, report::RestoreReport>,
 ) -> anyhow::Result<Arc<Node>> {
     let paths = data.paths().clone();
-    let ids = std::iter::once(GroupId::meta()).chain((0..identity.shards).map(GroupId::config));
     let mut opened = Vec::new();
-    for id in ids {
+    for id in standstill::group_ids(&identity) {
         if !restored.contains_key(&id)
             && let Some(kept) = report::read(&paths.group(&id))?
         {

@@ -146,6 +146,7 @@ fn start_metrics() -> PrometheusHandle {
         tracing::error!(%error, "something else collects metrics already: /metrics stays empty");
     }
     crate::meters::describe();
+    crate::meters::begin();
     let upkeep = handle.clone();
     let spawned = std::thread::Builder::new()
         .name("metrics-upkeep".to_owned())

@@ -6,6 +6,7 @@
 //!   dropped, and unless [`cluster::Cluster::finish`] was reached the nodes' logs are shown.
 //! - [`drtool`] runs the operator's tool against such a cluster, a store or a directory.
 //! - [`restore`] plans, orders and waits for restores with it.
+//! - [`metrics`] reads what a node measures.
 //! - [`http`] speaks to one node, without following redirects or retrying unless asked, so that a scenario sees what
 //!   a node says.
 //! - [`history`], [`order`], [`register`] and [`audit`] judge what clients saw: a lost, doubled, reordered or stale
@@ -32,6 +33,7 @@ pub mod http;
 pub mod judge;
 pub mod load;
 pub mod members;
+pub mod metrics;
 pub mod node;
 pub mod order;
 pub mod plan;

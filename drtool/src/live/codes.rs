@@ -11,7 +11,7 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "NODE_SERVES_NOTHING",
-        meaning: "The node's process runs and serves nothing: it has no identity yet, it is fenced, or its id was removed.",
+        meaning: "The node's process runs and serves nothing: it has no identity yet, it is fenced, its state differs from the recorded one, or its id was removed.",
         remedy: "Its own words say which. A fenced or removed node keeps its data; to bring it back move its data directory aside and start it again.",
     },
     Code {

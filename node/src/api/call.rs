@@ -250,7 +250,8 @@ fn common_headers(headers: &mut HeaderMap, request_id: &str, correlation_id: &st
         .or_insert(HeaderValue::from_static("no-store"));
 }
 
-fn record(route: &'static str, method: &Method, status: StatusCode, begun: Instant) {
+/// Measures an answer.
+pub(crate) fn record(route: &'static str, method: &Method, status: StatusCode, begun: Instant) {
     // Methods are open-ended: what no route takes is one series.
     let method = match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! Where this node stands, as its peers are told: empty, being born, a member, fenced.
+//! Where this node stands, as its peers are told: empty, being born, a member, fenced, diverged.
 //!
 //! The desk outlives every stage: it answers Hello before the node has an identity and after it
 //! fenced itself. Birth messages are handed to [`crate::formation`], which owns the data directory.
@@ -44,6 +44,8 @@ pub(crate) enum Stage {
     Member(Arc<Node>),
     /// Its time is over; it serves nothing.
     Fenced(ClusterId),
+    /// Its state differs from the recorded one; it serves nothing, and has what was acknowledged until somebody decides.
+    Diverged(Life),
 }
 
 /// A birth message for the formation loop.
@@ -101,7 +103,9 @@ impl Desk {
     /// Who this process is in the life that its stage is of; none without an id.
     pub(crate) fn own_in(&self, stage: &Stage) -> Option<Own> {
         let (id, cluster, lineage) = match stage {
-            Stage::Starting(life) => (life.node_id, &life.cluster, &life.lineage),
+            Stage::Starting(life) | Stage::Diverged(life) => {
+                (life.node_id, &life.cluster, &life.lineage)
+            }
             Stage::Member(node) => (node.id(), node.cluster(), &node.identity().lineage),
             _ => return None,
         };

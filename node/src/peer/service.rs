@@ -54,6 +54,10 @@ impl Service {
                 "node {} fenced itself in incarnation {} of {}",
                 self.desk.own.name, cluster.incarnation, cluster.uuid
             ))),
+            Stage::Diverged(_) => Err(Refusal::NotServing.status(format!(
+                "node {} serves nothing: its state differs from the recorded one",
+                self.desk.own.name
+            ))),
             _ => Err(Refusal::NotServing.status(format!(
                 "node {} does not run its groups yet",
                 self.desk.own.name
@@ -175,7 +179,7 @@ impl Peer for Service {
             }
             Stage::Empty => {}
             Stage::Forming(cluster) => held(cluster, State::Forming),
-            Stage::Starting(life) => {
+            Stage::Starting(life) | Stage::Diverged(life) => {
                 held(&life.cluster, State::Member);
                 reply.lineage.clone_from(&life.lineage);
                 reply.unborn = life.unborn;

@@ -76,13 +76,24 @@ pub(crate) fn write(paths: &GroupPaths, mismatch: &StateMismatch) -> Result<(), 
 
 /// Refuses a directory with a finding in it.
 pub(crate) fn refuse(paths: &GroupPaths) -> Result<(), StoreError> {
+    match standing(paths)? {
+        Some(finding) => Err(StoreError::Diverged(Box::new(finding))),
+        None => Ok(()),
+    }
+}
+
+/// The finding that stands in the directory of a group, in words for an operator; none in a sound one.
+///
+/// # Errors
+/// As [`read`].
+pub fn standing(paths: &GroupPaths) -> Result<Option<Diverged>, StoreError> {
     let Some(finding) = read(paths)? else {
-        return Ok(());
+        return Ok(None);
     };
     let digest = |bytes: &[u8]| {
         Digest::from_slice(bytes).map_or_else(|_| hex::encode(bytes), |d| d.to_string())
     };
-    Err(StoreError::Diverged(Box::new(Diverged {
+    Ok(Some(Diverged {
         path: paths.dir().to_owned(),
         group: finding.group,
         index: finding.index,
@@ -91,5 +102,5 @@ pub(crate) fn refuse(paths: &GroupPaths) -> Result<(), StoreError> {
         snapshot: finding.snapshot,
         time: jiff::Timestamp::from_microsecond(finding.time_us)
             .map_or_else(|_| "an unknown time".to_owned(), |time| time.to_string()),
-    })))
+    }))
 }

@@ -7,6 +7,7 @@
 // Tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod diverged;
 mod kit;
 mod membership;
 mod restore_order;

@@ -124,16 +124,23 @@ pub(super) fn verified(
         ));
     }
     let id = record.id.to_string();
-    if let Some(found) = hashes.remembered(record.position.index)
-        && !found.agrees(&record.state_digest())
-    {
-        return Err(StoreError::StateMismatch(Box::new(StateMismatch {
+    let recorded = record.state_digest();
+    let differs = |found| {
+        Err(StoreError::StateMismatch(Box::new(StateMismatch {
             group: ctx.group.clone(),
             index: record.position.index,
             found,
-            recorded: record.state_digest(),
-            snapshot: id,
-        })));
+            recorded,
+            snapshot: record.id.to_string(),
+        })))
+    };
+    fail::fail_point!("store::state-differs", |_| differs(Remembered::Whole(
+        Digest::empty()
+    )));
+    if let Some(found) = hashes.remembered(record.position.index)
+        && !found.agrees(&recorded)
+    {
+        return differs(found);
     }
     let key = keys::snapshot(&id);
     if !tx.has(&key)? {

@@ -174,6 +174,8 @@ async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow
     let leader = cluster.wait_leader(CONFIG).await?;
     let survivor = (leader + 1) % 3;
     let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
+    let leads = "confman_raft_is_leader{group=\"config/0\"}";
+    assert_eq!(cluster.metrics(leader).await?.get(leads), Some(1.0));
     for node in &others {
         cluster.node(*node).pause()?;
     }
@@ -205,10 +207,40 @@ async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow
     }
     for node in &others {
         wait_fenced(&cluster, *node).await?;
+        what_it_measured_is_taken_back(&cluster, *node).await?;
     }
     let written = only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(3)).await?;
     assert!(written > 3, "the new life was harmed: {written}");
     cluster.finish()
+}
+
+/// A node that is fenced while it serves says no more that there is a leader, or that it is one: alerts would believe it.
+async fn what_it_measured_is_taken_back(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
+    let what = format!("{} takes back what it measured", cluster.node(node).name);
+    wait_until(&what, PATIENCE, || async {
+        let page = cluster.metrics(node).await?;
+        for (series, value) in [("confman_fenced", 1.0), ("confman_serving", 0.0)] {
+            anyhow::ensure!(page.get(series) == Some(value), "{series}: {page:?}");
+        }
+        for group in ["__meta/0", CONFIG] {
+            for metric in ["raft_has_leader", "raft_is_leader", "ready"] {
+                let series = format!("confman_{metric}{{group=\"{group}\"}}");
+                anyhow::ensure!(page.get(&series) == Some(0.0), "{series}: {page:?}");
+            }
+            for metric in [
+                "raft_failure_tolerance",
+                "raft_committed_index",
+                "raft_applied_index",
+                "log_entries",
+            ] {
+                let series = format!("confman_{metric}{{group=\"{group}\"}}");
+                let value = page.get(&series);
+                anyhow::ensure!(value.is_some_and(f64::is_nan), "{series}: {page:?}");
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// A copy of the survivor's own old directory, as a virtual machine that is set back has it.
