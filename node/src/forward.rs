@@ -28,6 +28,17 @@ pub(crate) enum ForwardError {
     Refused(String),
 }
 
+impl ForwardError {
+    /// One lower case word, for traces.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::NoLeader(_) => "no-leader",
+            Self::Failed(_) => "failed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// Proposes `op` in `group` under this node's name. An outcome that refuses is an error here.
 pub(crate) async fn propose(
     node: &Node,

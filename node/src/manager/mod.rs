@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confman_snapshot::Background;
+use confman_snapshot::error::StoreError;
 use confman_snapshot::model::GroupId;
 use confman_snapshot::retention::Holds;
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use assign::request;
 
+use crate::forward::ForwardError;
 use crate::node::Node;
 
 const TURN: Duration = Duration::from_millis(300);
@@ -148,3 +150,15 @@ impl Manager {
 
 /// Any failure inside the manager's turns; each is tried again.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One lower case word for a trace, of which there are few.
+fn kind_of(failure: &Failure) -> &'static str {
+    if let Some(error) = failure.downcast_ref::<StoreError>() {
+        return error.kind.name();
+    }
+    match failure.downcast_ref::<ForwardError>() {
+        Some(error) => error.kind(),
+        // What OpenTelemetry calls the rest.
+        None => "_OTHER",
+    }
+}

@@ -11,10 +11,9 @@ use confman_snapshot::paths::NoteKind;
 use confman_snapshot::retention::{Decision, Holds, Policy, SnapshotFact, judge};
 use confman_snapshot::{Repository, SnapshotId};
 use confman_store::command::{Op, SnapshotIds};
-use tracing::Instrument as _;
 
-use super::{Failure, Manager};
-use crate::forward;
+use super::{Failure, Manager, kind_of};
+use crate::forward::{self, ForwardError};
 use crate::group::{Group, now_us};
 use crate::traces::spans;
 
@@ -61,9 +60,9 @@ impl Manager {
         if !mark.is_empty() {
             let ids = mark.iter().map(SnapshotId::to_string).collect();
             let span = spans::retention("mark", group.id(), mark.len());
-            forward::propose(&self.node, group, Op::SnapshotsMarked(SnapshotIds { ids }))
-                .instrument(span)
-                .await?;
+            let op = Op::SnapshotsMarked(SnapshotIds { ids });
+            let marking = forward::propose(&self.node, group, op);
+            spans::within(span, ForwardError::kind, marking).await?;
         }
         // Who joins, or is sent a snapshot, may be reading what it was offered, however long that takes.
         if self.somebody_joins() || group.transfers_snapshot() {
@@ -74,7 +73,7 @@ impl Manager {
             return Ok(());
         }
         let span = spans::retention("delete", group.id(), due.len());
-        self.delete(group, &repository, due).instrument(span).await
+        spans::within(span, kind_of, self.delete(group, &repository, due)).await
     }
 
     /// Deletes what is due and not pinned, and has the group forget it.

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use confman_store::records::NodeState;
 use openraft::Instant as _;
-use tracing::Instrument as _;
 
-use super::{Failure, Manager};
+use super::{Failure, Manager, kind_of};
 use crate::group::Group;
 use crate::traces::spans;
 
@@ -70,7 +69,7 @@ impl Manager {
                 group.raft().trigger().purge_log(target).await?;
                 Ok::<(), Failure>(())
             };
-            purged.instrument(spans::purge(group.id(), target)).await?;
+            spans::within(spans::purge(group.id(), target), kind_of, purged).await?;
         }
         Ok(())
     }

@@ -167,8 +167,8 @@ async fn make(
         record: Some(record),
         membership: Some(membership),
     });
-    record_in_group(node, &group, op)
-        .instrument(spans::record())
+    let recording = record_in_group(node, &group, op);
+    spans::within(spans::record(), ForwardError::kind, recording)
         .await
         .map_err(|e| format!("record: {e}"))?;
     Ok(index)

@@ -104,7 +104,7 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
@@ -149,6 +149,17 @@ mod tests {
         let dispatch =
             dispatch(LogFormat::Text, "off", false, std::io::sink, Some(tracer)).unwrap();
         tracing::dispatcher::with_default(&dispatch, run)
+    }
+
+    /// What it logs at `info`.
+    pub(crate) fn logged(run: impl FnOnce()) -> String {
+        let pages = Pages::default();
+        let dispatch = dispatch(LogFormat::Text, "info", false, pages.clone(), None).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::callsite::rebuild_interest_cache();
+            run();
+        });
+        String::from_utf8(pages.0.lock().unwrap().clone()).unwrap()
     }
 
     /// The log of a line within a span; and whether there was a span.

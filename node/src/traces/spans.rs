@@ -7,7 +7,7 @@ use confman_snapshot::model::{GroupId, Position};
 use confman_store::records::SnapshotTask;
 use http::{Method, StatusCode, Uri};
 use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::{Instrument as _, Span, info_span};
 
 /// Characters of a path that are shown.
 const PATH_CHARS_MAX: usize = 256;
@@ -196,7 +196,12 @@ pub(crate) fn snapshot(task: &SnapshotTask) -> Span {
 
 /// The record of a verified snapshot, until the group has it.
 pub(crate) fn record() -> Span {
-    info_span!("record", otel.name = "snapshot.record")
+    info_span!(
+        "record",
+        otel.name = "snapshot.record",
+        otel.status_code = Empty,
+        error.type = Empty,
+    )
 }
 
 /// A replica's log, purged behind a snapshot.
@@ -204,6 +209,8 @@ pub(crate) fn purge(group: &GroupId, index: u64) -> Span {
     info_span!(
         "purge",
         otel.name = "log.purge",
+        otel.status_code = Empty,
+        error.type = Empty,
         confman.group = %group,
         confman.index = number(index),
     )
@@ -214,9 +221,24 @@ pub(crate) fn retention(step: &'static str, group: &GroupId, snapshots: usize) -
     info_span!(
         "retention",
         otel.name = %format_args!("retention.{step}"),
+        otel.status_code = Empty,
+        error.type = Empty,
         confman.group = %group,
         confman.snapshots = number(snapshots as u64),
     )
+}
+
+/// Runs it within the span, which is marked when it fails.
+pub(crate) async fn within<T, E>(
+    span: Span,
+    kind: impl FnOnce(&E) -> &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let done = work.instrument(span.clone()).await;
+    if let Err(error) = &done {
+        failed(&span, kind(error));
+    }
+    done
 }
 
 /// Marks a span as failed, with a kind of error of which there are few.
@@ -258,6 +280,64 @@ impl std::fmt::Display for SpanName {
             ("_OTHER", None) => f.write_str("HTTP"),
             (method, None) => f.write_str(method),
             (method, Some(route)) => write!(f, "{method} {route}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::level_filters::LevelFilter;
+    use tracing::span::{Id, Record};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+    use super::*;
+
+    /// What spans are told after they were made.
+    #[derive(Clone, Default)]
+    struct Recorded(Arc<Mutex<Vec<(String, String)>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Recorded {
+        fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    impl Visit for Recorded {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            let value = format!("{value:?}");
+            self.0
+                .lock()
+                .unwrap()
+                .push((field.name().to_owned(), value.replace('"', "")));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_in_the_background_is_marked_with_a_kind() {
+        let recorded = Recorded::default();
+        // With a filter, as every layer of ours: without one, what is enabled here would count for other threads too.
+        let layer = recorded.clone().with_filter(LevelFilter::INFO);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let _held = tracing::subscriber::set_default(subscriber);
+        tracing::callsite::rebuild_interest_cache();
+        let group = GroupId::config(0);
+        for span in [
+            purge(&group, 7),
+            retention("delete", &group, 2),
+            retention("mark", &group, 2),
+            record(),
+        ] {
+            let well: Result<(), ()> = within(span.clone(), |()| "no kind", async { Ok(()) }).await;
+            well.unwrap();
+            assert_eq!(*recorded.0.lock().unwrap(), []);
+            let failed: Result<(), u8> = within(span, |_| "wait", async { Err(1) }).await;
+            failed.unwrap_err();
+            let told = std::mem::take(&mut *recorded.0.lock().unwrap());
+            let expected = [("otel.status_code", "ERROR"), ("error.type", "wait")];
+            assert_eq!(told, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
         }
     }
 }
