@@ -34,6 +34,7 @@ use super::backend::LeaderInfo;
 use super::backend::ProposeError;
 use super::call;
 use super::call::Call;
+use super::causes::Causes;
 use super::content;
 use super::content::Content;
 use super::content::Members;
@@ -116,6 +117,7 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
         0 => Span::none(),
         items => spans::propose_batch(items),
     };
+    let causes = Causes::default();
     let local = join_all(
         items
             .iter()
@@ -125,8 +127,8 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
             .filter(|(_, (_, place))| here(place))
             .map(|(i, ((item, group), _))| {
                 let api = &*api;
-                let call = &*call;
-                async move { (i, write_item(api, call, group, item).await) }
+                let (call, causes) = (&*call, &causes);
+                async move { (i, write_item(api, call, group, item, causes).await) }
             }),
     )
     .instrument(proposing);
@@ -135,6 +137,7 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
         async move { send_items(api, call, &leader, items, indices).await }
     }));
     let (local, remote) = futures::join!(local, remote);
+    causes.tell(&api.pace, &call.request_id, &call.correlation_id);
 
     let mut position: Option<Position> = None;
     let mut results: Vec<Option<BatchItemResult>> = vec![None; items.len()];
@@ -151,7 +154,7 @@ pub(crate) async fn post(api: &Arc<Api>, call: &mut Call) -> Answer {
     }
     let results = results
         .into_iter()
-        .map(|result| result.unwrap_or_else(|| failed(write::no_leader())))
+        .map(|result| result.unwrap_or_else(|| failed(write::no_leader().into_problem())))
         .collect();
     let mut response = call::json(StatusCode::OK, &BatchResult { items: results })?;
     // A token is a position in one group.
@@ -323,13 +326,17 @@ async fn write_item(
     call: &Call,
     group: &Arc<dyn GroupBackend>,
     item: &Item<'_>,
+    causes: &Causes,
 ) -> Done {
     match try_write_item(api, call, group, item).await {
         Ok(done) => done,
-        Err(failure) => Done {
-            result: failed(failure),
-            position: None,
-        },
+        Err(failure) => {
+            causes.note(&failure);
+            Done {
+                result: failed(failure.into_problem()),
+                position: None,
+            }
+        }
     }
 }
 
@@ -417,14 +424,7 @@ async fn try_write_item(
     })
 }
 
-fn failed(failure: Failure) -> BatchItemResult {
-    if let Some(cause) = failure.cause() {
-        tracing::warn!(cause, "batch item failed");
-    }
-    failed_with(failure.into_problem())
-}
-
-fn failed_with(problem: Problem) -> BatchItemResult {
+fn failed(problem: Problem) -> BatchItemResult {
     BatchItemResult {
         status: problem.status,
         version: None,
@@ -465,7 +465,7 @@ async fn send_items(
             let problem = failure.into_problem();
             indices
                 .into_iter()
-                .map(|i| (i, failed_with(problem.clone())))
+                .map(|i| (i, failed(problem.clone())))
                 .collect()
         }
     }

@@ -166,7 +166,7 @@ async fn group_turn(node: &Node, group: &Arc<Group>, registry: &Registry) -> Opt
     };
     if let Step::Promote { add, .. } = &step
         && let Some(learner) = wishes.nodes.iter().find(|n| n.id == *add)
-        && let Err(why) = same_state(group, learner).await
+        && let Err(why) = same_state(node, group, learner).await
     {
         return Some(why);
     }
@@ -290,7 +290,7 @@ async fn hand_over(group: &Group, to: u64) -> Result<(), String> {
 
 /// Whether the learner has the state that this leader had at the learner's position. What cannot be compared is not
 /// called equal: it is asked again at the next turn, at another position.
-async fn same_state(group: &Arc<Group>, learner: &Registered) -> Result<(), String> {
+async fn same_state(node: &Node, group: &Arc<Group>, learner: &Registered) -> Result<(), String> {
     let (index, theirs) = ask_state(group, learner).await?;
     let mut applied = group.state().applied_watch();
     let reached = tokio::time::timeout(ASK_WITHIN, applied.wait_for(|at| *at >= index)).await;
@@ -314,7 +314,10 @@ async fn same_state(group: &Arc<Group>, learner: &Registered) -> Result<(), Stri
                 "the state of {} ({}) is not the leader's at {index}: {theirs} and {own}; it does not vote",
                 learner.name, learner.id
             );
-            tracing::error!(group = %group.id(), "{why}");
+            // It is asked again at every turn, for as long as it differs.
+            if let Some(kept_back) = node.may_tell(group.id(), "a learner that differs") {
+                tracing::error!(group = %group.id(), kept_back, "{why}");
+            }
             Err(why)
         }
         None => Err(format!(

@@ -369,6 +369,7 @@ pub(crate) fn arrivals(listener: TcpListener, door: Arc<Door>) -> mpsc::Receiver
     tokio::spawn(async move {
         // Dropped with this task, they end with it.
         let mut handshakes = tokio::task::JoinSet::new();
+        let grumble = Grumble::default();
         loop {
             let accepted = tokio::select! {
                 () = let_in.closed() => return,
@@ -378,7 +379,10 @@ pub(crate) fn arrivals(listener: TcpListener, door: Arc<Door>) -> mpsc::Receiver
             let (stream, from) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!("accept a peer's connection: {error}");
+                    // Without file descriptors it fails at every turn.
+                    if let Some(kept_back) = grumble.may("accept", "failed", Instant::now()) {
+                        tracing::warn!(kept_back, "accept a peer's connection: {error}");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
