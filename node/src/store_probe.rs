@@ -1,7 +1,7 @@
 //! A short look, after the start, at what the object store really does with what it is asked.
 //!
 //! It is said once in the log and measured; the repository takes it into account (`Repository::probe_short`). Nothing waits for it: a
-//! store that is down is asked again later, and ordinary work goes on meanwhile (I18). A prefix that is not this cluster's is not
+//! store that is down, or did not let itself be found out, is asked again later, and ordinary work goes on meanwhile (I18). A prefix that is not this cluster's is not
 //! written to, not even for this.
 
 use std::sync::Arc;
@@ -17,15 +17,23 @@ use crate::store_door::DoorError;
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Looks until the store answered once, or the node stops.
+/// Looks until it is known what the store does, or the node stops.
 pub(crate) async fn at_start(node: Arc<Node>, stop: CancellationToken) {
     let mut pause = PAUSE_MIN;
-    let mut told = false;
+    let (mut told, mut unknown) = (false, false);
     loop {
         // Nothing of a life that has not begun goes to the store.
         if node.has_begun() {
             match look(&node).await {
-                Ok((store, probe)) => return say(&store, &probe),
+                Ok((store, probe)) => {
+                    if let Some(honoured) = known(probe.conditions) {
+                        metrics::gauge!("confman_store_conditional_writes").set(honoured);
+                        return say(&store, &probe);
+                    }
+                    if !std::mem::replace(&mut unknown, true) {
+                        say(&store, &probe);
+                    }
+                }
                 // Whoever needs the store says why it is not used.
                 Err(DoorError::Store(..)) if told => {}
                 Err(error @ DoorError::Store(..)) => {
@@ -54,9 +62,16 @@ async fn look(node: &Node) -> Result<(String, Probe), DoorError> {
     Ok((repository.url().to_owned(), probe))
 }
 
+/// What is measured of conditional writes; nothing while it is not known.
+fn known(conditions: Conditions) -> Option<f64> {
+    match conditions {
+        Conditions::Honoured => Some(1.0),
+        Conditions::Ignored | Conditions::Refused => Some(0.0),
+        Conditions::Unknown => None,
+    }
+}
+
 fn say(store: &str, probe: &Probe) {
-    let honoured = probe.conditions == Conditions::Honoured;
-    metrics::gauge!("confman_store_conditional_writes").set(f64::from(u8::from(honoured)));
     tracing::info!(
         store,
         conditional_writes = probe.conditions.name(),
@@ -77,5 +92,18 @@ fn say(store: &str, probe: &Probe) {
             "this node may not delete in the object store, so snapshots stay until somebody else deletes them: {error}\n\
              hint: let `drtool retention show --apply` do it with keys that may"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_not_found_out_is_looked_at_again_and_not_measured() {
+        assert_eq!(known(Conditions::Unknown), None);
+        assert_eq!(known(Conditions::Honoured), Some(1.0));
+        assert_eq!(known(Conditions::Ignored), Some(0.0));
+        assert_eq!(known(Conditions::Refused), Some(0.0));
     }
 }
