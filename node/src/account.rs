@@ -356,9 +356,8 @@ fn gauges(node: &Node, group: &Group) -> Vec<(&'static str, f64)> {
         stats.entries_since_snapshot as f64,
     );
     let changed = group.state().changed_since_snapshot();
-    let changed = changed.inspect_err(
-        |error| tracing::debug!(group = %group.id(), "look for changes: {error}"),
-    );
+    let changed = changed
+        .inspect_err(|error| tracing::debug!(group = %group.id(), "look for changes: {error}"));
     gauge(
         "confman_snapshot_changed",
         changed.map_or(f64::NAN, |changed| f64::from(u8::from(changed))),
