@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
 use confman_tests::wait::wait_until;
 use serde_json::json;
 
