@@ -46,6 +46,7 @@ pub mod surgery;
 pub mod types;
 pub mod wire;
 
+pub use apply::IDEMPOTENCY_KEPT;
 pub use apply::Remembered;
 pub use datadir::{DataDir, Identity};
 pub use error::{Diverged, StateMismatch, StoreError};

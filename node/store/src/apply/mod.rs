@@ -19,6 +19,7 @@ mod namespaces;
 mod snapshots;
 mod tx;
 
+pub use idempotency::IDEMPOTENCY_KEPT;
 pub(crate) use snapshots::Hashes;
 pub use snapshots::Remembered;
 pub(crate) use tx::Tx;
