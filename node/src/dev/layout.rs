@@ -160,7 +160,9 @@ impl Layout {
                 Ok(Found::Cluster(birth))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if self.holds_foreign_files()? {
+                // The lock is taken before the mark is written; a run that died between the two left only these.
+                let ours = [self.lock_file(), half_written(&self.mark())];
+                if !self.entries_but(&ours)?.is_empty() {
                     bail!(
                         "{} is not empty and was not made by `confman dev`\nhint: choose another directory with --dir",
                         self.root.display()
@@ -172,22 +174,25 @@ impl Layout {
         }
     }
 
-    fn holds_foreign_files(&self) -> anyhow::Result<bool> {
+    /// The names of what is in the directory and not among these.
+    fn entries_but(&self, known: &[PathBuf]) -> anyhow::Result<Vec<String>> {
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => {
                 return Err(error).with_context(|| format!("list {}", self.root.display()));
             }
         };
+        let mut others = Vec::new();
         for entry in entries {
             let entry = entry.with_context(|| format!("list {}", self.root.display()))?;
-            // The lock is taken before the mark is written; a run that died between the two left only these.
-            if ![self.lock_file(), half_written(&self.mark())].contains(&entry.path()) {
-                return Ok(true);
+            if !known.contains(&entry.path()) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                others.push(name.escape_debug().to_string());
             }
         }
-        Ok(false)
+        others.sort();
+        Ok(others)
     }
 
     /// Makes the directory if need be and takes its lock, held until the file is dropped.
@@ -221,22 +226,50 @@ impl Layout {
 
     /// Removes what an earlier run made; the mark goes last, so that a removal that was cut short can be repeated.
     pub(super) fn clear(&self) -> anyhow::Result<()> {
-        for dir in [self.nodes(), self.s3_root(), self.logs(), self.tls()] {
+        // Else what they stand among would be gone, and the directory refused as somebody else's from then on.
+        let foreign = self.entries_but(&self.own())?;
+        if !foreign.is_empty() {
+            bail!(
+                "{} also holds what `confman dev` did not make: {}; nothing was removed\nhint: move it away, or choose another directory with --dir",
+                self.root.display(),
+                foreign.join(", ")
+            );
+        }
+        for dir in self.own_dirs() {
             remove(fs::remove_dir_all(&dir), &dir)?;
         }
-        for file in [
+        for file in self.own_files() {
+            let half = half_written(&file);
+            remove(fs::remove_file(&half), &half)?;
+            remove(fs::remove_file(&file), &file)?;
+        }
+        Ok(())
+    }
+
+    fn own_dirs(&self) -> [PathBuf; 4] {
+        [self.nodes(), self.s3_root(), self.logs(), self.tls()]
+    }
+
+    /// The mark last.
+    fn own_files(&self) -> [PathBuf; 6] {
+        [
             self.document(),
             self.socket(),
             self.api_key(),
             self.api_keys(),
             self.cluster_token(),
             self.mark(),
-        ] {
-            let half = half_written(&file);
-            remove(fs::remove_file(&half), &half)?;
-            remove(fs::remove_file(&file), &file)?;
-        }
-        Ok(())
+        ]
+    }
+
+    /// Everything that a run makes in the directory.
+    fn own(&self) -> Vec<PathBuf> {
+        let files = self.own_files();
+        let half = files.iter().map(|file| half_written(file));
+        let mut own: Vec<PathBuf> = half.chain(self.own_dirs()).collect();
+        own.extend(files);
+        own.push(self.lock_file());
+        own
     }
 
     /// Empties one node's data directory, keeping the directory itself.
@@ -376,15 +409,38 @@ mod tests {
         // Left by a run that was killed while it wrote.
         fs::write(half_written(&layout.document()), "{").unwrap();
         fs::write(layout.data("node1").join("state.redb"), "x").unwrap();
-        fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+        drop(layout.lock().unwrap());
         assert!(matches!(layout.inspect().unwrap(), Found::Cluster(found) if found == birth()));
         layout.clear().unwrap();
         let left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
-        assert_eq!(left, ["notes.txt"]);
+        assert_eq!(left, ["dev.lock"]);
         layout.clear().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_removed_beside_the_files_of_someone_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path()).unwrap();
+        layout.make_dirs(["node1"].into_iter()).unwrap();
+        layout.write_mark(&birth()).unwrap();
+        let kept = layout.data("node1").join("state.redb");
+        fs::write(&kept, "x").unwrap();
+        let notes = dir.path().join("notes.txt");
+        fs::write(&notes, "mine").unwrap();
+        let error = layout.clear().unwrap_err().to_string();
+        assert!(
+            error.contains("notes.txt") && error.contains("hint:"),
+            "{error}"
+        );
+        assert!(kept.exists() && notes.exists());
+        // The cluster is still there to be gone on with, and can be removed once the notes are elsewhere.
+        assert!(matches!(layout.inspect().unwrap(), Found::Cluster(_)));
+        fs::remove_file(&notes).unwrap();
+        layout.clear().unwrap();
+        assert!(matches!(layout.inspect().unwrap(), Found::Nothing));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //!   because each reads a pipe that only this process holds open.
 //! - Nothing is restarted behind the user's back: a node that exits is reported and stays down until
 //!   `confman dev start`.
-//! - `--fresh` removes only what an earlier `confman dev` made, and only in a directory that carries its mark.
+//! - `--fresh` removes only what an earlier `confman dev` made, and only in a directory that carries its mark
+//!   and holds nothing else.
 //!
 //! It deliberately does not: listen beyond loopback, watch or heal nodes, or keep anything secret from the user
 //! who runs it (key and token lie in the directory, readable by that user only).

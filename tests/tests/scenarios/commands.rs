@@ -294,6 +294,62 @@ async fn dev_starts_damages_stops_and_finds_its_data_again() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dev_takes_five_nodes_four_shards_and_a_store_and_ends_at_ctrl_c() -> anyhow::Result<()> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("dev");
+    let objects = temp.path().join("objects");
+    let url = format!("file://{}", objects.display());
+    let size = ["--nodes", "5", "--shards", "4", "--object-store", &url];
+    let mut dev = Dev::start(&dir, &[&["--port-base", "0"][..], &size].concat()).await?;
+    let document = dev.document()?;
+    assert_eq!(dev.pids()?.len(), 5);
+    assert_eq!(document["objectStore"]["url"], json!(url));
+    let api = Api::new(
+        document["endpoints"][4].as_str().context("no endpoint")?,
+        document["apiKey"].as_str().context("no key")?,
+    )?;
+    let status = api.get("/api/v1/status").send().await?.expect(&[200])?;
+    let status = status.json()?;
+    let groups = status["groups"].as_array().context("no groups")?;
+    let named: Vec<_> = groups.iter().map(|g| g["group"].clone()).collect();
+    let shards = (0..4).map(|shard| json!(format!("config/{shard}")));
+    assert_eq!(
+        named,
+        [json!("__meta/0")]
+            .into_iter()
+            .chain(shards)
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        groups
+            .iter()
+            .all(|g| g["members"].as_array().is_some_and(|m| m.len() == 5))
+    );
+    let made = api.post("/api/v1/admin/snapshots?group=config/3", &json!({}));
+    let made = made.send().await?.expect(&[200])?.json()?;
+    let id = made["items"][0]["id"].as_str().context("no snapshot")?;
+    let snapshot = objects.join(format!("snapshots/config/3/{id}.snap"));
+    assert!(
+        snapshot.exists(),
+        "{} is not in the store",
+        snapshot.display()
+    );
+
+    let pids = dev.pids()?;
+    dev.signal(Signal::INT)?;
+    assert!(dev.wait_end().await?.success());
+    all_gone(&pids).await?;
+
+    // Somebody's file beside them: nothing of the cluster goes.
+    std::fs::write(dir.join("notes.txt"), "mine")?;
+    let fresh = Dev::command(&dir)?.arg("--fresh").output()?;
+    assert!(!fresh.status.success());
+    assert!(said(&fresh).contains("notes.txt"), "{}", said(&fresh));
+    assert!(dir.join("cluster.json").exists() && dir.join("nodes/node5").exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_nodes_of_dev_end_with_it_even_when_it_is_killed() -> anyhow::Result<()> {
     let temp = tempfile::tempdir()?;
     let mut dev = Dev::start(&temp.path().join("dev"), &["--port-base", "0"]).await?;
