@@ -192,7 +192,7 @@ async fn serve(
     let store = Arc::new(StoreDoor::new(&settings));
     let closing = CancellationToken::new();
     let front = Front::new(&settings.node_name, prometheus.clone());
-    let limits = Limits::new(settings.body_max_bytes);
+    let limits = Limits::new(settings.body_max_bytes, settings.write_timeout);
     let api = tokio::spawn(crate::api::serve::serve(
         api,
         front.router(),

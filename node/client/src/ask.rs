@@ -93,7 +93,7 @@ impl Client {
     pub(crate) async fn ask(&self, ask: &Ask, want: Want) -> Result<Reply, ClientError> {
         let started = Instant::now();
         let transfer = Duration::from_secs(ask.upload.len() / TRANSFER_BYTES_PER_SECOND_MIN);
-        let deadline = started + ask.total_max + transfer;
+        let mut deadline = started + ask.total_max + transfer;
         let homes = ask
             .only
             .clone()
@@ -144,7 +144,11 @@ impl Client {
             if homes.iter().all(|home| unshaken.contains(home)) {
                 return Err(gave_up(ask, started, maybe_done, &failures));
             }
-            if !matches!(setback, Setback::Redirected { .. }) {
+            if setback == Setback::Progressed {
+                maybe_done = true;
+                deadline = Instant::now() + ask.total_max;
+            }
+            if !matches!(setback, Setback::Redirected { .. } | Setback::Progressed) {
                 self.routes.forget(ask.route.as_deref(), &endpoint);
             }
             if setback == Setback::Lost {
@@ -312,6 +316,9 @@ async fn take_refusal(response: Response, endpoint: &Endpoint, until: Instant) -
     let problem =
         serde_json::from_slice::<Problem>(&body).unwrap_or_else(|_| foreign_problem(status, &body));
     match status {
+        _ if problem.kind() == Some(ProblemKind::DeletedInPart) => {
+            Ended::SetBack(Setback::Progressed, problem.detail)
+        }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             Ended::SetBack(Setback::Busy { retry_after }, problem.detail)
         }

@@ -1,12 +1,6 @@
 //! The client: its settings, and every question but those about entries (see `entries.rs`).
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use confman_tls::ClientTls;
@@ -18,20 +12,21 @@ use crate::{
     AuditFilter, ClientError, Endpoint, Page, ReadMode, Upload,
     ask::{Ask, Body, Reply, Want},
     names,
+    routes::{Routes, fnv1a64, route_of},
     trust::Trust,
     wire::{
         AuditEvent, BatchRequest, BatchResult, ChangeAnswer, ChangeRequest, List, Members,
-        NamespaceInfo, PeerReach, Readiness, SnapshotItem, StateHashAt, Status, VersionToken,
-        header,
+        NamespaceInfo, PeerReach, SnapshotItem, StateHashAt, Status, VersionToken, header,
     },
 };
 
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// A node answers a write within its own limit of 10 s, a read within 5 s.
+/// A node answers a write within its own limit, by default of 10 s, and a read within 5 s.
 const WRITE_ATTEMPT_MAX: Duration = Duration::from_secs(13);
+/// What two attempts leave of a call's time for what is between them.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(2);
 const READ_ATTEMPT_MAX: Duration = Duration::from_secs(7);
-const PROBE_MAX: Duration = Duration::from_secs(5);
-const ROUTES_MAX: usize = 10_000;
+pub(crate) const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// What a client needs to know.
 #[derive(Debug, Clone)]
@@ -40,7 +35,8 @@ pub struct ClientConfig {
     pub endpoints: Vec<Endpoint>,
     /// Sent as `Authorization: Bearer`.
     pub api_key: Option<SecretString>,
-    /// A call that moves no large value ends within this.
+    /// A call that moves no large value ends within this; where nodes have a longer write timeout than usual, twice that and
+    /// some seconds.
     pub deadline: Duration,
     /// Sent as `X-Correlation-Id`.
     pub correlation_id: Option<String>,
@@ -216,62 +212,6 @@ impl Client {
         self.json(&ask).await
     }
 
-    /// Whether a node is ready; it also answers when it is not.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn readiness(&self, endpoint: &Endpoint) -> Result<Readiness, ClientError> {
-        let url = endpoint
-            .url("/health/ready")
-            .map_err(|_| no_health(endpoint, "no URL".to_owned()))?;
-        let response = tokio::time::timeout(PROBE_MAX, self.http.get(url).send());
-        let response = match response.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                return Err(self.unreachable(
-                    endpoint,
-                    "/health/ready",
-                    crate::body::chain(&error),
-                ));
-            }
-            Err(_) => {
-                return Err(self.unreachable(
-                    endpoint,
-                    "/health/ready",
-                    "no answer in time".to_owned(),
-                ));
-            }
-        };
-        let body = crate::Download::new(endpoint.clone(), response)
-            .bytes(1 << 20)
-            .await?;
-        serde_json::from_slice(&body).map_err(|error| match serde_json::from_slice(&body) {
-            Ok(problem) => ClientError::Problem {
-                endpoint: endpoint.to_string(),
-                problem: Box::new(problem),
-            },
-            Err(_) => no_health(endpoint, error.to_string()),
-        })
-    }
-
-    /// Whether a node is alive. Needs no key and sends none.
-    ///
-    /// # Errors
-    /// [`ClientError::Unreachable`] or [`ClientError::Answer`].
-    pub async fn health(&self, endpoint: &Endpoint) -> Result<(), ClientError> {
-        let url = endpoint
-            .url("/health")
-            .map_err(|_| no_health(endpoint, "no URL".to_owned()))?;
-        match tokio::time::timeout(PROBE_MAX, self.http.get(url).send()).await {
-            Ok(Ok(response)) if response.status().is_success() => Ok(()),
-            Ok(Ok(response)) => Err(no_health(endpoint, format!("status {}", response.status()))),
-            Ok(Err(error)) => {
-                Err(self.unreachable(endpoint, "/health", crate::body::chain(&error)))
-            }
-            Err(_) => Err(self.unreachable(endpoint, "/health", "no answer in time".to_owned())),
-        }
-    }
-
     /// Has one group, or all, snapshotted; answers when that is verified and recorded.
     ///
     /// # Errors
@@ -408,7 +348,7 @@ impl Client {
         Ok(decode::<NamespaceInfo>(reply)?.map(|info| (info, created)))
     }
 
-    /// Deletes a namespace and all that is below it.
+    /// Deletes a namespace and all that is below it: for as long as every attempt gets some of it deleted, however long that is.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -442,7 +382,7 @@ impl Client {
         let mut ask = self.read_ask(path);
         ask.method = method;
         ask.write = true;
-        ask.attempt_max = WRITE_ATTEMPT_MAX.min(self.deadline);
+        ask.attempt_max = write_attempt_max(self.deadline);
         let key = hex::encode(rand::random::<[u8; 16]>());
         if let Ok(value) = key.parse() {
             ask.headers.insert(header::IDEMPOTENCY_KEY, value);
@@ -508,22 +448,6 @@ impl Client {
             self.routes.put(Some(&route), &endpoint);
         }
     }
-
-    fn unreachable(&self, endpoint: &Endpoint, path: &str, why: String) -> ClientError {
-        ClientError::Unreachable {
-            method: "GET".to_owned(),
-            path: path.to_owned(),
-            seconds: PROBE_MAX.as_secs_f64(),
-            last: format!("{endpoint}: {why}"),
-        }
-    }
-}
-
-fn no_health(endpoint: &Endpoint, why: String) -> ClientError {
-    ClientError::Answer {
-        endpoint: endpoint.to_string(),
-        why,
-    }
 }
 
 pub(crate) fn answered<T>(reply: &Reply, value: T) -> Answered<T> {
@@ -562,20 +486,11 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes, ClientError> {
         })
 }
 
-/// What a leader is remembered by.
-pub(crate) fn route_of(namespace: &str) -> Option<String> {
-    namespace
-        .split('/')
-        .next()
-        .filter(|first| !first.is_empty())
-        .map(str::to_owned)
-}
-
-/// A guess at the node's own routing, for [`Client::find_leader`]: a wrong one costs a redirect, nothing else.
-fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| {
-        (hash ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+/// How long one attempt at a write may take: with nodes whose limit is longer than usual, the caller's deadline is, and two
+/// attempts fit into it.
+fn write_attempt_max(deadline: Duration) -> Duration {
+    let half = (deadline / 2).saturating_sub(BETWEEN_ATTEMPTS);
+    half.max(WRITE_ATTEMPT_MAX).min(deadline)
 }
 
 /// A query string in the making.
@@ -607,36 +522,15 @@ impl fmt::Display for Query {
     }
 }
 
-/// Who took the last write below each first segment.
-#[derive(Debug, Default)]
-pub(crate) struct Routes(Mutex<HashMap<String, Endpoint>>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Routes {
-    pub(crate) fn get(&self, route: Option<&str>) -> Option<Endpoint> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(route?)
-            .cloned()
-    }
-
-    pub(crate) fn put(&self, route: Option<&str>, endpoint: &Endpoint) {
-        let Some(route) = route else { return };
-        let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if routes.get(route) == Some(endpoint) {
-            return;
-        }
-        if routes.len() >= ROUTES_MAX {
-            routes.clear();
-        }
-        routes.insert(route.to_owned(), endpoint.clone());
-    }
-
-    pub(crate) fn forget(&self, route: Option<&str>, endpoint: &Endpoint) {
-        let Some(route) = route else { return };
-        let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if routes.get(route) == Some(endpoint) {
-            routes.remove(route);
+    #[test]
+    fn two_attempts_at_a_write_fit_into_a_long_deadline() {
+        for (deadline, attempt) in [(5, 5), (30, 13), (60, 28), (1_300, 648)] {
+            let deadline = Duration::from_secs(deadline);
+            assert_eq!(write_attempt_max(deadline), Duration::from_secs(attempt));
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Setback {
     NotReached,
     /// Sent, and no usable answer.
     Lost,
+    /// 503: some of it is done, and the next attempt goes on.
+    Progressed,
     /// 503: the node cannot now, and may say when.
     Busy { retry_after: Option<Duration> },
     /// 307 to a host that may be asked.
@@ -86,6 +88,12 @@ impl Course {
                 _ => self.rotate(Duration::ZERO),
             },
             Setback::Lost => self.rotate(Duration::ZERO),
+            // Not to be hurried: what is deleted has to be applied everywhere.
+            Setback::Progressed => {
+                self.misses = 0;
+                self.rounds = 0;
+                PAUSE_FIRST
+            }
             Setback::Busy { retry_after } => {
                 self.rotate(retry_after.unwrap_or_default().min(PAUSE_MAX))
             }

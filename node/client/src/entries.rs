@@ -6,8 +6,9 @@ use reqwest::{Method, StatusCode, header::ETAG};
 use crate::{
     Answered, Client, ClientError, Download, Page, Precondition, PutOptions, ReadMode, Upload,
     ask::{Ask, Body, Want},
-    client::{Query, answered, decode, encode, route_of},
+    client::{Query, answered, decode, encode},
     names,
+    routes::route_of,
     wire::{Entry, EntryHead, List, PutEnvelope, ValueType, header, parse_etag},
 };
 

@@ -87,7 +87,7 @@ impl ErrorKind {
                 | ProblemKind::Unavailable
                 | ProblemKind::ReadTimeout,
             ) => Self::Unreachable,
-            Some(ProblemKind::WriteTimeout) => Self::Unknown,
+            Some(ProblemKind::WriteTimeout | ProblemKind::DeletedInPart) => Self::Unknown,
             Some(ProblemKind::Internal) => Self::Bug,
             None => match problem.status {
                 404 => Self::NotFound,

@@ -12,7 +12,7 @@
 //! - a write is sent with an `Idempotency-Key`, so that one that is sent twice is applied once;
 //! - the API key and the values go to no host but the given endpoints and the members that those name;
 //! - when a write got no answer the error says so ([`ErrorKind::Unknown`]), never "failed";
-//! - every call ends in bounded time; values are streamed, so memory does not grow with them.
+//! - every call ends in bounded time, a deletion that comes on as long as it does; values are streamed, so memory does not grow with them.
 //!
 //! Does not: cache what it read, read the environment, log, or know where keys and endpoints come from.
 
@@ -25,10 +25,12 @@ mod endpoint;
 mod entries;
 mod error;
 mod handshake;
+mod health;
 pub mod members;
 mod names;
 mod options;
 mod quorum;
+mod routes;
 mod trust;
 pub mod wire;
 

@@ -345,6 +345,37 @@ async fn a_write_without_an_answer_is_unknown_and_never_called_failed() {
 }
 
 #[tokio::test]
+async fn a_deletion_goes_on_for_as_long_as_it_comes_on() {
+    let node = Server::start(|number, _| {
+        // Longer in all than the deadline, shorter each time.
+        std::thread::sleep(SHORT / 3);
+        match number {
+            1..=5 => refusal(ProblemKind::DeletedInPart),
+            _ => StatusCode::NO_CONTENT.into_response(),
+        }
+    })
+    .await;
+    let asked = client(&[&node.endpoint, &nobody().await], SHORT);
+    asked.delete_namespace("large").await.unwrap();
+    let keys: Vec<_> = node
+        .seen()
+        .into_iter()
+        .map(|seen| seen.idempotency_key)
+        .collect();
+    assert_eq!(keys.len(), 6);
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+
+    let node = Server::start(|number, _| match number {
+        1 => refusal(ProblemKind::DeletedInPart),
+        _ => refusal(ProblemKind::NoLeader),
+    })
+    .await;
+    let asked = client(&[&node.endpoint], SHORT);
+    let error = asked.delete_namespace("large").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+}
+
+#[tokio::test]
 async fn a_write_that_was_never_sent_is_unreachable() {
     let error = put(&client(&[&nobody().await], SHORT)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");

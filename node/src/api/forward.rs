@@ -40,8 +40,6 @@ use crate::traces::spans;
 
 /// For a connection to the leader.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Without a piece of the request going out or the answer coming in. Longer than a leader waits for a write.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
 /// How often silence is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -123,7 +121,7 @@ pub(crate) async fn document(
     let response = send(api, request, leader, begun, &AtomicU64::new(0)).await?;
     let status = response.status();
     let read = axum::body::to_bytes(response.into_body(), bytes_max);
-    match tokio::time::timeout(SILENCE_TIMEOUT, read).await {
+    match tokio::time::timeout(api.limits.leader_silence(), read).await {
         Ok(Ok(body)) => Ok((status, body)),
         Ok(Err(_)) | Err(_) => Err(unanswered(leader)),
     }
@@ -195,7 +193,7 @@ async fn exchange(
             Ok(answered) => break answered,
             Err(_) => {
                 let last = begun + Duration::from_secs(progress.load(Ordering::Relaxed));
-                if last.elapsed() > SILENCE_TIMEOUT {
+                if last.elapsed() > api.limits.leader_silence() {
                     return Err(unanswered(leader));
                 }
             }
@@ -217,7 +215,7 @@ async fn exchange(
     }
 }
 
-/// The leader that the request was sent to leads no more.
+/// The leader that the request was sent to leads no more, and did nothing of it: one that had begun says so itself.
 pub(crate) fn moved() -> Failure {
     Failure::busy("leadership moved while the request was forwarded, nothing was written")
         .hint("send it again")

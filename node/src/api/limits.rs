@@ -15,6 +15,8 @@ use super::failure::Failure;
 pub const JSON_BYTES_MAX: u64 = 16 << 20;
 /// How long a large request waits for room before it is told to come back.
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
+/// What an answer may take on its way, beyond the write that it is about.
+const LEADER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// The unit of the memory budget.
 const BUDGET_UNIT_BYTES: u64 = 1 << 20;
 
@@ -47,17 +49,32 @@ pub struct Limits {
     pub write_stall_timeout: Duration,
     /// For what a client still sends after its answer.
     pub linger_timeout: Duration,
+    /// For the confirmation of one write by its group.
+    pub write_timeout: Duration,
     /// For requests in flight when the listener stops.
     pub drain_timeout: Duration,
 }
 
 impl Limits {
-    /// The bounds of a node, with its largest value.
-    pub fn new(value_bytes_max: u64) -> Self {
+    /// The bounds of a node, with its largest value and how long its groups wait for a commit.
+    pub fn new(value_bytes_max: u64, write_timeout: Duration) -> Self {
         Self {
             value_bytes_max,
+            write_timeout,
             ..Self::default()
         }
+    }
+
+    /// How long one call goes on deleting before it says how far it came: with one more step it is answered before whoever
+    /// waits for a write gives up.
+    pub(crate) fn deleting_within(&self) -> Duration {
+        self.write_timeout * 3 / 4
+    }
+
+    /// How long a node that forwards waits without a piece of the request going out or the answer coming in: longer than the
+    /// leader waits for a write.
+    pub(crate) fn leader_silence(&self) -> Duration {
+        self.write_timeout + LEADER_ANSWERS_WITHIN
     }
 }
 
@@ -77,6 +94,7 @@ impl Default for Limits {
             body_rate_min: 16 << 10,
             write_stall_timeout: Duration::from_secs(60),
             linger_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
         }
     }

@@ -1,7 +1,7 @@
 //! Namespaces: `/api/v1/namespaces` and one of them at `/api/v1/namespaces/{path}`.
 //!
-//! Promises: deleting a namespace deletes all below it and audits every key; a deletion that is cut off is gone on
-//! with by sending it again.
+//! Promises: deleting a namespace deletes all below it and audits every key; one call deletes for a bounded time, and says so
+//! when there is more; a deletion that is cut off says that it was begun, and is gone on with by sending it again.
 
 use std::sync::Arc;
 
@@ -11,10 +11,14 @@ use confman_store::NamespaceItem;
 use confman_store::command::Answer as Applied;
 use confman_store::command::CreateNamespace;
 use confman_store::command::DeleteNamespace;
+use confman_store::command::NamespaceDeleted;
 use confman_store::command::Op;
+use confman_store::command::RefusalCode;
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::Api;
+use super::backend::ProposeError;
 use super::call;
 use super::call::Call;
 use super::failure::Answer;
@@ -140,7 +144,9 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
         return Ok(response);
     }
     let fingerprint = write::fingerprint(&[b"DELETE namespace", path.as_bytes()]);
+    let begun = Instant::now();
     let mut keys: u64 = 0;
+    let mut steps: u64 = 0;
     loop {
         let mut context = write::context(call);
         if let Some(key) = &head.idempotency_key {
@@ -149,11 +155,23 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
             context.fingerprint = fingerprint.clone();
         }
         let op = Op::DeleteNamespace(DeleteNamespace { path: path.clone() });
-        let applied = write::propose(api, &call.uri, &group, context, op).await?;
-        let Some(Applied::NamespaceDeleted(deleted)) = &applied.outcome.answer else {
-            return Err(write::unexpected(&applied.outcome));
+        let applied = match group.propose(context, op).await {
+            Ok(applied) => applied,
+            Err(error) if steps == 0 => return Err(write::propose_failure(api, &call.uri, error)),
+            Err(error) => return Err(in_part(&path, keys, &stopped(&error))),
+        };
+        let deleted = match &applied.outcome.answer {
+            Some(Applied::NamespaceDeleted(deleted)) => deleted.clone(),
+            // Somebody else deleted the rest.
+            Some(Applied::Refused(refused))
+                if steps > 0 && refused.code() == RefusalCode::NotFound =>
+            {
+                NamespaceDeleted::default()
+            }
+            _ => return Err(write::unexpected(&applied.outcome)),
         };
         keys = keys.saturating_add(deleted.keys);
+        steps += 1;
         if !deleted.more {
             let mut response = call::empty(StatusCode::NO_CONTENT);
             // A retry is told that all is gone, and does not know any more how much that was.
@@ -163,7 +181,32 @@ pub(crate) async fn delete(api: &Arc<Api>, call: &mut Call) -> Answer {
             write::mark(api, &mut response, &applied);
             return Ok(response);
         }
+        if begun.elapsed() >= api.limits.deleting_within() {
+            return Err(in_part(&path, keys, "there is more"));
+        }
     }
+}
+
+/// Why a deletion that was begun did not go on.
+fn stopped(error: &ProposeError) -> String {
+    match error {
+        ProposeError::NotLeader { leader: None } => "the group has no leader now".to_owned(),
+        ProposeError::NotLeader {
+            leader: Some(leader),
+        } => format!("{} leads the group now", leader.name),
+        ProposeError::Timeout => "its last step was not confirmed".to_owned(),
+        ProposeError::Unavailable(why) => why.clone(),
+    }
+}
+
+/// What was deleted is gone: neither "nothing was written" nor a redirect, which says as much, will do.
+fn in_part(path: &str, keys: u64, why: &str) -> Failure {
+    Failure::new(
+        ProblemKind::DeletedInPart,
+        format!("{keys} keys of {path:?} were deleted by this request, and not all: {why}"),
+    )
+    .hint("send it again: it goes on where it was")
+    .retry_after(1)
 }
 
 /// The namespace that a call is about; a slash at its end does not matter.

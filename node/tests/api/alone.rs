@@ -88,6 +88,8 @@ pub(crate) enum Behaviour {
     TooLate,
     /// It looks like the leader until something is proposed.
     Deposed(Option<LeaderInfo>),
+    /// It leads until so many commands were proposed.
+    LeadsFor(u32, Option<LeaderInfo>),
     /// It cannot confirm reads.
     NoReads,
 }
@@ -127,6 +129,14 @@ impl GroupBackend for TestGroup {
 
     async fn propose(&self, context: WriteContext, op: Op) -> Result<Applied, ProposeError> {
         let behaviour = self.behaviour.lock().clone();
+        match &mut *self.behaviour.lock() {
+            Behaviour::LeadsFor(0, leader) => {
+                let leader = leader.clone();
+                return Err(ProposeError::NotLeader { leader });
+            }
+            Behaviour::LeadsFor(left, _) => *left -= 1,
+            _ => {}
+        }
         if let Behaviour::Follows(leader) | Behaviour::Deposed(leader) = behaviour {
             return Err(ProposeError::NotLeader { leader });
         }

@@ -276,6 +276,51 @@ async fn a_leader_that_breaks_off_leaves_it_open_whether_the_write_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_forwards_waits_as_long_as_a_leader_may_take_for_a_write() {
+    let leader = Server::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let info = LeaderInfo {
+        id: 1,
+        name: "node1".to_owned(),
+        api_url: format!("http://{}", listener.local_addr().unwrap()),
+    };
+    // Takes what comes and says nothing for four seconds.
+    let slow = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            held.push(tokio::spawn(async move {
+                use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n")
+                    .await;
+            }));
+        }
+    });
+    for (write_timeout_ms, status) in [(10, 504), (30_000, 204)] {
+        let limits = Limits {
+            write_timeout: std::time::Duration::from_millis(write_timeout_ms),
+            ..Limits::default()
+        };
+        let follower = Server::of(leader.node.twin("node2"), Arc::new(NoKeys), limits, None).await;
+        follower
+            .node
+            .behave(&Behaviour::Follows(Some(info.clone())));
+        let answer = follower
+            .delete("/api/v1/namespaces/large")
+            .header("x-confman-forward", "true")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), status, "{write_timeout_ms} ms");
+    }
+    slow.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_writes_are_refused_and_say_when_to_come_back() {
     let server = Server::start().await;
     for behaviour in [Behaviour::Follows(None), Behaviour::Deposed(None)] {

@@ -1,9 +1,35 @@
 //! Namespaces: made by hand or with their first key, listed across groups, deleted with all below them.
 
+use std::time::Duration;
+
+use confman_node::api::backend::LeaderInfo;
+use confman_node::api::limits::Limits;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use super::alone::Behaviour;
 use super::support::{Server, document, header, problem};
+
+async fn with_write_timeout(write_timeout: Duration) -> Server {
+    Server::with_limits(Limits {
+        write_timeout,
+        ..Limits::default()
+    })
+    .await
+}
+
+/// Puts so many thousand keys into the namespace `large`.
+async fn fill(server: &Server, thousands: usize) {
+    for batch in 0..thousands {
+        let items: Vec<Value> = (0..1000)
+            .map(|i| json!({"op": "put", "namespace": "large", "key": format!("{batch}-{i}"), "value": i}))
+            .collect();
+        let put = server
+            .post("/api/v1/batch")
+            .json(&json!({ "items": items }));
+        assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    }
+}
 
 fn names(page: &Value) -> Vec<&str> {
     page["items"]
@@ -145,17 +171,9 @@ async fn the_list_is_one_over_all_groups() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_large_namespace_takes_several_commands_and_one_key() {
-    let server = Server::start().await;
+    let server = with_write_timeout(Duration::from_secs(60)).await;
     // One command deletes a bounded number of keys, far below this.
-    for batch in 0..4 {
-        let items: Vec<Value> = (0..1000)
-            .map(|i| json!({"op": "put", "namespace": "large", "key": format!("{batch}-{i}"), "value": i}))
-            .collect();
-        let put = server
-            .post("/api/v1/batch")
-            .json(&json!({ "items": items }));
-        assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
-    }
+    fill(&server, 4).await;
     let before = server.node.state(0).applied().unwrap().index;
     for (round, keys) in [(0, "4000"), (1, "")] {
         let deleted = server
@@ -179,6 +197,65 @@ async fn deleting_a_large_namespace_takes_several_commands_and_one_key() {
         "not-found",
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_is_cut_off_says_that_it_was_begun() {
+    let server = with_write_timeout(Duration::from_secs(60)).await;
+    fill(&server, 3).await;
+    let delete = || server.delete("/api/v1/namespaces/large").send();
+    let next = LeaderInfo {
+        id: 2,
+        name: "node2".to_owned(),
+        api_url: "http://127.0.0.1:9".to_owned(),
+    };
+    // Nothing of it is done: it may be said, and sent elsewhere.
+    server.node.behave(&Behaviour::LeadsFor(0, None));
+    let refused = problem(delete().await.unwrap(), 503, "no-leader").await;
+    assert!(refused["detail"].as_str().unwrap().contains("nothing was"));
+    server
+        .node
+        .behave(&Behaviour::LeadsFor(0, Some(next.clone())));
+    problem(delete().await.unwrap(), 307, "not-leader").await;
+    // A thousand keys are gone: neither "nothing was written" nor a redirect, which a node that forwards would take for it.
+    for (leader, why) in [(None, "no leader"), (Some(next), "node2 leads")] {
+        server.node.behave(&Behaviour::LeadsFor(1, leader));
+        let answer = delete().await.unwrap();
+        assert_eq!(header(&answer, "retry-after"), "1");
+        let refused = problem(answer, 503, "deleted-in-part").await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("1000 keys"), "{detail}");
+        assert!(detail.contains(why), "{detail}");
+        assert!(!detail.contains("nothing was"), "{detail}");
+        assert!(refused["hint"].as_str().unwrap().contains("send it again"));
+    }
+    server.node.behave(&Behaviour::Leads);
+    let rest = delete().await.unwrap();
+    assert_eq!(rest.status(), StatusCode::NO_CONTENT);
+    assert_eq!(header(&rest, "x-confman-deleted-keys"), "1000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_deletes_for_a_bounded_time_and_says_that_there_is_more() {
+    let server = with_write_timeout(Duration::ZERO).await;
+    fill(&server, 2).await;
+    let delete = || {
+        server
+            .delete("/api/v1/namespaces/large")
+            .header("idempotency-key", "del")
+            .send()
+    };
+    for _ in 0..2 {
+        let refused = problem(delete().await.unwrap(), 503, "deleted-in-part").await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("1000 keys") && detail.contains("there is more"),
+            "{detail}"
+        );
+    }
+    let done = delete().await.unwrap();
+    assert_eq!(done.status(), StatusCode::NO_CONTENT);
+    assert_eq!(header(&done, "x-confman-deleted-keys"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -132,6 +132,8 @@ problem_kinds! {
     Internal => "internal", 500, "internal error";
     /// The group has no leader now.
     NoLeader => "no-leader", 503, "the group has no leader now";
+    /// Some of a deletion is done; sent again it goes on.
+    DeletedInPart => "deleted-in-part", 503, "deleted in part";
     /// The node cannot do this now.
     Unavailable => "unavailable", 503, "not available now";
     /// The write was not confirmed in time; it may yet happen.
