@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use confman_cli::failure::Failure;
-use confman_client::wire::PeerReach;
+use confman_client::wire::{ExpectedMember, PeerReach};
 use confman_client::{Client, ClientError, DATE_STEP_US, Endpoint, date_of};
 use confman_snapshot::{ClusterId, GroupId, SnapshotId};
 use futures::StreamExt as _;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::clocks::Clock;
 use crate::context::Global;
 use crate::drill::last::{self, Drills};
-use crate::live::account::{self, Account};
+use crate::live::account::{self, Account, Asked};
 use crate::live::report::Report;
 use crate::store::reader::StoreReader;
 use crate::store::{StoreArgs, errors};
@@ -62,6 +62,8 @@ pub(super) struct ClusterFacts {
     /// Why nobody could be asked.
     pub(super) unasked: Option<Told>,
     pub(super) accounts: Vec<Account>,
+    /// Names that may join and have not; none when nobody told.
+    pub(super) expected: Option<Vec<ExpectedMember>>,
     /// Whether a key was sent, and why a node refused it.
     pub(super) refusal: Option<Told>,
     /// Whom each node reaches, by its name.
@@ -108,6 +110,16 @@ pub(super) struct Newest {
     pub(super) opened: Result<i64, Told>,
 }
 
+impl ClusterFacts {
+    /// What `status` would judge.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            nodes: self.accounts.clone(),
+            expected: self.expected.clone(),
+        }
+    }
+}
+
 /// Asks every node, and then those that answered about their peers and clocks.
 pub(super) async fn cluster(client: Result<Client, Failure>) -> (ClusterFacts, Option<Client>) {
     let client = match client {
@@ -120,9 +132,10 @@ pub(super) async fn cluster(client: Result<Client, Failure>) -> (ClusterFacts, O
             return (facts, None);
         }
     };
-    let (accounts, refusal) = account::ask_each(&client).await;
+    let (asked, refusal) = account::ask_each(&client).await;
     let facts = ClusterFacts {
-        accounts,
+        accounts: asked.nodes,
+        expected: asked.expected,
         refusal: refusal.map(|error| Failure::from(error).into()),
         ..ClusterFacts::default()
     };
@@ -173,7 +186,7 @@ pub(super) async fn store(
     env: Vec<(OsString, OsString)>,
     global: &Global,
 ) -> (StoreFacts, Option<StoreReader>) {
-    if !args.is_named() {
+    if !args.is_named(global) {
         return (StoreFacts::NotNamed, None);
     }
     let reader = match args.reader_in(env, global).await {

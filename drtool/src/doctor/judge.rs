@@ -179,7 +179,7 @@ fn nodes(facts: &ClusterFacts, cluster: &Cluster) -> Vec<Check> {
     });
     let ready = facts.accounts.iter().filter_map(|a| a.status.as_ref());
     let ready: Vec<String> = ready
-        .filter(|status| status.ready)
+        .filter(|status| status.ready && cluster.is_of(status))
         .map(|status| format!("{} ({})", status.node.name, status.node.id))
         .collect();
     if !ready.is_empty() {

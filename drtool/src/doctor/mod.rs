@@ -63,7 +63,7 @@ async fn examine(args: &DoctorArgs, global: &Global) -> report::Report {
         facts::store(&args.store, env.clone(), global)
     );
     let now_us = facts::now_us();
-    let cluster = live::judge::report(facts.accounts.clone(), None, now_us);
+    let cluster = live::judge::report(facts.asked(), None, now_us);
     futures::join!(
         async {
             if let Some(client) = &client {

@@ -124,7 +124,7 @@ impl Visit {
         let env = self.env.iter();
         let env = env.map(|(k, v)| (OsString::from(k), OsString::from(v)));
         let judged = settings::judge(env.collect());
-        let cluster = live::report(self.facts.accounts.clone(), None, NOW_US);
+        let cluster = live::report(self.facts.asked(), None, NOW_US);
         let report = judge::report(Facts {
             settings: judged.checks,
             snapshots: judged.snapshots,

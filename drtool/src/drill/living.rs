@@ -40,7 +40,7 @@ pub(super) async fn look(client: &Client, uuid: &str) -> Living {
         silent: Some(why),
     };
     let accounts = match account::ask_all(client).await {
-        Ok(accounts) => accounts,
+        Ok(asked) => asked.nodes,
         Err(failure) => return silent(failure.to_string()),
     };
     of(&accounts, uuid).unwrap_or_else(silent)

@@ -4,15 +4,21 @@
 //! are asked again for their hash at one common position, so that they can be compared while writes go on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use confman_cli::failure::Failure;
-use confman_client::wire::{Readiness, StateHashAt, Status};
+use confman_client::wire::{ExpectedMember, Readiness, StateHashAt, Status};
 use confman_client::{Client, ClientError, Endpoint};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 /// As many positions back a replica remembers its hashes.
 const REMEMBERED: u64 = 16_384;
+
+/// The group that knows the members.
+const META: &str = "__meta/0";
+/// How long its leader gets to say whom it waits for: as long as a node for its account.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What one node said, or why it said nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,19 +39,28 @@ pub(crate) struct Account {
     pub(crate) refused: bool,
 }
 
+/// What the cluster was asked, all at the same time as far as it goes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Asked {
+    /// Each node's account.
+    pub(crate) nodes: Vec<Account>,
+    /// Names that may join and have not, by the leader of `__meta/0`; none when it did not tell.
+    pub(crate) expected: Option<Vec<ExpectedMember>>,
+}
+
 /// Asks the given endpoints, then the members that those name. That all of them refuse is an error: a wrong key is the
 /// caller's to mend, and says nothing about the cluster's health.
-pub(crate) async fn ask_all(client: &Client) -> Result<Vec<Account>, Failure> {
+pub(crate) async fn ask_all(client: &Client) -> Result<Asked, Failure> {
     match ask_each(client).await {
-        (accounts, Some(refusal)) if accounts.iter().all(|account| account.status.is_none()) => {
+        (asked, Some(refusal)) if asked.nodes.iter().all(|node| node.status.is_none()) => {
             Err(refusal.into())
         }
-        (accounts, _) => Ok(accounts),
+        (asked, _) => Ok(asked),
     }
 }
 
 /// The same, with the last refusal beside what the others said.
-pub(crate) async fn ask_each(client: &Client) -> (Vec<Account>, Option<ClientError>) {
+pub(crate) async fn ask_each(client: &Client) -> (Asked, Option<ClientError>) {
     let mut accounts = Vec::new();
     let mut asked = BTreeSet::new();
     let mut refusal: Option<ClientError> = None;
@@ -63,9 +78,35 @@ pub(crate) async fn ask_each(client: &Client) -> (Vec<Account>, Option<ClientErr
             accounts.push(account);
         }
     }
+    let expected = expected(client, &accounts).await;
     compare_hashes(client, &mut accounts).await;
     accounts.sort_by(|a, b| order(a).cmp(&order(b)));
-    (accounts, refusal)
+    let asked = Asked {
+        nodes: accounts,
+        expected,
+    };
+    (asked, refusal)
+}
+
+/// Whom the cluster still waits for. Nobody is asked where no leader could answer, or where a node of a life that is over
+/// might.
+async fn expected(client: &Client, accounts: &[Account]) -> Option<Vec<ExpectedMember>> {
+    let answered = || {
+        accounts
+            .iter()
+            .filter_map(|account| account.status.as_ref())
+    };
+    let first = answered().next()?;
+    let one_life = answered()
+        .all(|s| s.cluster_uuid == first.cluster_uuid && s.incarnation == first.incarnation);
+    let led = answered()
+        .flat_map(|status| &status.groups)
+        .any(|group| group.group == META && group.leader.is_some());
+    if !one_life || !led {
+        return None;
+    }
+    let asked = tokio::time::timeout(EXPECTED_WITHIN, client.members()).await;
+    Some(asked.ok()?.ok()?.value.expected)
 }
 
 fn order(account: &Account) -> (bool, Option<&str>, &str) {

@@ -27,7 +27,12 @@ pub const CODES: &[Code] = &[
     Code {
         name: "LIVES_DIFFER",
         meaning: "Nodes that were asked are of different clusters, or of different incarnations of one.",
-        remedy: "Of different clusters: name the endpoints of one. Of different incarnations: the older one's time is over; move its data directory aside and start it again.",
+        remedy: "Of different clusters: name the endpoints of one. Of different incarnations: the older one's time is over, however many nodes it has. Stop those nodes, set their data directories aside and start them empty (`drtool runbook two-incarnations`); change nothing at the nodes of the newer one.",
+    },
+    Code {
+        name: "MEMBER_EXPECTED",
+        meaning: "A name may join the cluster and has not: the cluster is smaller than it is meant to be.",
+        remedy: "Start it with an empty data directory and its usual settings; it joins by itself. When it will not come, `drtool member remove NAME`.",
     },
     Code {
         name: "NO_QUORUM",

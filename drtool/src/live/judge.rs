@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use confman_client::Strength;
-use confman_client::wire::{GroupStatus, MemberRole, NodeRef, ReplicaRole, Status};
+use confman_client::wire::{ExpectedMember, GroupStatus, MemberRole, NodeRef, ReplicaRole};
 
-use super::account::Account;
+use super::account::{Account, Asked};
+use super::lives;
 use super::report::{Agreement, GroupReport, HashHolders, Protected, Report, Verdict};
 use crate::drill::last::Drills;
 use crate::finding::{Finding, Severity};
@@ -27,19 +28,21 @@ struct View<'a> {
 }
 
 /// Puts the accounts together with what the store says of drills. `now_us` is the clock of whoever asks.
-pub(crate) fn report(nodes: Vec<Account>, drills: Option<Drills>, now_us: i64) -> Report {
+pub(crate) fn report(asked: Asked, drills: Option<Drills>, now_us: i64) -> Report {
+    let Asked { nodes, expected } = asked;
     let mut findings = drills.as_ref().map(Drills::findings).unwrap_or_default();
-    let life = life(&nodes, &mut findings);
+    let life = lives::judged(&nodes, &mut findings);
     let of_life: Vec<&Account> = nodes
         .iter()
         .filter(|account| {
             account
                 .status
                 .as_ref()
-                .is_some_and(|s| life.as_ref().is_some_and(|l| lives(s) == *l))
+                .is_some_and(|s| life.as_ref().is_some_and(|life| life.is_of(s)))
         })
         .collect();
     silent(&nodes, &of_life, &mut findings);
+    awaited(expected.as_deref().unwrap_or_default(), &mut findings);
     not_ready(&of_life, &mut findings);
     let names: BTreeSet<&str> = of_life
         .iter()
@@ -65,50 +68,36 @@ pub(crate) fn report(nodes: Vec<Account>, drills: Option<Drills>, now_us: i64) -
     let tolerance = groups.iter().map(|g| g.tolerance).min().flatten();
     Report {
         verdict,
-        cluster_uuid: life.as_ref().map(|(uuid, _)| uuid.clone()),
-        incarnation: life.map(|(_, incarnation)| incarnation),
+        incarnation: life.as_ref().map(|life| life.incarnation),
+        cluster_uuid: life.map(|life| life.cluster_uuid),
         tolerance,
         groups,
+        expected: expected.map(|all| all.into_iter().map(|e| e.name).collect()),
         drills,
         findings,
         nodes,
     }
 }
 
-fn lives(status: &Status) -> (String, u64) {
-    (status.cluster_uuid.clone(), status.incarnation)
-}
-
-/// The life that most nodes are of; the newest one of several that are equally many.
-fn life(nodes: &[Account], findings: &mut Vec<Finding>) -> Option<(String, u64)> {
-    let mut counted: BTreeMap<(String, u64), Vec<&str>> = BTreeMap::new();
-    for status in nodes.iter().filter_map(|a| a.status.as_ref()) {
-        counted
-            .entry(lives(status))
-            .or_default()
-            .push(&status.node.name);
-    }
-    let most = counted
-        .iter()
-        .max_by_key(|((_, incarnation), names)| (names.len(), *incarnation))
-        .map(|(life, _)| life.clone())?;
-    for ((uuid, incarnation), names) in counted.iter().filter(|(life, _)| **life != most) {
-        let what = format!(
-            "is of cluster {uuid}, incarnation {incarnation}; the others are of {}, incarnation {}",
-            most.0, most.1
+/// Names that may join and have not: the cluster is smaller than it is meant to be.
+fn awaited(expected: &[ExpectedMember], findings: &mut Vec<Finding>) {
+    for member in expected {
+        findings.push(
+            Finding::new(
+                Severity::Warning,
+                "MEMBER_EXPECTED",
+                format!("node {}", member.name),
+                format!(
+                    "it is expected to join from {} since {}, and has not",
+                    member.peer_addr, member.since
+                ),
+            )
+            .with_hint(format!(
+                "start it with an empty data directory and its usual settings; when it will not come, `drtool member remove {}`",
+                member.name
+            )),
         );
-        for name in names {
-            findings.push(
-                Finding::new(Severity::Error, "LIVES_DIFFER", format!("node {name}"), what.clone())
-                    .with_hint(if *uuid == most.0 {
-                        "whoever is of the older incarnation fences itself when it hears of the newer; to bring it back move its data directory aside and start it"
-                    } else {
-                        "CONFMAN_ENDPOINTS names nodes of two clusters: name those of one"
-                    }),
-            );
-        }
     }
-    Some(most)
 }
 
 /// Nodes that did not answer, or answer that they serve nothing.
@@ -165,10 +154,10 @@ fn silent(nodes: &[Account], of_life: &[&Account], findings: &mut Vec<Finding>) 
         findings.push(finding);
     }
     for (id, (name, url, groups)) in &missing {
-        if nodes
-            .iter()
-            .any(|a| a.status.is_none() && same_url(url, &a.endpoint))
-        {
+        // Who is silent was told above, and who answers under this id in another life by `lives`.
+        if nodes.iter().any(|a| {
+            same_url(url, &a.endpoint) && a.status.as_ref().is_none_or(|s| s.node.id == *id)
+        }) {
             continue;
         }
         // Somebody else answers at its address, or its address could not be asked.

@@ -1,7 +1,7 @@
 //! A running cluster, over HTTP.
 //!
-//! - `account` asks every node, `judge` puts together what they say (pure), `report` is the document, `show` the
-//!   text of it.
+//! - `account` asks every node, `judge` puts together what they say (pure), `lives` says which of them are of the living
+//!   cluster, `report` is the document, `show` the text of it.
 //! - `status`: that command; `member`: who is a member.
 //!
 //! Promises: whose view a line is stands in the line; what is not known is called unknown; nothing of a cluster can steer
@@ -14,6 +14,7 @@ pub(crate) mod account;
 mod codes;
 pub mod create;
 pub(crate) mod judge;
+mod lives;
 pub(crate) mod member;
 pub(crate) mod report;
 mod show;

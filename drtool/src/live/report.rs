@@ -1,6 +1,6 @@
 //! What `drtool status` says of a cluster: the document of `--json`, and what the text is made of.
 
-use confman_client::wire::{NodeRef, Time};
+use confman_client::wire::{NodeRef, Status, Time};
 use serde::Serialize;
 
 use super::account::Account;
@@ -38,12 +38,14 @@ pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     /// The cluster that most nodes are of.
     pub(crate) cluster_uuid: Option<String>,
-    /// The life of it that most nodes are in.
+    /// Its newest life that a node is in.
     pub(crate) incarnation: Option<u64>,
     /// How many more nodes may go and every group still takes writes; none when one does not now.
     pub(crate) tolerance: Option<usize>,
     /// Each group.
     pub(crate) groups: Vec<GroupReport>,
+    /// Names that may join and have not; none when nobody told, for example because the key may not ask.
+    pub(crate) expected: Option<Vec<String>>,
     /// When a restore was rehearsed last, by the store; none where no store is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) drills: Option<Drills>,
@@ -51,6 +53,14 @@ pub(crate) struct Report {
     pub(crate) findings: Vec<Finding>,
     /// What each node said.
     pub(crate) nodes: Vec<Account>,
+}
+
+impl Report {
+    /// Whether a node is of the life that this report is about.
+    pub(crate) fn is_of(&self, status: &Status) -> bool {
+        self.cluster_uuid.as_ref() == Some(&status.cluster_uuid)
+            && self.incarnation == Some(status.incarnation)
+    }
 }
 
 /// One group.

@@ -10,7 +10,7 @@ use confman_cli::failure::{Failure, stdout_failed};
 use confman_client::Client;
 use jiff::Timestamp;
 
-use super::account::{self, Account};
+use super::account::{self, Asked};
 use super::report::{Report, Verdict};
 use super::{judge, show};
 use crate::codes;
@@ -44,8 +44,8 @@ pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, 
                 Some(seconds) => wait_healthy(&client, Duration::from_secs(seconds), global).await,
             }
         };
-        let (accounts, drills) = futures::join!(asked, drills(args, global));
-        let report = judge::report(accounts?, drills, now_us());
+        let (asked, drills) = futures::join!(asked, drills(args, global));
+        let report = judge::report(asked?, drills, now_us());
         if global.json {
             confman_cli::output::json(&report)?;
         } else {
@@ -67,27 +67,23 @@ async fn drills(args: &StatusArgs, global: &Global) -> Option<Drills> {
 
 /// Asks every node and puts together what they say.
 pub(crate) async fn look(client: &Client) -> Result<Report, Failure> {
-    let accounts = account::ask_all(client).await?;
-    Ok(judge::report(accounts, None, now_us()))
+    let asked = account::ask_all(client).await?;
+    Ok(judge::report(asked, None, now_us()))
 }
 
 /// How often a cluster that is not healthy yet is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the nodes say when they are healthy for the first time, or at last when the time is over.
-async fn wait_healthy(
-    client: &Client,
-    bound: Duration,
-    global: &Global,
-) -> Result<Vec<Account>, Failure> {
+async fn wait_healthy(client: &Client, bound: Duration, global: &Global) -> Result<Asked, Failure> {
     let deadline = tokio::time::Instant::now() + bound;
     let mut said = None;
     loop {
-        let accounts = account::ask_all(client).await?;
-        let report = judge::report(accounts.clone(), None, now_us());
+        let asked = account::ask_all(client).await?;
+        let report = judge::report(asked.clone(), None, now_us());
         let over = tokio::time::Instant::now() + LOOK_AGAIN > deadline;
         if report.verdict == Verdict::Healthy || over {
-            return Ok(accounts);
+            return Ok(asked);
         }
         let waits_for = report.findings.first().map(|finding| finding.what.clone());
         if waits_for != said {
@@ -112,13 +108,13 @@ async fn watch(
     let mut code = 0;
     loop {
         let report = tokio::select! {
-            accounts = account::ask_all(client) => judge::report(accounts?, drills.clone(), now_us()),
+            asked = account::ask_all(client) => judge::report(asked?, drills.clone(), now_us()),
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(code)),
         };
         code = report.verdict.exit_code();
         if global.json {
             let line = serde_json::to_string(&report)
-                .map_err(|error| codes::usage("BUG", format!("write the report: {error}")))?;
+                .map_err(|error| codes::bug(format!("write the report: {error}")))?;
             print(&format!("{line}\n"))?;
         } else {
             let text = show::text(&report, global.colored());

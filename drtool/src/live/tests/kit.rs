@@ -1,9 +1,11 @@
 //! Accounts of made-up nodes.
 
-use confman_client::wire::{GroupReadiness, MemberRole, Readiness, Status, Time};
+use confman_client::wire::{
+    ExpectedMember, GroupReadiness, MemberRole, Readiness, ReplicaRole, Status, Time,
+};
 use serde_json::json;
 
-use super::super::account::Account;
+use super::super::account::{Account, Asked};
 
 /// 2026-11-21T12:00:00Z.
 pub(crate) const NOW_US: i64 = 1_795_262_400_000_000;
@@ -12,6 +14,8 @@ pub(crate) const NOW_US: i64 = 1_795_262_400_000_000;
 #[derive(Clone)]
 pub(crate) struct Town {
     pub(crate) nodes: Vec<Account>,
+    /// Names that may join and have not.
+    pub(crate) expected: Vec<ExpectedMember>,
 }
 
 /// As many nodes as asked for, which agree on everything, in `__meta/0` and the given number of other groups.
@@ -59,10 +63,48 @@ pub(crate) fn town(nodes: u64, shards: u32) -> Town {
     };
     Town {
         nodes: (1..=nodes).map(account).collect(),
+        expected: Vec::new(),
     }
 }
 
 impl Town {
+    /// What was asked of it.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked {
+            nodes: self.nodes.clone(),
+            expected: Some(self.expected.clone()),
+        }
+    }
+
+    /// The node is of this incarnation.
+    pub(crate) fn lives_in(&mut self, node: usize, incarnation: u64) {
+        self.status(node).incarnation = incarnation;
+    }
+
+    /// The node leads all groups, and is their only member.
+    pub(crate) fn alone(&mut self, node: usize) {
+        let status = self.status(node);
+        let own = status.node.clone();
+        for group in &mut status.groups {
+            group.role = ReplicaRole::Leader;
+            group.members.retain(|member| member.id == own.id);
+            if let Some(leader) = &mut group.leader {
+                (leader.id, leader.name) = (own.id, own.name.clone());
+            }
+        }
+    }
+
+    /// A node of that number may join.
+    pub(crate) fn expect(&mut self, node: usize) {
+        self.expected.push(ExpectedMember {
+            name: format!("node{node}"),
+            peer_addr: format!("n{node}:6101"),
+            since: Time::from_us(NOW_US - 60_000_000),
+            learner_only: false,
+            replaces: None,
+        });
+    }
+
     /// The status of a node, counted from 1.
     pub(crate) fn status(&mut self, node: usize) -> &mut Status {
         self.nodes[node - 1].status.as_mut().unwrap()
@@ -95,7 +137,7 @@ impl Town {
         status.ready = false;
         for group in &mut status.groups {
             group.leader = None;
-            group.role = confman_client::wire::ReplicaRole::Candidate;
+            group.role = ReplicaRole::Candidate;
         }
         let groups = status
             .groups
@@ -122,7 +164,7 @@ impl Town {
             let own = status.node.id == node;
             for group in &mut status.groups {
                 if own {
-                    group.role = confman_client::wire::ReplicaRole::Learner;
+                    group.role = ReplicaRole::Learner;
                 }
                 for member in group.members.iter_mut().filter(|m| m.id == node) {
                     member.role = MemberRole::Learner;

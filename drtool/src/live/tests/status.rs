@@ -9,7 +9,7 @@ use super::super::show;
 use super::kit::{NOW_US, Town, town};
 
 fn report(town: &Town) -> Report {
-    judge::report(town.nodes.clone(), None, NOW_US)
+    judge::report(town.asked(), None, NOW_US)
 }
 
 fn transcript(town: &Town) -> String {
@@ -55,11 +55,13 @@ fn no_quorum() {
 #[test]
 fn broken_in_many_ways() {
     let mut town = town(5, 1);
-    // Diverged, behind, of another life, fenced; and a store that fails.
+    // Diverged, behind, of a life that is over, fenced; and a store that fails.
+    for node in 1..=3 {
+        town.lives_in(node, 2);
+    }
     town.status(2).groups[1].state_hash.hash = "cd".repeat(32);
     town.status(3).groups[1].applied_index = 100;
     town.status(3).groups[1].state_hash.index = 100;
-    town.status(4).incarnation = 2;
     town.close(
         5,
         "this node is fenced: the store has incarnation 2\nhint: move its data directory aside",
@@ -74,6 +76,58 @@ fn broken_in_many_ways() {
         });
     }
     insta::assert_snapshot!(transcript(&town));
+}
+
+/// One of three was recovered alone, and the two others come back with what they had: the majority is the past.
+#[test]
+fn i13_an_old_majority_has_come_back() {
+    let mut town = town(3, 1);
+    town.alone(3);
+    town.lives_in(3, 2);
+    insta::assert_snapshot!(transcript(&town));
+    let told = report(&town);
+    assert_eq!(
+        (told.incarnation, told.verdict),
+        (Some(2), Verdict::Degraded)
+    );
+    for finding in &told.findings {
+        assert!(!finding.view.contains("node3"), "{finding}");
+        let hint = finding.hint.as_deref().unwrap_or_default();
+        assert!(!hint.contains("member remove"), "{finding}");
+    }
+}
+
+/// Only the survivor is named to the tool, and it is well; the two names that it waits for are what is not.
+#[test]
+fn a_cluster_that_waits_for_members_is_not_healthy() {
+    let mut town = town(3, 1);
+    town.alone(3);
+    town.nodes.drain(..2);
+    assert_eq!(
+        report(&town).verdict,
+        Verdict::Healthy,
+        "a cluster of one is no fault"
+    );
+    town.expect(1);
+    town.expect(2);
+    insta::assert_snapshot!(transcript(&town));
+    assert_eq!(report(&town).verdict, Verdict::Degraded);
+}
+
+#[test]
+fn of_two_clusters_the_one_with_more_nodes_is_meant() {
+    let mut town = town(3, 0);
+    let stranger = town.status(2);
+    stranger.cluster_uuid = "7d1f43f5-9d7a-4b9e-8f0e-5b1f5e1a0b11".to_owned();
+    stranger.incarnation = 9;
+    let told = report(&town);
+    assert_eq!(
+        told.incarnation,
+        Some(1),
+        "another cluster's number says nothing"
+    );
+    assert_eq!(told.findings[0].code, "LIVES_DIFFER");
+    assert_eq!(told.findings[0].view, "node node2");
 }
 
 #[test]
