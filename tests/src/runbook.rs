@@ -1,5 +1,8 @@
 //! Carries out a runbook as an operator does: the `sh` blocks of its page, line by line, against a real cluster.
 //!
+//! The page is asked for as an operator does too: `drtool runbook` fills in the names of the cluster that it finds, and what it
+//! fills in must be what the test knows.
+//!
 //! A block may say where it is carried out (`sh on {node}`) or when (`sh after the store is back`); the test that knows what
 //! was broken supplies both. A line may say how its command ends (`# exit code 1`), otherwise it must succeed. What the
 //! machines' own tools do (`systemctl`, `mv`) is done by the harness; any other command is an error, so that nothing on a
@@ -11,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::binary;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, copy_dir};
 use crate::drtool::{Drtool, Ran};
 use crate::node::Node;
 
@@ -24,8 +27,13 @@ pub struct Runbook<'a> {
     cluster: &'a Cluster,
     names: BTreeMap<String, String>,
     places: BTreeMap<String, Vec<usize>>,
+    found: BTreeMap<String, Finder<'a>>,
     endpoints: Vec<String>,
+    about: Option<usize>,
 }
+
+/// Says where a place is when its block is reached.
+type Finder<'a> = Box<dyn Fn() -> anyhow::Result<Vec<usize>> + Send + Sync + 'a>;
 
 /// One block of commands.
 #[derive(Debug)]
@@ -43,7 +51,9 @@ impl<'a> Runbook<'a> {
             cluster,
             names: BTreeMap::new(),
             places: BTreeMap::new(),
+            found: BTreeMap::new(),
             endpoints: cluster.endpoints(),
+            about: None,
         }
     }
 
@@ -54,10 +64,28 @@ impl<'a> Runbook<'a> {
         self
     }
 
+    /// The node that the page is about, as the operator says it.
+    #[must_use]
+    pub fn about(mut self, node: usize) -> Self {
+        self.about = Some(node);
+        self
+    }
+
     /// On which nodes the blocks `on PLACE` are carried out, one after the other.
     #[must_use]
     pub fn place(mut self, place: &str, nodes: &[usize]) -> Self {
         self.places.insert(place.to_owned(), nodes.to_vec());
+        self
+    }
+
+    /// The same, where only the page's own commands tell which nodes those are.
+    #[must_use]
+    pub fn place_when_reached(
+        mut self,
+        place: &str,
+        nodes: impl Fn() -> anyhow::Result<Vec<usize>> + Send + Sync + 'a,
+    ) -> Self {
+        self.found.insert(place.to_owned(), Box::new(nodes));
         self
     }
 
@@ -79,14 +107,29 @@ impl<'a> Runbook<'a> {
         &self,
         event: impl AsyncFn(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let page = Drtool::new(["runbook", &self.name, "--endpoints", "http://127.0.0.1:9"])
+        let raw = Drtool::new(["runbook", &self.name, "--endpoints", "http://127.0.0.1:9"])
             .run()
             .await?
             .expect(0)?
             .stdout;
-        let blocks = blocks(&page);
-        ensure!(!blocks.is_empty(), "{} has no commands", self.name);
-        for block in blocks {
+        let names = self.names.iter();
+        let sets = names.flat_map(|(name, value)| ["--set".to_owned(), format!("{name}={value}")]);
+        let about = self.about.map(|node| self.cluster.node(node).name.as_str());
+        let about = about.into_iter().flat_map(|name| ["--node", name]);
+        let filled = self
+            .cluster
+            .drtool(["runbook", &self.name])
+            .args(sets)
+            .args(about)
+            .env("CONFMAN_ENDPOINTS", &self.endpoints.join(","))
+            .run()
+            .await?
+            .expect(0)?
+            .stdout;
+        let (raw, filled) = (blocks(&raw), blocks(&filled));
+        ensure!(!raw.is_empty(), "{} has no commands", self.name);
+        ensure!(raw.len() == filled.len(), "{}: {filled:?}", self.name);
+        for (raw, block) in raw.iter().zip(filled) {
             let on = match block.info.split_once(' ') {
                 None if block.info.is_empty() => vec![None],
                 None => bail!("{}: a block is marked {:?}", self.name, block.info),
@@ -95,10 +138,9 @@ impl<'a> Runbook<'a> {
                     vec![None]
                 }
                 Some(("on", place)) => {
-                    let nodes = self.places.get(place).with_context(|| {
-                        format!("{}: nobody says where {place:?} is", self.name)
-                    })?;
-                    nodes.iter().map(|node| Some(*node)).collect()
+                    let written = raw.info.strip_prefix("on ").unwrap_or_default();
+                    let nodes = self.nodes_at(written, place)?;
+                    nodes.into_iter().map(Some).collect()
                 }
                 Some(_) => bail!("{}: a block is marked {:?}", self.name, block.info),
             };
@@ -113,6 +155,29 @@ impl<'a> Runbook<'a> {
         Ok(())
     }
 
+    /// Which nodes are meant by a place, as it is written and as the tool filled it in.
+    fn nodes_at(&self, written: &str, filled: &str) -> anyhow::Result<Vec<usize>> {
+        let known = match (self.places.get(written), self.found.get(written)) {
+            (Some(nodes), _) => nodes.clone(),
+            (None, Some(find)) => find()?,
+            (None, None) => bail!("{}: nobody says where {written:?} is", self.name),
+        };
+        // What the test named itself is no word of the tool's.
+        let own = self.names.values().any(|value| value == filled);
+        if written != filled && !own {
+            let names: Vec<&str> = known
+                .iter()
+                .map(|node| self.cluster.node(*node).name.as_str())
+                .collect();
+            ensure!(
+                names == [filled],
+                "{}: {written} is filled in with {filled}, it is {names:?}",
+                self.name
+            );
+        }
+        Ok(known)
+    }
+
     async fn line(&self, line: &str, on: Option<usize>) -> anyhow::Result<()> {
         let (command, code) = match line.split_once("# exit code ") {
             Some((command, code)) => (command, code.trim().parse()?),
@@ -123,6 +188,7 @@ impl<'a> Runbook<'a> {
             let node = self.cluster.node(index);
             let data = node.data_dir.to_str().context("a path that is no text")?;
             names.insert("data".to_owned(), data.to_owned());
+            names.insert("here".to_owned(), node.name.clone());
         }
         let command = names
             .iter()
@@ -154,9 +220,85 @@ impl<'a> Runbook<'a> {
                     std::fs::rename(from, to)?;
                 }
             }
+            ["docker", "compose", args @ ..] => self.compose(args, code).await?,
+            ["docker", "volume", "rm", volume] => {
+                let node = self.service(volume.trim_start_matches("project_"))?;
+                node.wipe()?;
+            }
             _ => bail!("not a command that this test knows"),
         }
         Ok(())
+    }
+
+    /// What Compose does, where the containers are processes and their volumes the directories that hold the data.
+    async fn compose(&self, args: &[&str], code: i32) -> anyhow::Result<()> {
+        match args {
+            ["stop", service] => {
+                let node = self.service(service)?;
+                if node.pid().is_some() {
+                    let (status, _) = node.stop(STOP_BOUND).await?;
+                    ensure!(status.success(), "{status}");
+                }
+            }
+            ["up", "--detach", service] => self.service(service)?.start()?,
+            ["rm", "--force", service] => {
+                ensure!(self.service(service)?.pid().is_none(), "it runs");
+            }
+            ["exec", service, "confman", args @ ..] => {
+                let index = self.index(service)?;
+                self.confman(args, Some(index), code)?;
+            }
+            [
+                "run",
+                "--rm",
+                "--no-deps",
+                "--entrypoint",
+                program,
+                service,
+                args @ ..,
+            ] => {
+                ensure!(*program == "/usr/local/bin/drtool", "{program}");
+                let args: Vec<String> = args
+                    .iter()
+                    .map(|arg| self.in_volume(service, arg))
+                    .collect::<anyhow::Result<_>>()?;
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                self.drtool(&args).await?.expect(code)?;
+            }
+            ["cp", from, to] => {
+                let (service, path) = from.split_once(':').context("from a container")?;
+                let from = self.in_volume(service, path)?;
+                let to = self.cluster.dir()?.join(to);
+                match std::path::Path::new(&from).is_dir() {
+                    true => copy_dir(from.as_ref(), &to)?,
+                    false => drop(std::fs::copy(from, to)?),
+                }
+            }
+            _ => bail!("not a command that this test knows"),
+        }
+        Ok(())
+    }
+
+    /// Where a path of a container lies here.
+    fn in_volume(&self, service: &str, path: &str) -> anyhow::Result<String> {
+        let data = &self.service(service)?.data_dir;
+        let volume = data.parent().context("a directory below another")?;
+        Ok(match path.strip_prefix("/var/lib/confman/") {
+            Some("data") => data.display().to_string(),
+            Some(name) => volume.join(name).display().to_string(),
+            None => path.to_owned(),
+        })
+    }
+
+    fn index(&self, service: &str) -> anyhow::Result<usize> {
+        let mut nodes = self.cluster.nodes().iter();
+        nodes
+            .position(|node| node.name == service)
+            .with_context(|| format!("no service {service:?}"))
+    }
+
+    fn service(&self, service: &str) -> anyhow::Result<&Node> {
+        Ok(self.cluster.node(self.index(service)?))
     }
 
     fn here(&self, on: Option<usize>) -> anyhow::Result<&Node> {

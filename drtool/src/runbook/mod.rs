@@ -1,0 +1,252 @@
+//! `drtool runbook`: what to do when something has happened, with this cluster's names filled in.
+//!
+//! The pages lie in `drtool/runbooks/` and are part of the program, because on the bad day nothing else may be at hand. Their
+//! `sh` blocks are carried out by a test against real clusters, so that none can name what does not exist. `index` has the
+//! pages and which failure each is for, `names` what stands for the names in braces.
+
+mod index;
+mod names;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use confman_cli::connect::TargetArgs;
+use confman_cli::failure::Failure;
+use confman_cli::output;
+use confman_client::ErrorKind;
+
+use crate::codes;
+use crate::context::Global;
+use crate::live::report::Report;
+use crate::live::status;
+use index::{Section, page, sections, title};
+use names::Names;
+
+/// Print what to do when something has happened, with this cluster's names filled in
+#[derive(Debug, Args)]
+pub(crate) struct RunbookArgs {
+    /// Which one; without it, the list
+    name: Option<String>,
+    /// The node that it is about [default: the first member that does not answer]
+    #[arg(long)]
+    node: Option<String>,
+    /// Fill in a name that stands in braces, such as data=/srv/confman; may be given again
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    #[command(flatten)]
+    to: TargetArgs,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("{text:?} is not NAME=VALUE"))
+}
+
+/// Said below every page that has a step of a machine's own tools.
+const IN_CONTAINERS: &str =
+    "In containers: `drtool runbook containers` says what takes the place of `systemctl` and `mv`.";
+
+pub(crate) async fn run(args: &RunbookArgs, global: &Global) -> Result<ExitCode, Failure> {
+    let Some(name) = &args.name else {
+        return list(global);
+    };
+    let page = page(name).ok_or_else(|| {
+        codes::refuse(
+            "RUNBOOK_UNKNOWN",
+            ErrorKind::NotFound,
+            format!("there is no runbook {name:?}"),
+        )
+        .with_hint("`drtool runbook` lists all of them")
+    })?;
+    let report = ask(args, global).await;
+    let mut names = Names::of_machine(std::env::vars());
+    let about = report
+        .as_ref()
+        .and_then(|report| names.of_cluster(report, args.node.as_deref()));
+    if let Some(node) = &args.node {
+        names.set("node", node);
+    }
+    for (name, value) in &args.set {
+        names.set(name, value);
+    }
+    let mut text = names.fill(page);
+    if name != "containers" && text.contains("systemctl") {
+        text = format!("{}\n\n{IN_CONTAINERS}\n", text.trim_end());
+    }
+    if global.json {
+        output::json(&serde_json::json!({ "name": name, "text": text, "filledIn": names }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let about = about.unwrap_or_else(|| {
+        "(No node answered, so names in braces are yours to fill in: --node, --set data=...)"
+            .to_owned()
+    });
+    let page = format!("{}\n\n{about}\n", text.trim_end());
+    status::print(&confman_cli::escape::lines(&page))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A page is printed whatever the cluster does: that no node answers is why it is read.
+async fn ask(args: &RunbookArgs, global: &Global) -> Option<Report> {
+    let client = args.to.client(global.verbose, None).ok()?;
+    match status::look(&client).await {
+        Ok(report) => Some(report),
+        Err(failure) => {
+            global.note(failure);
+            None
+        }
+    }
+}
+
+fn list(global: &Global) -> Result<ExitCode, Failure> {
+    if global.json {
+        let items: Vec<_> = sections()
+            .flat_map(|Section { about, pages }| {
+                pages.iter().map(move |(name, page)| {
+                    serde_json::json!({ "name": name, "title": title(page), "for": about })
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({ "items": items }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for Section { about, pages } in sections() {
+        output::line(about)?;
+        for (name, page) in pages {
+            output::line(&format!("  {name:<22} {}", title(page)))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages() -> impl Iterator<Item = index::Page> {
+        sections().flat_map(|section| section.pages).copied()
+    }
+
+    #[test]
+    fn every_failure_has_a_page_and_every_page_one_place() {
+        assert_eq!(index::FAILURES.len(), 9);
+        for (at, Section { about, pages }) in (1..).zip(index::FAILURES) {
+            assert!(about.starts_with(&format!("{at}. ")), "{about}");
+            assert!(!pages.is_empty(), "{about}");
+        }
+        let mut names: Vec<&str> = pages().map(|(name, _)| name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "a page stands in two places");
+    }
+
+    #[test]
+    fn a_pair_has_a_name() {
+        assert_eq!(pair("data=/srv/x").unwrap().1, "/srv/x");
+        assert!(pair("data").is_err());
+    }
+
+    #[test]
+    fn every_page_has_the_same_parts() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+        let files = std::fs::read_dir(dir).unwrap().count();
+        assert_eq!(files, pages().count(), "a page is not part of the program");
+        for (name, page) in pages() {
+            assert!(!title(page).is_empty(), "{name}");
+            for part in [
+                "\n## Symptom\n",
+                "\n## Check\n",
+                "\n## Steps\n",
+                "\n## How to know that it worked\n",
+                "\n## What not to do\n",
+            ] {
+                assert_eq!(page.matches(part).count(), 1, "{name}: {part:?}");
+            }
+        }
+    }
+
+    /// In blocks and in running text alike: no page names a command or an option that is not there.
+    #[test]
+    fn every_command_of_a_page_is_one() {
+        let mut checked = 0;
+        for (name, page) in pages() {
+            let blocks = page.split("```").skip(1).step_by(2);
+            let lines = blocks.flat_map(|block| block.lines().skip(1));
+            for line in lines {
+                let words: Vec<&str> = line
+                    .split(" #")
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .collect();
+                // In a container the program follows its service.
+                let inside = words.iter().position(|w| *w == "/usr/local/bin/drtool");
+                let words = match (words.first(), inside) {
+                    (Some(&"drtool"), _) => words,
+                    (_, Some(at)) => [&["drtool"], &words[at + 2..]].concat(),
+                    _ => continue,
+                };
+                // What stands for several arguments is one here; quotes are the shell's.
+                let words = words.iter().map(|w| match *w {
+                    "{group}" => "config/0",
+                    word => word.trim_matches('"'),
+                });
+                let several = ["{lost}", "{collections}", "the", "mistake"];
+                let plain = words.filter(|w| !several.contains(w));
+                if let Err(error) = crate::cli::command().try_get_matches_from(plain) {
+                    panic!("{name}: {line}\n{error}");
+                }
+                checked += 1;
+            }
+            for quoted in page.split("`drtool runbook ").skip(1) {
+                let other = quoted.split('`').next().unwrap_or_default();
+                assert!(
+                    index::page(other).is_some(),
+                    "{name} names the runbook {other:?}"
+                );
+            }
+        }
+        assert!(checked > 40, "{checked} commands");
+        let rules = include_str!("../../../compose/prometheus/rules.yml");
+        for line in rules
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("runbook: "))
+        {
+            assert!(index::page(line).is_some(), "an alert names {line:?}");
+        }
+    }
+
+    /// The page names the places of the image and the services of the compose file as those do.
+    #[test]
+    fn the_containers_of_the_page_are_those_of_the_compose_file() {
+        let page = index::page("containers").unwrap();
+        let image = include_str!("../../../compose/Dockerfile");
+        let compose = include_str!("../../../compose/docker-compose.yml");
+        let data = "/var/lib/confman/data";
+        assert!(image.contains(&format!("ENV CONFMAN_DATA_DIR={data}\n")));
+        assert!(
+            page.contains(&format!("{{node}}:{data} ")) && page.contains(&format!("verify {data}"))
+        );
+        assert!(
+            image.contains("VOLUME [\"/var/lib/confman\"]"),
+            "what is written beside the data stays"
+        );
+        assert!(
+            image.contains("/out/usr/local/bin/") && image.contains("COPY --from=builder /out /")
+        );
+        for node in ["node1", "node2", "node3"] {
+            let volume = format!("volumes: [\"{node}:/var/lib/confman\", ");
+            assert!(
+                compose.contains(&volume),
+                "a service and its volume have one name: {volume}"
+            );
+        }
+        assert!(
+            compose.contains("image: ${NODE_IMAGE:-confman:local}")
+                && page.contains(" confman:local ")
+        );
+    }
+}
