@@ -11,7 +11,9 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use confman_bootstrap::report::RestoreReport;
-use confman_client::wire::{GroupMembers, PeerReach, Readiness, SnapshotItem, Status};
+use confman_client::wire::{
+    GroupMembers, PeerReach, Readiness, SnapshotItem, SnapshotOrder, Status,
+};
 use confman_config::Settings;
 use confman_snapshot::fnv1a64;
 use confman_snapshot::model::{ClusterId, GroupId};
@@ -411,5 +413,12 @@ impl Backend for Node {
         group: Option<GroupId>,
     ) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
         crate::manager::request(self, group).await
+    }
+
+    async fn order_snapshot(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Vec<SnapshotOrder>, SnapshotRequestError> {
+        crate::manager::order(self, group).await
     }
 }

@@ -16,7 +16,8 @@ use crate::{
     trust::Trust,
     wire::{
         AuditEvent, BatchRequest, BatchResult, ChangeAnswer, ChangeRequest, List, Members,
-        NamespaceInfo, PeerReach, SnapshotItem, StateHashAt, Status, VersionToken, header,
+        NamespaceInfo, PeerReach, SnapshotItem, SnapshotOrder, StateHashAt, Status, VersionToken,
+        header,
     },
 };
 
@@ -228,6 +229,22 @@ impl Client {
         ask.repeatable = false;
         ask.attempt_max = wait_max;
         ask.total_max = wait_max;
+        self.json(&ask).await
+    }
+
+    /// Has one group, or all, snapshotted; answers as soon as somebody builds it.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Unconfirmed`] when the answer was lost.
+    pub async fn order_snapshot(
+        &self,
+        group: Option<&str>,
+    ) -> Result<Answered<List<SnapshotOrder>>, ClientError> {
+        let mut query = Query::default();
+        query.add("group", group);
+        query.add("wait", Some("false"));
+        let mut ask = self.write_ask(Method::POST, format!("/api/v1/admin/snapshots{query}"));
+        ask.repeatable = false;
         self.json(&ask).await
     }
 

@@ -265,7 +265,7 @@ impl ClientError {
                 return crate::handshake::hint(last).map(str::to_owned);
             }
             Self::Unreachable { .. } | Self::Answer { .. } => {
-                "are the nodes of CONFMAN_ENDPOINTS running? `confman status` asks each"
+                "are the nodes of CONFMAN_ENDPOINTS running? the command `status` asks each"
             }
             Self::Unconfirmed { .. } => "read the key before writing it again",
             Self::BrokenOff { .. } => "run it again",

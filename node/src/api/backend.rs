@@ -13,9 +13,9 @@ use bytes::Bytes;
 use confman_client::wire::GroupMembers;
 use confman_client::wire::PeerReach;
 use confman_client::wire::Readiness;
-use confman_client::wire::SnapshotItem;
 use confman_client::wire::Status;
 use confman_client::wire::VersionToken;
+use confman_client::wire::{SnapshotItem, SnapshotOrder};
 use confman_snapshot::model::GroupId;
 use confman_snapshot::model::Position;
 use confman_store::StateHandle;
@@ -208,4 +208,12 @@ pub trait Backend: Send + Sync {
         &self,
         group: Option<GroupId>,
     ) -> Result<Vec<SnapshotItem>, SnapshotRequestError>;
+    /// The same, and answers as soon as somebody builds it.
+    ///
+    /// # Errors
+    /// [`SnapshotRequestError`], the first one of several groups.
+    async fn order_snapshot(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Vec<SnapshotOrder>, SnapshotRequestError>;
 }

@@ -96,9 +96,15 @@ pub(crate) async fn state_hash(api: &Arc<Api>, call: &mut Call) -> Answer {
     )
 }
 
-/// `POST /api/v1/admin/snapshots`: answers when the snapshots are verified and recorded.
+/// `POST /api/v1/admin/snapshots`: answers when the snapshots are verified and recorded; with `wait=false` as soon as somebody
+/// builds them.
 pub(crate) async fn snapshots(api: &Arc<Api>, call: &mut Call) -> Answer {
-    let query = Query::parse(call.uri.query(), &["group"])?;
+    let query = Query::parse(call.uri.query(), &["group", "wait"])?;
+    let wait = match query.get("wait") {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(_) => return Err(Failure::invalid("wait", "it is true or false")),
+    };
     let group = query
         .get("group")
         .map(|text| known_group(api, text))
@@ -109,6 +115,11 @@ pub(crate) async fn snapshots(api: &Arc<Api>, call: &mut Call) -> Answer {
             "body",
             "a snapshot is asked for without a body",
         ));
+    }
+    if !wait {
+        let orders = api.backend.order_snapshot(group).await;
+        let orders = orders.map_err(snapshot_failure)?;
+        return call::json(StatusCode::ACCEPTED, &List::complete(orders));
     }
     let items = api
         .backend

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confman_client::wire::SnapshotItem;
+use confman_client::wire::{SnapshotItem, SnapshotOrder};
 use confman_snapshot::model::GroupId;
 use confman_snapshot::trigger::{
     Candidate, TriggerFacts, TriggerPolicy, choose_builder, decide, least_failed,
@@ -23,6 +23,8 @@ use crate::node::Node;
 const TASK_WITHIN: Duration = Duration::from_secs(3600);
 /// How long an operator's request waits for its snapshot: what `--wait` of the commands says, and no longer than a task lives.
 const REQUEST_WITHIN: Duration = TASK_WITHIN;
+/// How long finding a builder may take.
+const ORDER_WITHIN: Duration = Duration::from_secs(20);
 /// A member that has not answered for this long does not get, or keep, a task.
 const SILENT: Duration = Duration::from_secs(10);
 
@@ -192,13 +194,7 @@ pub(crate) async fn request(
     node: &Node,
     group: Option<GroupId>,
 ) -> Result<Vec<SnapshotItem>, SnapshotRequestError> {
-    if !node.settings().snapshot.enabled {
-        return Err(SnapshotRequestError::Disabled);
-    }
-    let groups: Vec<Arc<Group>> = match &group {
-        Some(id) => node.group(id).into_iter().collect(),
-        None => node.groups().cloned().collect(),
-    };
+    let groups = wanted(node, group.as_ref())?;
     let each = groups.iter().map(|group| request_one(node, group));
     futures::future::try_join_all(each).await
 }
@@ -287,27 +283,70 @@ async fn assigned(
     let meta = node.meta();
     let mut applied = meta.state().applied_watch();
     loop {
-        meta.barrier(&ReadMode::Linearizable)
-            .await
-            .map_err(|_| SnapshotRequestError::NoLeader)?;
         // One that is under way may not see what was written before this request: wait for it.
-        let open = open_task(node, group.id()).map_err(|e| failed(group, e.to_string()))?;
-        if open.is_none() {
-            match assign(node, group.id(), builder, "requested".to_owned()).await {
-                Ok(task_id) => return Ok(task_id),
-                Err(forward::ForwardError::Refused(detail)) => {
-                    tracing::debug!(group = %group.id(), "another snapshot was assigned first: {detail}");
-                }
-                Err(forward::ForwardError::NoLeader(_)) => {
-                    return Err(SnapshotRequestError::NoLeader);
-                }
-                Err(error @ forward::ForwardError::Failed(_)) => {
-                    return Err(failed(group, error.to_string()));
-                }
-            }
+        if let Some(task_id) = assign_unless_under_way(node, group, builder).await? {
+            return Ok(task_id);
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
     }
+}
+
+/// Gives the task of a new snapshot to a builder; none where one of the group is under way.
+async fn assign_unless_under_way(
+    node: &Node,
+    group: &Arc<Group>,
+    builder: u64,
+) -> Result<Option<String>, SnapshotRequestError> {
+    node.meta()
+        .barrier(&ReadMode::Linearizable)
+        .await
+        .map_err(|_| SnapshotRequestError::NoLeader)?;
+    let open = open_task(node, group.id()).map_err(|e| failed(group, e.to_string()))?;
+    if open.is_some() {
+        return Ok(None);
+    }
+    match assign(node, group.id(), builder, "requested".to_owned()).await {
+        Ok(task_id) => Ok(Some(task_id)),
+        Err(forward::ForwardError::Refused(detail)) => {
+            tracing::debug!(group = %group.id(), "another snapshot was assigned first: {detail}");
+            Ok(None)
+        }
+        Err(forward::ForwardError::NoLeader(_)) => Err(SnapshotRequestError::NoLeader),
+        Err(error @ forward::ForwardError::Failed(_)) => Err(failed(group, error.to_string())),
+    }
+}
+
+/// Has snapshots made now, of one group or of all, and answers as soon as each has its builder: who wants to know how it went
+/// looks at the status.
+pub(crate) async fn order(
+    node: &Node,
+    group: Option<GroupId>,
+) -> Result<Vec<SnapshotOrder>, SnapshotRequestError> {
+    let each = wanted(node, group.as_ref())?;
+    let each = each.iter().map(|group| async {
+        let earlier = last_failure(node, group).map_err(|e| failed(group, e.to_string()))?;
+        let failed_before: Vec<u64> = earlier.iter().map(|(task, _)| task.node).collect();
+        let builder = choose_here(group, &failed_before);
+        let assigned = assign_unless_under_way(node, group, builder).await?;
+        Ok(SnapshotOrder {
+            group: group.id().to_string(),
+            under_way: assigned.is_none(),
+        })
+    });
+    tokio::time::timeout(ORDER_WITHIN, futures::future::try_join_all(each))
+        .await
+        .map_err(|_| SnapshotRequestError::Timeout)?
+}
+
+/// The groups that are meant.
+fn wanted(node: &Node, group: Option<&GroupId>) -> Result<Vec<Arc<Group>>, SnapshotRequestError> {
+    if !node.settings().snapshot.enabled {
+        return Err(SnapshotRequestError::Disabled);
+    }
+    Ok(match group {
+        Some(id) => node.group(id).into_iter().collect(),
+        None => node.groups().cloned().collect(),
+    })
 }
 
 /// Waits for the end of a task; says why it failed, if it did.

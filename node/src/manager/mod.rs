@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use assign::request;
+pub(crate) use assign::{order, request};
 
 use crate::forward::ForwardError;
 use crate::node::Node;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use confman_client::wire::{GroupReadiness, NodeRef, PeerReach, Readiness, SnapshotItem, Status};
+use confman_client::wire::{
+    GroupReadiness, NodeRef, PeerReach, Readiness, SnapshotItem, SnapshotOrder, Status,
+};
 use confman_node::api::backend::{
     Applied, Backend, GroupBackend, LeaderInfo, MembershipView, ProposeError, ReadError, ReadMode,
     SnapshotRequestError, WriteContext,
@@ -350,6 +352,17 @@ impl Backend for TestNode {
             index: 1,
             bytes: 1,
             seconds: 0.5,
+        }])
+    }
+
+    async fn order_snapshot(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Vec<SnapshotOrder>, SnapshotRequestError> {
+        self.snapshot.lock().clone()?;
+        Ok(vec![SnapshotOrder {
+            group: group.unwrap_or_else(|| GroupId::config(0)).to_string(),
+            under_way: false,
         }])
     }
 }

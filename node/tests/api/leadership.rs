@@ -517,10 +517,22 @@ async fn a_snapshot_is_answered_when_it_is_there_or_says_why_not() {
             .len(),
         1
     );
+    let ordered = server
+        .post("/api/v1/admin/snapshots?group=config/0&wait=false")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(ordered.status(), StatusCode::ACCEPTED);
+    let ordered = document(ordered).await;
+    assert_eq!(
+        ordered["items"],
+        json!([{"group": "config/0", "underWay": false}])
+    );
     for (query, field) in [
         ("group=config/9", "group"),
         ("group=", "group"),
         ("groups=x", "groups"),
+        ("wait=soon", "wait"),
     ] {
         let refused = server
             .post(&format!("/api/v1/admin/snapshots?{query}"))

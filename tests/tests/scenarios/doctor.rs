@@ -65,7 +65,7 @@ async fn a_healthy_cluster_has_no_findings_and_is_not_written_to() -> anyhow::Re
     let cluster = Plan::new("doctor").start().await?;
     cluster.fill("app", "k", 20, "value").await?;
     cluster
-        .drtool(["snapshot", "create"])
+        .drtool(["snapshot", "create", "--wait"])
         .run()
         .await?
         .expect(0)?;
@@ -146,7 +146,7 @@ async fn each_thing_that_breaks_is_named_and_hides_nothing_else() -> anyhow::Res
     let cluster = Plan::new("doctor-broken").start().await?;
     cluster.fill("app", "k", 20, "value").await?;
     cluster
-        .drtool(["snapshot", "create"])
+        .drtool(["snapshot", "create", "--wait"])
         .run()
         .await?
         .expect(0)?;

@@ -35,7 +35,7 @@ pub use members::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use readiness::{GroupReadiness, Readiness};
-pub use snapshot::SnapshotItem;
+pub use snapshot::{SnapshotItem, SnapshotOrder};
 pub use status::{
     Caller, DiskStatus, GroupStatus, LeaderRef, MemberRole, MemberStatus, NodeRef, PeerReach,
     ReplicaRole, RestoreSource, RestoreStatus, SkippedSnapshot, SnapshotError, SnapshotStatus,

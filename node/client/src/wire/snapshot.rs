@@ -17,3 +17,13 @@ pub struct SnapshotItem {
     /// From the request to the record.
     pub seconds: f64,
 }
+
+/// A snapshot that somebody builds now: what `?wait=false` is answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotOrder {
+    /// The group, for example `config/0`.
+    pub group: String,
+    /// One was under way already, and nothing was ordered: it may not hold what was written since it began.
+    pub under_way: bool,
+}
