@@ -41,6 +41,9 @@ enum Action {
     Init {
         /// A directory that every node can read and nobody else
         dir: PathBuf,
+        /// Print one JSON document on stdout: the files, which of them were made now, and the key where it was
+        #[arg(long)]
+        json: bool,
     },
     /// List names and roles
     List {
@@ -97,7 +100,7 @@ fn act(action: Action) -> Result<(), KeysError> {
                 common.file.display()
             );
         }
-        Action::Init { dir } => init(&dir)?,
+        Action::Init { dir, json } => init(&dir, json)?,
         Action::List { common } => {
             let keys = list_keys(&common.file)?;
             if common.json {
@@ -131,14 +134,27 @@ fn act(action: Action) -> Result<(), KeysError> {
 /// The name of the key that [`init`] makes.
 const FIRST_KEY: &str = "admin";
 
-fn init(dir: &Path) -> Result<(), KeysError> {
+fn init(dir: &Path, json: bool) -> Result<(), KeysError> {
     let (keys, token) = (dir.join("api-keys.json"), dir.join("cluster-token"));
     // The token first: whoever reads the key in a log finds the rest in place.
     let made = create_token(&token)?;
     eprintln!("{} {}", if made { "made" } else { "kept" }, token.display());
-    match create_key(&keys, FIRST_KEY, Role::Admin) {
+    let key = create_key(&keys, FIRST_KEY, Role::Admin);
+    if json {
+        let new = match &key {
+            Ok(key) => Some(key.to_string()),
+            Err(KeysError::NameTaken { .. }) => None,
+            Err(_) => return key.map(|_| ()),
+        };
+        print_json(&json!({
+            "tokenFile": token, "tokenMade": made, "keysFile": keys, "keyMade": new.is_some(), "key": new,
+        }));
+    }
+    match key {
         Ok(key) => {
-            say(format_args!("CONFMAN_API_KEY={key}"));
+            if !json {
+                say(format_args!("CONFMAN_API_KEY={key}"));
+            }
             eprintln!(
                 "made the key `{FIRST_KEY}` and kept its hash in {}; the key itself is not kept",
                 keys.display()

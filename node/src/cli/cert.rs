@@ -9,7 +9,9 @@ use clap::{Args, Subcommand};
 use confman_tls::throwaway::{Authority, MakeError, Order};
 use confman_tls::{NamedFile, NodeFiles};
 
+use super::connect::OutputArgs;
 use super::failure::Failure;
+use super::output;
 use crate::dev::layout::write_private;
 
 /// Longer than a cluster of the kind lives, and short enough that nobody leans on it.
@@ -36,6 +38,8 @@ enum Action {
         /// Make all of it anew. Nodes that run take the new files within five seconds
         #[arg(long)]
         anew: bool,
+        #[command(flatten)]
+        out: OutputArgs,
     },
 }
 
@@ -126,12 +130,27 @@ fn files(dir: &Path, name: &str) -> [PathBuf; 2] {
 }
 
 pub(crate) fn run(args: CertArgs) -> Result<ExitCode, Failure> {
-    let Action::Init { dir, nodes, anew } = args.action;
-    init(&dir, &nodes, anew)?;
+    let Action::Init {
+        dir,
+        nodes,
+        anew,
+        out,
+    } = args.action;
+    let made = init(&dir, &nodes, anew)?;
+    if out.json {
+        let each = nodes.iter().map(|node| {
+            let [cert, key] = files(&dir, &node.name);
+            serde_json::json!({ "name": node.name, "hosts": node.hosts, "certFile": cert, "keyFile": key })
+        });
+        output::json(&serde_json::json!({
+            "made": made, "caFile": dir.join(AUTHORITY), "items": each.collect::<Vec<_>>(),
+        }))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<(), Failure> {
+/// Makes what is not there; says whether it was made now.
+fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<bool, Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut taken = vec![dir.join(AUTHORITY)];
     for node in nodes {
@@ -165,7 +184,7 @@ fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<(), Failure> {
             refuse_unfit(dir, node)?;
         }
         eprintln!("kept {}", authority.display());
-        return Ok(());
+        return Ok(false);
     }
     make(dir, "confman cert init", nodes).map_err(|e| Failure::usage(e.to_string()))?;
     eprintln!(
@@ -173,7 +192,7 @@ fn init(dir: &Path, nodes: &[Bearer], anew: bool) -> Result<(), Failure> {
         authority.display(),
         nodes.len()
     );
-    Ok(())
+    Ok(true)
 }
 
 /// Refuses a certificate that no handshake would take, or that lacks a host: kept, it would only fail later.

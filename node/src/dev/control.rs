@@ -197,16 +197,20 @@ async fn act(fleet: &Fleet, request: Request) -> anyhow::Result<String> {
 pub(super) async fn send(dir: &Path, action: DevAction) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(dir)?;
     let path = socket_of(&layout)?;
-    let (request, show) = match action {
-        DevAction::Kill(arg) => (Request::Kill { node: arg.node }, Show::Message),
-        DevAction::Wipe(arg) => (Request::Wipe { node: arg.node }, Show::Message),
-        DevAction::Start(arg) => (Request::Start { node: arg.node }, Show::Message),
-        DevAction::Pause(arg) => (Request::Pause { node: arg.node }, Show::Message),
-        DevAction::Resume(arg) => (Request::Resume { node: arg.node }, Show::Message),
-        DevAction::Stop { node: Some(node) } => (Request::Stop { node: Some(node) }, Show::Message),
-        DevAction::Stop { node: None } => (Request::Stop { node: None }, Show::End),
-        DevAction::Status { json: true } => (Request::Status, Show::Json),
-        DevAction::Status { json: false } => (Request::Status, Show::Table),
+    let (request, show, json) = match action {
+        DevAction::Kill(arg) => (Request::Kill { node: arg.node }, Show::Message, arg.json),
+        DevAction::Wipe(arg) => (Request::Wipe { node: arg.node }, Show::Message, arg.json),
+        DevAction::Start(arg) => (Request::Start { node: arg.node }, Show::Message, arg.json),
+        DevAction::Pause(arg) => (Request::Pause { node: arg.node }, Show::Message, arg.json),
+        DevAction::Resume(arg) => (Request::Resume { node: arg.node }, Show::Message, arg.json),
+        DevAction::Stop { node, json } => {
+            let show = match node {
+                Some(_) => Show::Message,
+                None => Show::End,
+            };
+            (Request::Stop { node }, show, json)
+        }
+        DevAction::Status { json } => (Request::Status, Show::Table, json),
     };
     let answer = tokio::time::timeout(ANSWER_WAIT, exchange(&path, &request, &show))
         .await
@@ -230,13 +234,13 @@ pub(super) async fn send(dir: &Path, action: DevAction) -> anyhow::Result<ExitCo
         let message = answer.message;
         return Err(Told { kind, message }.into());
     }
+    if json {
+        println!("{:#}", document(&show, &answer));
+        return Ok(ExitCode::SUCCESS);
+    }
     match show {
         Show::Message => println!("{}", answer.message),
-        Show::End => println!("stopped"),
-        Show::Json => println!(
-            "{}",
-            serde_json::to_string_pretty(&serde_json::json!({ "items": answer.nodes }))?
-        ),
+        Show::End => println!("{STOPPED}"),
         Show::Table => {
             for node in &answer.nodes {
                 let pid = node.pid.map(|pid| pid.to_string()).unwrap_or_default();
@@ -250,13 +254,24 @@ pub(super) async fn send(dir: &Path, action: DevAction) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is said when all of it has ended.
+const STOPPED: &str = "stopped";
+
 #[derive(Debug, PartialEq, Eq)]
 enum Show {
     Message,
     Table,
-    Json,
     /// Wait until the connection ends.
     End,
+}
+
+/// What a script reads: what was done, and the nodes as they are after it; nobody is left to tell of them after the end.
+fn document(show: &Show, answer: &Answer) -> serde_json::Value {
+    match show {
+        Show::Table => serde_json::json!({ "items": answer.nodes }),
+        Show::Message => serde_json::json!({ "message": answer.message, "items": answer.nodes }),
+        Show::End => serde_json::json!({ "message": STOPPED, "items": [] }),
+    }
 }
 
 fn socket_of(layout: &Layout) -> anyhow::Result<PathBuf> {

@@ -96,6 +96,9 @@ pub enum DevAction {
     Stop {
         /// Only this node
         node: Option<String>,
+        /// One JSON document on stdout
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -104,6 +107,9 @@ pub enum DevAction {
 pub struct NodeArg {
     /// The node's name, for example node2 (or just 2)
     pub node: String,
+    /// One JSON document on stdout: what was done, and the nodes as they are now
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs `confman dev` to its end, or one action against a running one. What goes wrong is told on stderr, and the exit

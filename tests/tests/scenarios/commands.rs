@@ -431,3 +431,68 @@ async fn dev_speaks_tls_when_it_is_asked_to_and_clients_in_its_directory_need_no
     good(dev.act(&["stop"])?)?;
     Ok(())
 }
+
+/// What is done to nodes, and what is made for them, is one document for a script; a cluster is named by its directory alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_a_dev_cluster_and_what_makes_keys_is_a_document_too() -> anyhow::Result<()> {
+    let temp = tempfile::tempdir()?;
+    let mut dev = Dev::start(&temp.path().join("dev"), &["--port-base", "0"]).await?;
+    let act = |args: &[&str]| -> anyhow::Result<Value> {
+        let said = good(dev.act(&[args, &["--json"]].concat())?)?;
+        serde_json::from_str(&said).with_context(|| said)
+    };
+    for action in ["pause", "resume", "kill", "start", "stop", "wipe"] {
+        let told = act(&[action, "node2"])?;
+        let message = told["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("node2"), "{action}: {told}");
+        ensure!(told["items"][1]["name"] == "node2", "{action}: {told}");
+    }
+    // From anywhere: the directory names nodes and store.
+    let program = binary::drtool()?;
+    let list = Command::new(program)
+        .args(["snapshot", "list", "--json", "--dev"])
+        .arg(&dev.dir)
+        .env_clear()
+        .current_dir(temp.path())
+        .output()?;
+    let list: Value = serde_json::from_str(&good(list)?)?;
+    let store = dev.document()?["objectStore"]["url"].clone();
+    assert_eq!(list["store"], store, "{list}");
+    let told = act(&["stop"])?;
+    assert_eq!(told["message"], "stopped", "{told}");
+    dev.wait_end().await?;
+
+    let made = |args: &[&str]| -> anyhow::Result<Value> {
+        let mut command = Command::new(binary::confman()?);
+        let said = command
+            .args(args)
+            .env_clear()
+            .current_dir(temp.path())
+            .output()?;
+        Ok(serde_json::from_str(&good(said)?)?)
+    };
+    std::fs::create_dir(temp.path().join("keys"))?;
+    let keys = made(&["key", "init", "keys", "--json"])?;
+    assert_eq!(keys["keyMade"], true, "{keys}");
+    assert!(
+        keys["key"]
+            .as_str()
+            .is_some_and(|key| key.starts_with("confman_")),
+        "{keys}"
+    );
+    let again = made(&["key", "init", "keys", "--json"])?;
+    assert_eq!(
+        (&again["keyMade"], &again["key"]),
+        (&json!(false), &Value::Null),
+        "{again}"
+    );
+    let certs = made(&["cert", "init", "tls", "node1=localhost", "--json"])?;
+    assert_eq!(certs["made"], true, "{certs}");
+    let file = certs["items"][0]["certFile"]
+        .as_str()
+        .context("no certificate")?;
+    assert!(temp.path().join(file).is_file(), "{certs}");
+    let again = made(&["cert", "init", "tls", "node1=localhost", "--json"])?;
+    assert_eq!(again["made"], false, "{again}");
+    Ok(())
+}
