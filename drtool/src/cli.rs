@@ -2,8 +2,11 @@
 //!
 //! A room adds its command to [`Command`], to [`GROUPS`] and to [`run`]; a test holds that none is forgotten.
 
+use std::any::Any;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -73,15 +76,34 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Help", &["runbook", "explain", "completions", "man"]),
 ];
 
+/// The option that names a dev cluster.
+const DEV: &str = "dev";
+
+/// The commands whose answer may be no.
+const CHECKS: &str = "status, doctor, diff, store probe, recover verify";
+
+/// What an exit code means where not only a cluster refuses.
+fn meaning(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Refused => {
+            "refused: by drtool, since a rule stands against it, or by the cluster or the store"
+        }
+        ErrorKind::Unreachable => {
+            "no node could answer, a group takes no writes, or no answer of the store"
+        }
+        other => other.meaning(),
+    }
+}
+
 /// Runs the command of this process and says how it ended.
 pub fn main() -> ExitCode {
     // Of the variable FAILPOINTS; only in programs that were built for tests.
     #[cfg(feature = "failpoints")]
     let _points = fail::FailScenario::setup();
-    let matches = command().get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let parsed = command().try_get_matches();
+    let cli = match parsed.and_then(|matches| read(&matches)) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return not_understood(&error, std::env::args_os().skip(1)),
     };
     stopped::keep_quiet_on_caught_panics();
     // Two providers in one binary panic: this is the only one.
@@ -91,17 +113,64 @@ pub fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return codes::usage("BUG", format!("start the runtime: {error}")).report(),
+        Err(error) => {
+            let failure = codes::bug(format!("start the runtime: {error}"));
+            return report(failure, cli.global.json);
+        }
     };
     let Cli { global, command } = cli;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(command, &global))));
     runtime.shutdown_background();
-    match ended {
-        Ok(Ok(code)) => code,
-        Ok(Err(failure)) => report(failure, &global),
-        // The panic has said what and where.
-        Err(_) => ExitCode::from(ErrorKind::Bug.exit_code()),
+    match ended.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+        Ok(code) => code,
+        Err(failure) => report(failure, global.json),
     }
+}
+
+/// The command line as a value.
+fn read(matches: &clap::ArgMatches) -> Result<Cli, clap::Error> {
+    let mut cli = Cli::from_arg_matches(matches)?;
+    let mut here = matches;
+    while let Some((_, below)) = here.subcommand() {
+        here = below;
+    }
+    cli.global.dev = here.try_get_one::<PathBuf>(DEV).ok().flatten().cloned();
+    Ok(cli)
+}
+
+/// What a panic was about. Where it was the panic itself has said on stderr.
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+    codes::bug(format!(
+        "drtool panicked: {}",
+        words.unwrap_or("without words")
+    ))
+}
+
+/// What clap says of a command line: help and versions where they were asked for, anything else under a stable name.
+fn not_understood(error: &clap::Error, args: impl Iterator<Item = OsString>) -> ExitCode {
+    let text = error.render().to_string();
+    let Some(message) = text.strip_prefix("error: ").filter(|_| error.use_stderr()) else {
+        // A page of help; clap knows where it goes and how that ends.
+        error.exit();
+    };
+    eprintln!("error[USAGE]: {}", message.trim_end());
+    let mut options = args.take_while(|arg| arg != "--");
+    if options.any(|arg| arg == "--json")
+        && let Some(document) =
+            codes::document(&codes::named(codes::usage("USAGE", one_line(message))))
+    {
+        // Whoever does not read stdout has read stderr.
+        let _ = output::json(&document);
+    }
+    ExitCode::from(ErrorKind::Usage.exit_code())
+}
+
+/// The complaint without the usage and the tips that follow it.
+fn one_line(message: &str) -> String {
+    let lines = message.lines().take_while(|line| !line.is_empty());
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
@@ -128,34 +197,48 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// A failure on stderr for people, under a name that `drtool explain` knows, and as the one document on stdout for scripts.
-fn report(failure: Failure, global: &Global) -> ExitCode {
+fn report(failure: Failure, json: bool) -> ExitCode {
     let failure = codes::named(failure);
     let code = failure.report();
-    if let Failure::Told {
-        kind,
-        message,
-        hint,
-        code,
-    } = &failure
-        && global.json
-    {
-        let document = serde_json::json!({ "error": {
-            "code": code, "exitCode": kind.exit_code(), "message": message, "hint": hint,
-        }});
+    if let Some(document) = codes::document(&failure).filter(|_| json) {
         // Whoever does not read stdout has read stderr.
         let _ = output::json(&document);
     }
     code
 }
 
+/// The command as it is declared, with `--dev` wherever a store can be named.
+pub(crate) fn declared() -> clap::Command {
+    with_dev(Cli::command())
+}
+
+fn with_dev(command: clap::Command) -> clap::Command {
+    let has = |id: &str| command.get_arguments().any(|arg| arg.get_id() == id);
+    let command = match (has("store"), has(DEV)) {
+        (true, true) => command.mut_arg(DEV, |arg| {
+            arg.help("Endpoints, key and store of the `confman dev` cluster in this directory [default: ./confman-dev if it is there and no CONFMAN_ variable says otherwise]")
+        }),
+        (true, false) => command.arg(
+            clap::Arg::new(DEV)
+                .long(DEV)
+                .value_name("DIR")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help_heading("Store")
+                .help("The store of the `confman dev` cluster in this directory"),
+        ),
+        (false, _) => command,
+    };
+    command.mut_subcommands(with_dev)
+}
+
 /// The command with its help in groups. The list that clap would print is hidden: it knows no groups.
 pub(crate) fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = declared();
     let groups = groups(&command);
     command
         .help_template(format!(
             "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}{{all-args}}\n\n{}",
-            failure::exit_codes_help()
+            failure::exit_codes_help(CHECKS, meaning)
         ))
         .mut_subcommands(|sub| sub.hide(true))
 }
@@ -186,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_commands_are_put_together_rightly() {
-        Cli::command().debug_assert();
+        declared().debug_assert();
     }
 
     #[test]
@@ -234,5 +317,30 @@ mod tests {
                 insta::assert_snapshot!(name, page);
             }
         });
+    }
+
+    #[test]
+    fn a_dev_cluster_is_named_for_the_nodes_and_for_the_store() {
+        let lines: [&[&str]; 4] = [
+            &["drill"],
+            &["doctor"],
+            &["snapshot", "list"],
+            &["recover", "collect", "some-directory"],
+        ];
+        for line in lines {
+            let args = [&["drtool"], line, &["--dev", "elsewhere"]].concat();
+            let cli = read(&command().try_get_matches_from(&args).unwrap()).unwrap();
+            assert_eq!(cli.global.dev, Some("elsewhere".into()), "{args:?}");
+        }
+        let plain = command().try_get_matches_from(["drtool", "drill"]).unwrap();
+        assert_eq!(read(&plain).unwrap().global.dev, None);
+    }
+
+    #[test]
+    fn a_panic_is_a_bug_with_its_own_words() {
+        let panic = catch_unwind(|| panic!("at {}", 7)).unwrap_err();
+        let failure = panicked(&*panic);
+        assert_eq!(failure.to_string(), "drtool panicked: at 7");
+        assert_eq!(failure.kind(), Some(ErrorKind::Bug));
     }
 }

@@ -70,8 +70,8 @@ const COMMON: &[Code] = &[
     },
     Code {
         name: "USAGE",
-        meaning: "A setting, an option or a file that says which cluster is meant is wrong; nothing was asked.",
-        remedy: "The message says what; `confman config` shows the settings of this environment.",
+        meaning: "The command line, a setting or a file that says which cluster is meant is wrong; nothing was asked.",
+        remedy: "The message says what. `drtool COMMAND --help` says what a command takes, `confman config` shows the settings of this environment.",
     },
     Code {
         name: "CLUSTER_REFUSED",
@@ -111,8 +111,14 @@ pub fn refuse(code: &'static str, kind: ErrorKind, message: impl Into<String>) -
     Failure::new(kind, message).coded(code)
 }
 
+/// Something happened that never should.
+pub fn bug(message: impl Into<String>) -> Failure {
+    refuse("BUG", ErrorKind::Bug, message)
+}
+
 /// The command, a setting or a local file is wrong.
 pub fn usage(code: &'static str, message: impl Into<String>) -> Failure {
+    debug_assert_ne!(code, "BUG", "nobody who types a command can mend a bug");
     refuse(code, ErrorKind::Usage, message)
 }
 
@@ -134,17 +140,56 @@ pub(crate) fn of_kind(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The same failure, under a stable name in any case.
+/// The same failure, under a stable name in any case, and with the remedy of that name's page where it has no hint of its own.
 pub(crate) fn named(failure: Failure) -> Failure {
-    match &failure {
-        Failure::Told {
-            code: None, kind, ..
-        } => {
-            let code = of_kind(*kind);
-            failure.coded(code)
-        }
-        _ => failure,
+    let Failure::Told {
+        kind,
+        message,
+        hint,
+        code,
+        also,
+    } = failure
+    else {
+        return failure;
+    };
+    let code = code.unwrap_or_else(|| of_kind(kind));
+    Failure::Told {
+        kind,
+        message,
+        hint: hint.or_else(|| Some(find(code)?.remedy.to_owned())),
+        code: Some(code),
+        also: also.into_iter().map(named).collect(),
     }
+}
+
+/// The document of a failure, for `--json`; none when there is nobody to tell.
+pub(crate) fn document(failure: &Failure) -> Option<serde_json::Value> {
+    let Failure::Told {
+        kind,
+        message,
+        hint,
+        code,
+        also,
+    } = failure
+    else {
+        return None;
+    };
+    let reason = |failure: &Failure| match failure {
+        Failure::Told {
+            message,
+            hint,
+            code,
+            ..
+        } => Some(serde_json::json!({ "code": code, "message": message, "hint": hint })),
+        Failure::PipeClosed => None,
+    };
+    let reasons: Vec<_> = std::iter::once(failure)
+        .chain(also)
+        .filter_map(reason)
+        .collect();
+    Some(serde_json::json!({ "error": {
+        "code": code, "exitCode": kind.exit_code(), "message": message, "hint": hint, "refusals": reasons,
+    }}))
 }
 
 /// The code of that name, whatever its case.
@@ -190,10 +235,13 @@ mod tests {
     #[test]
     fn no_failure_ends_a_command_without_a_name_that_can_be_explained() {
         for kind in ErrorKind::ALL {
-            let Failure::Told { code, .. } = named(Failure::new(kind, "made elsewhere")) else {
+            let Failure::Told { code, hint, .. } = named(Failure::new(kind, "made elsewhere"))
+            else {
                 panic!("{kind:?}")
             };
-            assert!(find(code.unwrap()).is_some(), "{kind:?}");
+            let page = find(code.unwrap());
+            assert!(page.is_some(), "{kind:?}");
+            assert_eq!(hint.as_deref(), page.map(|page| page.remedy), "{kind:?}");
         }
         let own = named(usage("ARGUMENT", "made here"));
         assert!(matches!(
@@ -203,7 +251,28 @@ mod tests {
                 ..
             }
         ));
+        let hinted = named(usage("ARGUMENT", "made here").with_hint("do this"));
+        assert!(matches!(hinted, Failure::Told { hint: Some(hint), .. } if hint == "do this"));
         let gone = named(Failure::PipeClosed);
         assert!(matches!(gone, Failure::PipeClosed), "nobody to tell");
+    }
+
+    #[test]
+    fn a_bug_ends_with_the_exit_code_of_a_bug() {
+        let document = document(&bug("it broke")).unwrap();
+        assert_eq!(document["error"]["exitCode"], 70, "{document}");
+        assert_eq!(document["error"]["code"], "BUG", "{document}");
+    }
+
+    #[test]
+    fn no_reason_is_lost_on_a_script() {
+        let refused = refuse("CONSENT_NEEDED", ErrorKind::Refused, "one")
+            .with_also(vec![usage("ARGUMENT", "two"), Failure::usage("three")]);
+        let document = document(&named(refused)).unwrap();
+        let reasons = document["error"]["refusals"].as_array().unwrap();
+        let codes: Vec<_> = reasons.iter().map(|r| r["code"].clone()).collect();
+        assert_eq!(codes, ["CONSENT_NEEDED", "ARGUMENT", "USAGE"], "{document}");
+        assert!(reasons.iter().all(|r| r["hint"].is_string()), "{document}");
+        assert_eq!(document["error"]["code"], "CONSENT_NEEDED", "{document}");
     }
 }

@@ -36,7 +36,13 @@ pub fn show<P: std::fmt::Display>(plan: &P) -> Result<Shown<'_, P>, Failure> {
     let mut err = std::io::stderr().lock();
     writeln!(err, "{}", confman_cli::escape::lines(&text))
         .and_then(|()| err.flush())
-        .map_err(|error| codes::usage("BUG", format!("show the plan: {error}")))?;
+        .map_err(|error| {
+            // Not shown is not agreed to.
+            codes::usage(
+                "CONSENT_NEEDED",
+                format!("nothing was done: show the plan on stderr: {error}"),
+            )
+        })?;
     Ok(Shown { plan })
 }
 

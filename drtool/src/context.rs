@@ -1,6 +1,7 @@
 //! What every command is told beside its own arguments.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -19,6 +20,10 @@ pub struct Global {
     /// Say on stderr what is asked and who answers
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// The directory of a `confman dev` cluster, when `--dev` names one: those who ask nodes and those who ask a store
+    /// mean the same cluster. Put here from whichever command has the option.
+    #[arg(skip)]
+    pub dev: Option<PathBuf>,
 }
 
 /// When to colour.
@@ -63,10 +68,43 @@ impl Global {
         bar
     }
 
+    /// The same for work of which nobody knows how much there is.
+    #[must_use]
+    pub fn waiting(&self, what: &str) -> ProgressBar {
+        let bar = self.progress(what, 0);
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        bar.set_style(style);
+        bar
+    }
+
+    /// Does the work with that on the terminal, so that nobody takes a copy of gigabytes for a program that hangs.
+    pub async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let bar = self.waiting(what);
+        let done = work.await;
+        bar.finish_and_clear();
+        done
+    }
+
     /// A line on stderr that only `-v` asks for.
     pub fn note(&self, text: impl std::fmt::Display) {
         if self.verbose {
             eprintln!("{}", confman_cli::escape::text(&text.to_string()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_moves_where_nobody_looks() {
+        let scripted = Global {
+            json: true,
+            ..Global::default()
+        };
+        assert!(scripted.waiting("it is copied").is_hidden());
+        assert_eq!(scripted.during("it is copied", async { 7 }).await, 7);
     }
 }

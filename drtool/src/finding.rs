@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codes;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,7 +36,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding without a hint.
+    /// A finding with the remedy of its code's page for a hint, where it is more than worth knowing.
     pub fn new(
         severity: Severity,
         code: &'static str,
@@ -46,11 +48,13 @@ impl Finding {
             code,
             view: view.into(),
             what: what.into(),
-            hint: None,
+            hint: codes::find(code)
+                .filter(|_| severity > Severity::Info)
+                .map(|page| page.remedy.to_owned()),
         }
     }
 
-    /// The same, with what to do.
+    /// The same, with what to do just here.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -70,5 +74,30 @@ impl fmt::Display for Finding {
             write!(f, "\n  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_hurts_says_what_to_do() {
+        let hint = |severity| {
+            Finding::new(
+                severity,
+                "DRILL_HASH_DIFFERS",
+                "node n1",
+                "it had another state",
+            )
+            .hint
+        };
+        let page = codes::find("DRILL_HASH_DIFFERS").map(|page| page.remedy.to_owned());
+        assert!(page.is_some());
+        assert_eq!(hint(Severity::Error), page);
+        assert_eq!(hint(Severity::Warning), page);
+        assert_eq!(hint(Severity::Info), None, "nothing is to be done");
+        let own = Finding::new(Severity::Error, "DRILL_HASH_DIFFERS", "", "").with_hint("look");
+        assert_eq!(own.hint.as_deref(), Some("look"));
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 use confman_cli::failure::{Failure, stdout_failed};
 
@@ -29,7 +29,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(
         args.shell,
-        &mut crate::cli::Cli::command(),
+        &mut crate::cli::declared(),
         "drtool",
         &mut script,
     );
@@ -43,6 +43,6 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| codes::local("write manual pages to", &args.dir, &error);
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
-    clap_mangen::generate_to(crate::cli::Cli::command(), &args.dir).map_err(failed)?;
+    clap_mangen::generate_to(crate::cli::declared(), &args.dir).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -47,7 +47,7 @@ pub(crate) struct Past {
 
 /// Asks the store, when one is named; bounded, and never in the way.
 pub(crate) async fn look(store: &StoreArgs, now_us: i64, global: &Global) -> Option<Drills> {
-    if !store.is_named() {
+    if !store.is_named(global) {
         return None;
     }
     let asked = async {

@@ -118,6 +118,7 @@ fn of_the_store(failure: &Failure) -> Option<Finding> {
         message,
         hint,
         code,
+        ..
     } = failure
     else {
         return None;
@@ -181,10 +182,12 @@ async fn verify(
     site: &Site,
     global: &Global,
 ) -> Result<compare::OnDisk, Failure> {
-    global.note("read the restored state back");
+    let doing = "read the restored state back";
+    global.note(doing);
     let began = Instant::now();
     let data = site.data();
-    let read = tokio::task::spawn_blocking(move || compare::read_back(&data)).await;
+    let reading = tokio::task::spawn_blocking(move || compare::read_back(&data));
+    let read = global.during(doing, reading).await;
     let mut read = read.map_err(|e| codes::refuse("BUG", ErrorKind::Bug, e.to_string()))??;
     drill.phases.verify_ms = Some(millis(began.elapsed()));
     drill.findings.append(&mut read.findings);
@@ -215,10 +218,12 @@ async fn boot(
     site: &Site,
     booted: &mut Option<Node>,
 ) -> Result<(), Failure> {
-    job.global.note("boot a node on it");
+    let doing = "boot a node on it";
+    job.global.note(doing);
     let began = Instant::now();
     let node = booted.insert(Node::start(job.program, site).await?);
-    let ready = node.wait_ready(Duration::from_secs(job.args.within)).await;
+    let ready = node.wait_ready(Duration::from_secs(job.args.within));
+    let ready = job.global.during(doing, ready).await;
     match ready {
         Ok(()) => drill.phases.boot_ms = Some(millis(began.elapsed())),
         Err(why) => drill.findings.push(
@@ -236,8 +241,8 @@ async fn read(
     node: &Node,
     (store, copied, on_disk): (&StoreReader, &Copied, &compare::OnDisk),
 ) -> Result<(), Failure> {
-    job.global
-        .note("read from the node, and compare with the snapshots");
+    let doing = "read from the node, and compare with the snapshots";
+    job.global.note(doing);
     let began = Instant::now();
     let mut first = None;
     let parsed = copied.groups.iter().map(|group| {
@@ -250,8 +255,8 @@ async fn read(
     let seen = || {
         first.get_or_insert_with(|| began.elapsed());
     };
-    let (mut over, mut findings) =
-        compare::read_over(node, store, &snapshots, sample, seen).await?;
+    let reading = compare::read_over(node, store, &snapshots, sample, seen);
+    let (mut over, mut findings) = job.global.during(doing, reading).await?;
     let namespaces = on_disk.kinds.get("namespace").copied().unwrap_or(0);
     over.namespaces_listed = compare::count_namespaces(node, namespaces, &mut findings).await;
     drill.phases.first_read_ms = Some(millis(first.unwrap_or_else(|| began.elapsed())));

@@ -104,10 +104,15 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
     look.refuse().await?;
     let operator = args.operator.clone().unwrap_or_else(default_operator);
     let start = Instant::now();
-    let named = !args.no_store && args.store.is_named();
+    let named = !args.no_store && args.store.is_named(global);
     let store = store_side::Door::new(named.then_some(&args.store), global);
     let (told, copied) = match standing.role() {
-        Role::Survivor => survivor(&consent, &path, &sources, &operator, &store).await?,
+        Role::Survivor => {
+            let repaired = survivor(&consent, &path, &sources, &operator, &store);
+            global
+                .during("copy and repair the directory", repaired)
+                .await?
+        }
         Role::Other => (
             store_side::Told::default(),
             set_aside(&consent, &path, &operator)?,

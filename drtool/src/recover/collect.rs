@@ -183,7 +183,7 @@ async fn ask_store(
     args: &CollectArgs,
     global: &Global,
 ) -> Result<Option<StoreAccount>, Failure> {
-    if args.no_store || !args.store.is_named() {
+    if args.no_store || !args.store.is_named(global) {
         return Ok(None);
     }
     let reader = args.store.reader(global).await?;

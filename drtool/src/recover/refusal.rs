@@ -48,12 +48,31 @@ impl From<Refusal> for Failure {
 
 /// How a command ends that refuses for these reasons: the first is the error, the others are said before it.
 pub(super) fn failure(refusals: Vec<Refusal>) -> Failure {
-    let mut refusals = refusals.into_iter();
-    let Some(first) = refusals.next() else {
-        return codes::refuse("BUG", ErrorKind::Bug, "refused without a reason");
-    };
-    for other in refusals {
-        eprintln!("{}", confman_cli::escape::lines(&other.to_string()));
+    let mut refusals = refusals.into_iter().map(Failure::from);
+    match refusals.next() {
+        Some(first) => first.with_also(refusals.collect()),
+        None => codes::bug("refused without a reason"),
     }
-    first.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that stands against a plan is in the one document that a script reads.
+    #[test]
+    fn no_refusal_is_lost_on_a_script() {
+        let refusals = ["RECOVER_TOO_FEW", "RECOVER_RUNNING", "RECOVER_BEHIND"]
+            .map(|code| Refusal::new(code, format!("{code} it is"), "do this"));
+        let document = codes::document(&failure(refusals.to_vec()));
+        let error = &document.unwrap_or_default()["error"];
+        assert_eq!(error["code"], "RECOVER_TOO_FEW");
+        let told = error["refusals"].as_array().into_iter().flatten();
+        let told: Vec<_> = told.map(|refusal| &refusal["code"]).collect();
+        assert_eq!(
+            told,
+            ["RECOVER_TOO_FEW", "RECOVER_RUNNING", "RECOVER_BEHIND"]
+        );
+        assert_eq!(failure(Vec::new()).kind(), Some(ErrorKind::Bug));
+    }
 }

@@ -124,7 +124,7 @@ async fn look<'a>(
         }
     };
     findings.extend(history.missing(plan));
-    let named = !args.no_store && args.store.is_named();
+    let named = !args.no_store && args.store.is_named(global);
     let door = store_side::Door::new(named.then_some(&args.store), global);
     if let Some(false) = door.is_claimed(plan).await? {
         findings.push(finding(

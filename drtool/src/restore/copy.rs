@@ -66,7 +66,11 @@ pub(crate) async fn fill(
     wanted: &Wanted<'_>,
     global: &Global,
 ) -> Result<Copied, Failure> {
-    match try_fill(&place, wanted, global).await {
+    let filled = try_fill(&place, wanted, global);
+    match global
+        .during("fetch, prove and install the snapshots", filled)
+        .await
+    {
         Ok((copied, order)) => {
             let member = order.members.first().ok_or_else(no_member)?;
             let ordered = Ordered {

@@ -199,7 +199,10 @@ async fn next_life(
             (plan.cluster.clone(), plan.order.clone(), false)
         }
     };
-    carry_out(args, repository, &life, &order).await?;
+    let doing = "fetch, prove and install the snapshots";
+    global
+        .during(doing, carry_out(args, repository, &life, &order))
+        .await?;
     if global.json {
         return output::json(&serde_json::json!({
             "kind": "member", "directory": args.to, "cluster": life, "planId": order.plan_id,

@@ -105,8 +105,7 @@ impl RestorePlan {
     }
 
     fn compute_digest(&self) -> Result<String, Failure> {
-        let bug =
-            |e: serde_json::Error| codes::usage("BUG", format!("write the plan as JSON: {e}"));
+        let bug = |e: serde_json::Error| codes::bug(format!("write the plan as JSON: {e}"));
         let mut value = serde_json::to_value(self).map_err(bug)?;
         if let Some(members) = value.as_object_mut() {
             members.remove("digest");
@@ -160,7 +159,7 @@ impl RestorePlan {
     pub(super) fn write(&self, path: &Path) -> Result<(), Failure> {
         use std::io::Write as _;
         let text = serde_json::to_string_pretty(self)
-            .map_err(|e| codes::usage("BUG", format!("write the plan as JSON: {e}")))?;
+            .map_err(|e| codes::bug(format!("write the plan as JSON: {e}")))?;
         let failed = |e: std::io::Error| {
             codes::local("write", path, &e).with_hint("name another file with --out")
         };

@@ -14,8 +14,10 @@ use super::reader::StoreReader;
 use crate::codes;
 use crate::context::Global;
 
-/// Where `confman dev` in the working directory says what its store is.
-const DEV_FILE: &str = "confman-dev/dev.json";
+/// Where `confman dev` is when nobody says where.
+const DEV_DIR: &str = "confman-dev";
+/// What a dev cluster says of itself, in its directory.
+const DEV_FILE: &str = "dev.json";
 /// Families of variables that belong to the store.
 const FAMILIES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 const URL_VARIABLE: &str = "CONFMAN_OBJECT_STORE_URL";
@@ -25,7 +27,7 @@ const URL_VARIABLE: &str = "CONFMAN_OBJECT_STORE_URL";
 #[command(next_help_heading = "Store")]
 pub struct StoreArgs {
     /// The object store: s3://bucket/prefix, gs://, az:// or file:///folder; credentials in the variables of its kind,
-    /// such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID [default: CONFMAN_OBJECT_STORE_URL, else that of ./confman-dev]
+    /// such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID [default: that of --dev DIR, CONFMAN_OBJECT_STORE_URL, else that of ./confman-dev]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
 }
@@ -54,10 +56,11 @@ struct DevStore {
 impl StoreArgs {
     /// Whether anything says which store is meant: an option, the environment, or a dev cluster in the working directory.
     #[must_use]
-    pub fn is_named(&self) -> bool {
+    pub fn is_named(&self, global: &Global) -> bool {
         self.store.is_some()
+            || global.dev.is_some()
             || std::env::var_os(URL_VARIABLE).is_some_and(|url| !url.is_empty())
-            || Path::new(DEV_FILE).is_file()
+            || Path::new(DEV_DIR).join(DEV_FILE).is_file()
     }
 
     /// The store, for reading and writing. Nothing is asked of it yet.
@@ -85,7 +88,7 @@ impl StoreArgs {
         env: Vec<(OsString, OsString)>,
         global: &Global,
     ) -> Result<Repository, Failure> {
-        let target = self.target(env, Path::new("."))?;
+        let target = self.target(env, global.dev.as_deref(), Path::new("."))?;
         let StorePlace { url, data_dir } = &target.place;
         let opened = Repository::open_existing(url, data_dir, target.env).await;
         let repository = opened.map_err(|error| errors::store(&error))?;
@@ -107,7 +110,8 @@ impl StoreArgs {
         variables: &[(&str, &str)],
         global: &Global,
     ) -> Result<Repository, Failure> {
-        let mut target = self.target(std::env::vars_os().collect(), Path::new("."))?;
+        let env = std::env::vars_os().collect();
+        let mut target = self.target(env, global.dev.as_deref(), Path::new("."))?;
         for (name, value) in variables {
             target.env.retain(|(there, _)| there != name);
             target.env.push(((*name).to_owned(), (*value).to_owned()));
@@ -126,11 +130,18 @@ impl StoreArgs {
         Ok(StoreReader::new(self.open(global).await?))
     }
 
-    fn target(&self, env: Vec<(OsString, OsString)>, cwd: &Path) -> Result<Target, Failure> {
+    fn target(
+        &self,
+        env: Vec<(OsString, OsString)>,
+        dev: Option<&Path>,
+        cwd: &Path,
+    ) -> Result<Target, Failure> {
         let named = env.iter().any(|(k, v)| k == URL_VARIABLE && !v.is_empty());
-        let dev = cwd.join(DEV_FILE);
-        if self.store.is_none() && !named && dev.is_file() {
-            return of_dev(&dev);
+        let here = cwd.join(DEV_DIR).join(DEV_FILE);
+        match (&self.store, dev) {
+            (None, Some(dir)) => return of_dev(&dir.join(DEV_FILE)),
+            (None, None) if !named && here.is_file() => return of_dev(&here),
+            _ => {}
         }
         let store_env = env
             .iter()
@@ -164,7 +175,10 @@ impl StoreArgs {
 }
 
 fn of_dev(path: &Path) -> Result<Target, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| codes::local("read", path, &e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        codes::local("read", path, &e)
+            .with_hint("start a cluster there with `confman dev --dir DIR`")
+    })?;
     let dev: DevFile = serde_json::from_str(&text).map_err(|e| {
         codes::usage(
             "LOCAL_FILE",
@@ -185,7 +199,12 @@ fn of_dev(path: &Path) -> Result<Target, Failure> {
 mod tests {
     use super::*;
 
-    fn target(store: Option<&str>, env: &[(&str, &str)], cwd: &Path) -> Result<Target, String> {
+    fn target(
+        store: Option<&str>,
+        env: &[(&str, &str)],
+        dev: Option<&Path>,
+        cwd: &Path,
+    ) -> Result<Target, String> {
         let args = StoreArgs {
             store: store.map(str::to_owned),
         };
@@ -193,31 +212,46 @@ mod tests {
             .iter()
             .map(|(k, v)| (OsString::from(k), OsString::from(v)))
             .collect();
-        args.target(env, cwd).map_err(|failure| failure.to_string())
+        args.target(env, dev, cwd)
+            .map_err(|failure| failure.to_string())
     }
 
     #[test]
     fn the_option_comes_before_the_variable_and_that_before_a_dev_cluster() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("confman-dev")).unwrap();
-        let dev = r#"{"objectStore":{"url":"s3://dev/x","env":{"AWS_REGION":"dev"}},"apiKey":"k"}"#;
-        std::fs::write(dir.path().join(DEV_FILE), dev).unwrap();
+        let lay = |name: &str| {
+            let dev = dir.path().join(name);
+            std::fs::create_dir(&dev).unwrap();
+            let text = format!(
+                r#"{{"objectStore":{{"url":"s3://{name}/x","env":{{"AWS_REGION":"dev"}}}},"apiKey":"k"}}"#
+            );
+            std::fs::write(dev.join(DEV_FILE), text).unwrap();
+            dev
+        };
+        lay(DEV_DIR);
+        let named = lay("named");
         let env = [(URL_VARIABLE, "s3://env/x"), ("AWS_REGION", "eu")];
+        let target = |store, env: &[_], dev| target(store, env, dev, dir.path());
 
-        let by_option = target(Some("s3://option/x"), &env, dir.path()).unwrap();
+        let by_option = target(Some("s3://option/x"), &env, Some(&named)).unwrap();
         assert_eq!(by_option.place.url, "s3://option/x");
         assert_eq!(by_option.env, [("AWS_REGION".to_owned(), "eu".to_owned())]);
-        let by_variable = target(None, &env, dir.path()).unwrap();
+        let by_dev_option = target(None, &env, Some(&named)).unwrap();
+        assert_eq!(by_dev_option.place.url, "s3://named/x");
+        assert_eq!(by_dev_option.place.data_dir, named);
+        let by_variable = target(None, &env, None).unwrap();
         assert_eq!(by_variable.place.url, "s3://env/x");
-        let by_dev = target(None, &env[1..], dir.path()).unwrap();
-        assert_eq!(by_dev.place.url, "s3://dev/x");
+        let by_dev = target(None, &env[1..], None).unwrap();
+        assert_eq!(by_dev.place.url, "s3://confman-dev/x");
         assert_eq!(by_dev.env, [("AWS_REGION".to_owned(), "dev".to_owned())]);
     }
 
     #[test]
     fn what_is_wrong_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        let error = target(Some("nowhere"), &[], dir.path()).unwrap_err();
+        let error = target(Some("nowhere"), &[], None, dir.path()).unwrap_err();
         assert!(error.contains(URL_VARIABLE), "{error}");
+        let error = target(None, &[], Some(dir.path()), dir.path()).unwrap_err();
+        assert!(error.contains("dev.json"), "{error}");
     }
 }

@@ -20,6 +20,8 @@ pub enum Failure {
         hint: Option<String>,
         /// The stable name of this refusal, for `drtool explain` and for scripts.
         code: Option<&'static str>,
+        /// What stands against it as well, where there is more than one reason.
+        also: Vec<Self>,
     },
     /// Whoever read stdout has gone, as `head` does: nothing to say to nobody.
     PipeClosed,
@@ -33,6 +35,7 @@ impl Failure {
             message: message.into(),
             hint: None,
             code: None,
+            also: Vec::new(),
         }
     }
 
@@ -64,6 +67,15 @@ impl Failure {
         self
     }
 
+    /// The same, with further reasons. They are said before it, each with its own hint.
+    #[must_use]
+    pub fn with_also(mut self, further: Vec<Self>) -> Self {
+        if let Self::Told { also, .. } = &mut self {
+            *also = further;
+        }
+        self
+    }
+
     /// What kind of remedy it needs; none when there is nobody to tell.
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
@@ -80,7 +92,11 @@ impl Failure {
                 message,
                 hint,
                 code,
+                also,
             } => {
+                for other in also {
+                    other.report();
+                }
                 let code = code.map_or_else(String::new, |code| format!("[{code}]"));
                 eprintln!("error{code}: {}", crate::escape::text(message));
                 if let Some(hint) = hint {
@@ -109,6 +125,7 @@ impl From<ClientError> for Failure {
             message: error.to_string(),
             hint: error.hint(),
             code: None,
+            also: Vec::new(),
         }
     }
 }
@@ -122,12 +139,11 @@ pub fn stdout_failed(error: &io::Error) -> Failure {
     }
 }
 
-/// The table of exit codes, for `confman --help`.
-pub fn exit_codes_help() -> String {
-    let mut text =
-        String::from("Exit codes:\n   0  success\n   1  a check answered no (status, health)\n");
+/// The table of exit codes, for `--help`: which commands end with 1, and what each other code means in this program.
+pub fn exit_codes_help(checks: &str, meaning: fn(ErrorKind) -> &'static str) -> String {
+    let mut text = format!("Exit codes:\n   0  success\n   1  a check answered no ({checks})\n");
     for kind in ErrorKind::ALL {
-        text.push_str(&format!("  {:>2}  {}\n", kind.exit_code(), kind.meaning()));
+        text.push_str(&format!("  {:>2}  {}\n", kind.exit_code(), meaning(kind)));
     }
     text
 }

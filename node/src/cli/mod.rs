@@ -43,7 +43,7 @@ use failure::Failure;
 
 /// Replicated configuration that survives anything
 #[derive(Debug, Parser)]
-#[command(name = "confman", version = confman_cli::VERSION, max_term_width = 110, after_help = failure::exit_codes_help())]
+#[command(name = "confman", version = confman_cli::VERSION, max_term_width = 110, after_help = failure::exit_codes_help("status, health", ErrorKind::meaning))]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

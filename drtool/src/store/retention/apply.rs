@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::judged::{Fate, Item};
 use super::view::View;
 use crate::consent::{self, Consent};
+use crate::context::Global;
 use crate::store::{errors, now_us};
 
 /// Who marks, in the marks.
@@ -111,6 +112,7 @@ pub(super) async fn run(
     items: &[Item],
     views: &[View],
     yes: bool,
+    global: &Global,
 ) -> Result<Applied, Failure> {
     let plan = Plan {
         url: repository.url(),
@@ -125,7 +127,8 @@ pub(super) async fn run(
     let uuid = views.iter().find_map(|view| view.cluster_uuid.as_deref());
     let word = uuid.and_then(|uuid| uuid.get(..8)).unwrap_or("delete");
     let consent = consent::ask(consent::show(&plan)?, yes, word)?;
-    carry_out(repository, &consent).await
+    let doing = "read the generations that stay, mark and delete";
+    global.during(doing, carry_out(repository, &consent)).await
 }
 
 async fn carry_out(

@@ -125,7 +125,7 @@ async fn show(args: &ShowArgs, global: &Global) -> Result<ExitCode, Failure> {
     }
     let mut code = ExitCode::SUCCESS;
     if args.apply {
-        let applied = apply::run(&repository, &document.items, &views, args.yes).await?;
+        let applied = apply::run(&repository, &document.items, &views, args.yes, global).await?;
         code = applied.exit_code();
         if !global.json {
             applied.print()?;
