@@ -1,10 +1,10 @@
-//! I6: the greatest memory of a node while it snapshots and while it restores a large state.
+//! I6: the greatest memory of a node while it snapshots and while it restores a large state, and of a drill over it.
 //!
 //! `cargo bench -p confman-tests --bench memory -- --entries 1000000 --large 20`
 //!
 //! Three nodes; many values of 256 bytes and some of 100 MB; then a snapshot, then a lost disk. It prints one JSON
 //! document and ends with 1 when a node was more than the bound above its idle memory while it took or restored the
-//! snapshot. What filling took is shown beside them: that is the write path, with its caches and what is on its way to followers.
+//! snapshot, or the drill needed more than that by itself. What filling took is shown beside them: that is the write path, with its caches and what is on its way to followers.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use anyhow::{Context as _, ensure};
 use confman_tests::agree;
 use confman_tests::argument::argument;
 use confman_tests::binary;
-use confman_tests::cluster::{CONFIG, Cluster, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, META, Plan};
+use confman_tests::restore::tool;
 use confman_tests::wait::wait_until;
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ const LONG: Duration = Duration::from_secs(900);
 async fn main() -> anyhow::Result<ExitCode> {
     let (entries, large) = (argument("--entries", 100_000)?, argument("--large", 2)?);
     binary::confman_rebuilt()?;
+    binary::drtool_rebuilt()?;
     let cluster = Plan::new("memory")
         // Seldom by themselves, so that the snapshot that is measured is a large one; without any the log would never be purged.
         .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "200000")
@@ -66,6 +68,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let while_restore = memory(&cluster)?;
     let restore = cluster.group(victim, CONFIG).await?["restore"].clone();
 
+    // A drill is of every group.
+    cluster.snapshot_within(META, LONG).await?;
+    let (drill_kib, drill_took) = drill(&cluster).await?;
+
     let idle_kib = idle.iter().map(|(now, _)| *now).max().context("no nodes")?;
     let peak = |measured: &[(u64, u64)]| {
         measured
@@ -80,6 +86,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         "largeValueBytes": LARGE_VALUE_BYTES, "fillSeconds": filled.as_secs_f64(),
         "snapshotSeconds": snapshot_took.as_secs_f64(), "snapshot": taken,
         "restoreSeconds": restore_took.as_secs_f64(), "restore": restore,
+        "drillSeconds": drill_took.as_secs_f64(), "drillPeakMib": drill_kib / 1024,
         "idleMib": idle_kib / 1024, "boundOverIdleMib": BOUND_OVER_IDLE_KIB / 1024,
         "peakOverIdleMib": {
             "fill": over_idle(&after_fill), "snapshot": over_idle(&while_snapshot), "restore": over_idle(&while_restore),
@@ -89,6 +96,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let worst = [&while_snapshot, &while_restore]
         .map(|measured| over_idle(measured))
         .into_iter()
+        .chain([drill_kib / 1024])
         .max();
     cluster.finish()?;
     let within = worst.unwrap_or_default() <= BOUND_OVER_IDLE_KIB / 1024;
@@ -156,4 +164,36 @@ async fn fill(cluster: &Cluster, entries: usize, large: usize) -> anyhow::Result
         eprintln!("{} of {large} large values", number + 1);
     }
     Ok(())
+}
+
+/// A drill over what the store has: the greatest memory of `drtool`, which its throw-away node is no part of.
+async fn drill(cluster: &Cluster) -> anyhow::Result<(u64, Duration)> {
+    let scratch = cluster.dir()?.join("scratch");
+    let scratch = scratch.to_str().context("a path that is no text")?;
+    let command = tool(cluster, &["drill", "--scratch", scratch]).await;
+    let begin = Instant::now();
+    let child = command.spawn()?;
+    let status = format!("/proc/{}/status", child.id().context("it has ended")?);
+    let mut peak = 0;
+    let ended = child.wait_with_output();
+    tokio::pin!(ended);
+    let output = loop {
+        tokio::select! {
+            ended = &mut ended => break ended?,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {
+                // The system keeps the greatest; it is gone with the process.
+                let text = std::fs::read_to_string(&status).unwrap_or_default();
+                let line = text.lines().find(|line| line.starts_with("VmHWM:"));
+                let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
+                peak = peak.max(kib.unwrap_or_default());
+            }
+        }
+    };
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(peak > 0, "no memory was seen");
+    Ok((peak, begin.elapsed()))
 }

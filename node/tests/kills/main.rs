@@ -11,3 +11,22 @@ mod diverged;
 mod kit;
 mod membership;
 mod restore_order;
+
+/// A place that no test comes by would be dead code in the program, and a crash there untried.
+#[test]
+fn i17_every_kill_point_is_used_by_a_test() {
+    let tests = [
+        include_str!("membership.rs"),
+        include_str!("restore_order.rs"),
+    ];
+    let unused: Vec<&str> = confman_node::killpoints::POINTS
+        .iter()
+        .copied()
+        .filter(|point| {
+            !tests
+                .iter()
+                .any(|test| test.contains(&format!("\"{point}\"")))
+        })
+        .collect();
+    assert!(unused.is_empty(), "no test kills at {unused:?}");
+}

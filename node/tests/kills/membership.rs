@@ -37,6 +37,10 @@ const REMOVE_VOTER: [&str; 2] = [
 const JOINT: &str = "membership::joint";
 const FINISH: [&str; 2] = ["membership::before-finish", "membership::after-finish"];
 const REMOVE: [&str; 2] = ["membership::before-remove", "membership::after-remove"];
+const READDRESS: [&str; 2] = [
+    "membership::before-readdress",
+    "membership::after-readdress",
+];
 const END: [&str; 2] = ["membership::before-end", "membership::after-end"];
 
 /// What is known of every id that was ever given: it belongs to one admission for ever.
@@ -352,4 +356,55 @@ async fn i1_i14_i17_kill_9_at_every_place_of_a_departure_comes_to_the_same_end()
     let told = members(&town.cluster).await?;
     assert_eq!(node(&told, "node1").unwrap()["state"], "retired");
     end(town, load, &["node2", "node3", "node5"], &[1, 2, 3, 4, 5]).await
+}
+
+/// A node comes back at another address, and whoever tells the groups of it dies before and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn i17_kill_9_where_the_address_of_a_node_is_changed_comes_to_the_same_end()
+-> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let points = Points::new(dir.path())?;
+    let cluster = Plan::new("readdress-kills")
+        .env(DIR, &points.dir().display().to_string())
+        .start()
+        .await?;
+    cluster.fill("app", "k", 20, "value").await?;
+    let moved = cluster.node(2);
+    let new = moved.peer_addr.replace("127.0.0.1", "localhost");
+    moved.kill()?;
+    points.arm(&READDRESS)?;
+    moved.set_env("CONFMAN_PEER_ADVERTISE", &new);
+    moved.start()?;
+    let work = async {
+        wait_until("every group knows the new address", PATIENCE, || async {
+            for group in [META, CONFIG] {
+                for index in 0..3 {
+                    let status = cluster.group(index, group).await?;
+                    let members = status["members"].as_array().context("members")?;
+                    ensure!(members.len() == 3, "{status}");
+                    let node3 = members.iter().find(|m| m["name"] == "node3");
+                    ensure!(
+                        node3.is_some_and(|m| m["peerAddr"] == new.as_str()),
+                        "{status}"
+                    );
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        cluster.wait_all_ready().await
+    };
+    let ((), deaths) = revived(&cluster, &[0, 1, 2], work).await?;
+    let left = points.left()?;
+    ensure!(
+        left.is_empty() && deaths == 2,
+        "{deaths} deaths, left {left:?}"
+    );
+    cluster
+        .write("app/after", &serde_json::json!("moved"))
+        .await?;
+    for group in [META, CONFIG] {
+        agree::state_hashes(&cluster, group).await?;
+    }
+    cluster.finish()
 }

@@ -10,6 +10,8 @@ use confman_tests::drtool::{Drtool, Ran};
 use confman_tests::load::{Load, LoadPlan};
 use confman_tests::random::Random;
 use confman_tests::restore::{filled, run, tool};
+use confman_tests::skip::skipped;
+use confman_tests::small_disk::SmallDisk;
 use confman_tests::store::flip_bit;
 use confman_tests::wait::wait_until;
 use rustix::process::{Pid, Signal};
@@ -340,5 +342,36 @@ async fn i17_a_drill_that_was_called_off_or_killed_leaves_nothing() -> anyhow::R
     drill(&cluster, &[], 0).await?;
     assert!(left(&cluster)?.is_empty(), "{:?}", left(&cluster)?);
     no_process_is_left(&cluster).await?;
+    cluster.finish()
+}
+
+/// A scratch directory on a disk that is too small at once, or becomes full on the way: it says so, and leaves nothing there.
+#[tokio::test(flavor = "multi_thread")]
+async fn d05_a_drill_on_a_full_disk_says_so_and_leaves_nothing() -> anyhow::Result<()> {
+    let cluster = filled(Plan::new("drill-full-disk"), &[META, CONFIG]).await?;
+    let dir = scratch(&cluster)?;
+    let mut passed = false;
+    for mebibytes in [1, 4, 8, 12, 16, 24, 48, 256] {
+        let disk = match SmallDisk::mount(&dir, mebibytes) {
+            Ok(disk) => disk,
+            Err(why) => {
+                let name = "d05_a_drill_on_a_full_disk_says_so_and_leaves_nothing";
+                skipped(name, format!("{why:#}"));
+                return cluster.finish();
+            }
+        };
+        let ran = command(&cluster, &["--within", "20"]).await?.run().await?;
+        eprintln!("{mebibytes} MiB: {ran}");
+        passed = ran.code == 0;
+        if !passed {
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            let is_clear = said.contains("DISK_TOO_SMALL") || said.contains("No space left");
+            assert!(is_clear && said.contains("hint"), "{mebibytes} MiB: {ran}");
+        }
+        let left = std::fs::read_dir(&dir)?.count();
+        assert_eq!(left, 0, "{mebibytes} MiB: the drill left something: {ran}");
+        drop(disk);
+    }
+    assert!(passed, "a disk that is large enough is none");
     cluster.finish()
 }

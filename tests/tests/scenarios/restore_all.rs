@@ -2,9 +2,10 @@
 
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
+use confman_tests::members::member;
 use confman_tests::restore::{
     apply, filled, ids, lose_every_node, make_plan, planned, restore, restores, run, snapshot_all,
-    wait_spent,
+    tool, wait_spent,
 };
 use serde_json::json;
 
@@ -28,6 +29,36 @@ async fn i13_a_plan_is_refused_while_a_node_with_data_answers() -> anyhow::Resul
     let ran = apply(&cluster, &plan, 3).await?;
     assert_eq!(ran.json()?["error"]["code"], "CLUSTER_ALIVE", "{ran}");
     cluster.write("app/after", &json!("still accepted")).await?;
+    cluster.finish()
+}
+
+/// A member of which the newest snapshot knows nothing is known to the operator alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_a_node_that_joined_after_the_newest_snapshot_is_asked_where_the_operator_names_it()
+-> anyhow::Result<()> {
+    let cluster = filled(Plan::new("alive-later").spares(1), &[META, CONFIG]).await?;
+    let node4 = cluster.node(3);
+    node4.start()?;
+    let add = ["add", "node4", node4.peer_addr.as_str()];
+    member(&cluster, &add).run().await?.expect(0)?;
+    cluster.wait_ready(3).await?;
+    for index in 0..3 {
+        cluster.node(index).kill()?;
+    }
+    let plan = ["restore", "plan", "--json"];
+    let asked = |urls: &str| {
+        let urls = urls.to_owned();
+        let cluster = &cluster;
+        async move {
+            let ran = tool(cluster, &plan).await.env("CONFMAN_ENDPOINTS", &urls);
+            ran.run().await
+        }
+    };
+    let ran = asked(&node4.api_url).await?.expect(3)?;
+    assert_eq!(ran.json()?["error"]["code"], "CLUSTER_ALIVE", "{ran}");
+    assert!(ran.stderr.contains("node4 (node id 4)"), "{ran}");
+    // Nothing else tells of it.
+    asked(&cluster.node(0).api_url).await?.expect(0)?;
     cluster.finish()
 }
 

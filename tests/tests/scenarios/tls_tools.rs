@@ -58,6 +58,33 @@ async fn laid_out() -> anyhow::Result<Cluster> {
     Ok(cluster)
 }
 
+/// The operator's word that none of these addresses is the cluster's by now goes for what cannot be asked, and for nothing else.
+async fn given_up(cluster: &Cluster, plan: &[&str]) -> anyhow::Result<()> {
+    let urls: Vec<&str> = cluster.nodes().iter().map(|n| n.api_url.as_str()).collect();
+    let out = ["--out", "given-up.json"];
+    let two = urls[1..].iter().flat_map(|url| ["--not-ours", url]);
+    let two: Vec<&str> = plan.iter().copied().chain(out).chain(two).collect();
+    let ran = untrusting(cluster, &two).await?;
+    let hint = format!("--not-ours {}", urls[0]);
+    ensure!(
+        format!("{}{}", ran.stdout, ran.stderr).contains(&hint),
+        "{ran}"
+    );
+    refused(ran, "RESTORE_TLS")?;
+    let all = [&two[..], &["--not-ours", urls[0]]].concat();
+    let planned = untrusting(cluster, &all).await?.expect(0)?.json()?;
+    for url in urls {
+        let notes = planned["notes"].to_string();
+        ensure!(
+            notes.contains(url) && notes.contains("--not-ours"),
+            "{notes}"
+        );
+    }
+    let trusting = tool(cluster, &all).await.run().await?.expect(REFUSED)?;
+    assert_eq!(code(&trusting)?, "CLUSTER_ALIVE", "{trusting}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i13_who_shakes_no_hands_is_not_taken_for_dead_and_is_drilled_by_who_is_trusted()
 -> anyhow::Result<()> {
@@ -102,6 +129,7 @@ async fn i13_who_shakes_no_hands_is_not_taken_for_dead_and_is_drilled_by_who_is_
     )?;
     let trusting = tool(&cluster, &plan).await.run().await?.expect(REFUSED)?;
     assert_eq!(code(&trusting)?, "CLUSTER_ALIVE", "{trusting}");
+    given_up(&cluster, &plan).await?;
     cluster.kill_all()?;
     let (file, _) = make_plan(&cluster, &[]).await?;
     let file = file.to_str().context("a path that is no text")?;
@@ -118,6 +146,33 @@ async fn i13_who_shakes_no_hands_is_not_taken_for_dead_and_is_drilled_by_who_is_
     let dir = cluster.node(victim).data_dir.display().to_string();
     let collect = ["recover", "collect", "--json", &dir];
     refused(untrusting(&cluster, &collect).await?, "RECOVER_TLS")?;
+    // What the operator gives up stands in the plan.
+    let others: Vec<&str> = (0..3)
+        .filter(|i| *i != victim)
+        .map(|i| cluster.node(i).api_url.as_str())
+        .collect();
+    let mut foreign = collect.to_vec();
+    let own = &cluster.node(victim).api_url;
+    foreign.extend(others.iter().flat_map(|url| ["--not-ours", url]));
+    foreign.extend(["--not-ours", own]);
+    untrusting(&cluster, &foreign).await?.expect(0)?;
+    let lost = (0..3)
+        .filter(|i| *i != victim)
+        .flat_map(|i| ["--lost", cluster.node(i).name.as_str()]);
+    let plan: Vec<&str> = ["recover", "plan", "--json"]
+        .into_iter()
+        .chain(lost)
+        .collect();
+    let planned = untrusting(&cluster, &plan).await?.expect(0)?.json()?;
+    assert_eq!(
+        planned["accepted"]["notOurs"].as_array().map(Vec::len),
+        Some(2),
+        "{planned}"
+    );
+    ensure!(
+        planned["notes"].to_string().contains(others[0]),
+        "{planned}"
+    );
     let in_the_clear = cluster
         .node((victim + 1) % 3)
         .api_url
