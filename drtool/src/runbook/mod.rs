@@ -234,8 +234,11 @@ mod tests {
             image.contains("VOLUME [\"/var/lib/confman\"]"),
             "what is written beside the data stays"
         );
+        let root = include_str!("../../../compose/root.sh");
         assert!(
-            image.contains("/out/usr/local/bin/") && image.contains("COPY --from=builder /out /")
+            root.contains("cp \"$programs/confman\" \"$programs/drtool\" \"$root/usr/local/bin/\"")
+                && image.contains("RUN sh /root.sh /programs /out\n")
+                && image.contains("COPY --from=builder /out /\n")
         );
         for node in ["node1", "node2", "node3"] {
             let volume = format!("volumes: [\"{node}:/var/lib/confman\", ");

@@ -92,10 +92,12 @@ impl Server {
     }
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, nor will: it is taken as long as the tests run.
 async fn nobody() -> Endpoint {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let socket: &'static _ = Box::leak(Box::new(socket));
+    format!("http://{}", socket.local_addr().unwrap())
         .parse()
         .unwrap()
 }
