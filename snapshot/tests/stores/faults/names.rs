@@ -127,6 +127,7 @@ async fn o12_a_store_that_refuses_conditions_is_written_without_them(place: Plac
     let record = bench.small().await.unwrap();
     bench.is_right(&record).await;
     assert_eq!(bench.repository.conditions(), Conditions::Refused);
+    bench.store.add(refused.clone());
     let probe = bench.repository.probe_short().await.unwrap();
     assert_eq!(probe.conditions, Conditions::Refused);
     // A look at a bad moment takes nothing back.
