@@ -195,6 +195,17 @@ async fn i11_a_drill_beside_a_living_cluster_finds_what_the_cluster_had() -> any
     let status = run(&cluster, &["status", "--json"], 0).await?.json()?;
     assert_eq!(status["drills"]["last"]["verdict"], "passed", "{status}");
     assert_eq!(status["drills"]["last"]["object"], object, "{status}");
+    // Whoever leads from now on looks at once when it was.
+    let leader = cluster.wait_leader(META).await?;
+    cluster.node(leader).stop(PATIENCE).await?;
+    wait_until("the next leader measures it", PATIENCE, || async {
+        let leader = cluster.wait_leader(META).await?;
+        let last = "confman_drill_last_good_timestamp_seconds";
+        let seconds = cluster.metrics(leader).await?.get(last);
+        anyhow::ensure!(seconds.is_some_and(|at| at > 1.7e9), "{seconds:?}");
+        Ok(())
+    })
+    .await?;
     cluster.finish()
 }
 

@@ -18,6 +18,7 @@ mod election;
 mod five_nodes;
 mod identity;
 mod membership;
+mod metrics;
 mod monitoring;
 mod older_copy;
 mod quorum_loss;
