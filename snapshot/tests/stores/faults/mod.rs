@@ -48,11 +48,11 @@ fn options(place: &Place) -> RepositoryOptions {
     RepositoryOptions {
         tries: 3,
         backoff: Duration::from_millis(1),
-        small_try: millis(500, 2_000),
-        small_total: millis(3_000, 7_000),
-        transfer_try: millis(1_000, 6_000),
-        transfer_total: millis(4_000, 12_000),
-        list_total: millis(3_000, 7_000),
+        small_try: millis(1_000, 2_000),
+        small_total: millis(5_000, 7_000),
+        transfer_try: millis(3_000, 6_000),
+        transfer_total: millis(8_000, 12_000),
+        list_total: millis(5_000, 7_000),
         single_put_bytes_max: 100_000,
         part_bytes: place.part_bytes(30_000),
         ..RepositoryOptions::default()
