@@ -141,16 +141,16 @@ const TABLE: &[(&str, Moves)] = &[
     ("confman_http_request_seconds", At(Write)),
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace")
+/// What a file of the workspace says.
+fn text_of(file: &str) -> anyhow::Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
 }
 
 #[test]
 fn every_metric_has_an_event_and_every_test_named_is_there() -> anyhow::Result<()> {
     // The page is made from the declaration of all metrics, and a test of the node compares the two.
-    let page = std::fs::read_to_string(root().join("node/METRICS.md"))?;
+    let page = text_of("node/METRICS.md")?;
     let names = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `confman_")?.split('`').next());
@@ -160,7 +160,7 @@ fn every_metric_has_an_event_and_every_test_named_is_there() -> anyhow::Result<(
     assert_eq!(here, declared);
     for (name, moves) in TABLE {
         if let In(file, test) = moves {
-            let text = std::fs::read_to_string(root().join(file))?;
+            let text = text_of(file)?;
             assert!(
                 text.contains(&format!("fn {test}(")),
                 "{file} has no test {test}"
