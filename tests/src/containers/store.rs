@@ -11,7 +11,7 @@ use crate::wait::wait_until;
 pub const STORE_PORT: u16 = 8333;
 /// The bucket, which every server is given.
 pub const BUCKET: &str = "confman";
-/// A node's keys, with no more rights than a node needs where the server knows rights: those of the role `node` in [`RIGHTS`].
+/// A node's keys, with no more rights than a node needs where the server knows rights: those of the role `node` in `RIGHTS`.
 pub const ACCESS_KEY: &str = "node";
 /// See [`ACCESS_KEY`].
 pub const SECRET_KEY: &str = "node-secret";
