@@ -96,6 +96,8 @@ pub enum Failure {
     Gone,
     /// 400, for a header that the server does not know.
     Condition,
+    /// 400, for something that is not said.
+    Unsaid,
 }
 
 /// One line of the script.
@@ -310,6 +312,7 @@ impl Failure {
             Self::Condition => {
                 status("400 Bad Request: <Code>InvalidArgument</Code> If-None-Match")
             }
+            Self::Unsaid => status("400 Bad Request: <Code>InvalidRequest</Code>"),
             Self::Full => status("507 Insufficient Storage"),
             Self::Unreachable => {
                 let source = HttpError::new(

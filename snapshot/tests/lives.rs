@@ -130,6 +130,38 @@ async fn i13_a_life_that_was_withdrawn_is_not_claimed_again() {
     );
 }
 
+/// A restored life on a prefix that another cluster has objects in: that the prefix is shared must not hide that its own time is over.
+#[tokio::test]
+async fn i13_a_shared_prefix_hides_neither_a_newer_life_nor_a_rival_nor_a_withdrawal() {
+    let (repository, store) = repository();
+    let other = ClusterId::new("22222222-2222-4222-8222-222222222222", 1);
+    let put = async |object: &ClusterObject| {
+        let path = Path::from(format!("p/{}", paths::cluster(&object.cluster)));
+        let bytes = serde_json::to_vec(object).unwrap();
+        store.put(&path, bytes.into()).await.unwrap();
+    };
+    put(&ClusterObject::new(other.clone(), 1, "node9", "n")).await;
+    let foreign = Claim::Foreign(vec![other]);
+    let ours = object(2, "a").with_order(&order());
+    // Not there yet: it is not put.
+    assert_eq!(repository.claim_cluster(&ours).await.unwrap(), foreign);
+    assert_eq!(repository.read_life(&life(2)).await.unwrap(), None);
+    put(&ours).await;
+    assert_eq!(repository.claim_cluster(&ours).await.unwrap(), foreign);
+    let mut rival = order();
+    rival.plan_id = "another".to_owned();
+    put(&object(2, "b").with_order(&rival)).await;
+    let claim = repository.claim_cluster(&ours).await.unwrap();
+    assert_eq!(claim, Claim::Rival("another".to_owned()));
+    put(&ours).await;
+    repository.withdraw_cluster(&ours).await.unwrap();
+    let claim = repository.claim_cluster(&ours).await.unwrap();
+    assert_eq!(claim, Claim::Withdrawn);
+    put(&object(3, "c")).await;
+    let claim = repository.claim_cluster(&ours).await.unwrap();
+    assert_eq!(claim, Claim::Newer(life(3)));
+}
+
 #[tokio::test]
 async fn an_order_is_spent_once_and_for_ever() {
     let (repository, _) = repository();

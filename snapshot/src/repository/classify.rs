@@ -57,6 +57,13 @@ pub(super) fn classify(error: &object_store::Error) -> (Kind, &'static str) {
     {
         return (Kind::Credentials, HINT_CREDENTIALS);
     }
+    // A 400 all the same: what was sent did not arrive whole, or not in time.
+    if ["RequestTimeout", "BadDigest", "IncompleteBody"]
+        .iter()
+        .any(|c| text.contains(c))
+    {
+        return (Kind::Retry, "");
+    }
     if [
         "PermanentRedirect",
         "AuthorizationHeaderMalformed",
@@ -207,6 +214,10 @@ mod tests {
             (
                 "Server returned non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>",
                 Kind::Credentials,
+            ),
+            (
+                "Server returned non-2xx status code: 400 Bad Request: <Code>RequestTimeout</Code>",
+                Kind::Retry,
             ),
             (
                 "Server returned non-2xx status code: 403: <Code>RequestTimeTooSkewed</Code>",

@@ -122,36 +122,44 @@ pub enum Claim {
 impl Repository {
     /// Makes the prefix this cluster's, or says whose it is. Does not depend on conditional writes: every cluster writes its
     /// own object and looks again; when two come at the same moment, both may withdraw, and one must ask again.
+    ///
+    /// What ends this life comes before whose the prefix is: [`Claim::Foreign`] says that nothing else stands against it.
     pub async fn claim_cluster(&self, ours: &ClusterObject) -> Result<Claim, StoreError> {
         let id = ours.cluster.clone();
         id.check()
             .map_err(|e| self.error(Kind::Bug, "claim", "", e.to_string(), ""))?;
-        let (there, undone) = self.cluster_ids().await?;
-        if let Some(claim) = judge(&id, &there) {
-            return Ok(claim);
-        }
-        if undone.contains(&id) {
-            return Ok(Claim::Withdrawn);
-        }
         let object = paths::cluster(&id);
+        let (there, undone) = self.cluster_ids().await?;
+        if let Some(over) = judge_own(&id, &there, &undone) {
+            return Ok(over);
+        }
         let fresh = !there.contains(&id);
+        let foreign = judge_others(&id, &there);
         if fresh {
+            if let Some(foreign) = foreign {
+                return Ok(foreign);
+            }
             self.put_cluster(&object, ours).await?;
         }
         // Read again, because a store may accept a conditional write and ignore the condition.
-        let there = self.read_cluster(&object).await?;
-        if there.lineage() != ours.lineage() {
-            return Ok(Claim::Rival(there.lineage().to_owned()));
+        let claimed = self.read_cluster(&object).await?;
+        if claimed.lineage() != ours.lineage() {
+            return Ok(Claim::Rival(claimed.lineage().to_owned()));
         }
-        match judge(&id, &self.cluster_ids().await?.0) {
-            None => Ok(Claim::Ours),
-            Some(claim) => {
-                if fresh && matches!(claim, Claim::Foreign(_)) {
-                    self.delete(&object).await?;
-                }
-                Ok(claim)
-            }
+        if let Some(foreign) = foreign {
+            return Ok(foreign);
         }
+        let (there, undone) = self.cluster_ids().await?;
+        if let Some(over) = judge_own(&id, &there, &undone) {
+            return Ok(over);
+        }
+        let Some(foreign) = judge_others(&id, &there) else {
+            return Ok(Claim::Ours);
+        };
+        if fresh {
+            self.delete(&object).await?;
+        }
+        Ok(foreign)
     }
 
     /// Every life that has an object under the prefix, by name: one listing, and nothing is read.
@@ -349,18 +357,26 @@ impl Repository {
     }
 }
 
-/// Whose the prefix is when these clusters have objects in it; none if nobody stands against `ours`.
-fn judge(ours: &ClusterId, there: &[ClusterId]) -> Option<Claim> {
+/// What the objects of its own cluster say against a life, if anything.
+fn judge_own(ours: &ClusterId, there: &[ClusterId], undone: &[ClusterId]) -> Option<Claim> {
+    let newest = there
+        .iter()
+        .filter(|c| c.uuid == ours.uuid && c.incarnation > ours.incarnation)
+        .max_by_key(|c| c.incarnation);
+    match newest {
+        Some(newest) => Some(Claim::Newer(newest.clone())),
+        None => undone.contains(ours).then_some(Claim::Withdrawn),
+    }
+}
+
+/// The other clusters that own the prefix, if any do.
+fn judge_others(ours: &ClusterId, there: &[ClusterId]) -> Option<Claim> {
     let foreign: Vec<ClusterId> = there
         .iter()
         .filter(|c| c.uuid != ours.uuid)
         .cloned()
         .collect();
-    if !foreign.is_empty() {
-        return Some(Claim::Foreign(foreign));
-    }
-    let newest = there.iter().max_by_key(|c| c.incarnation)?;
-    (newest.incarnation > ours.incarnation).then(|| Claim::Newer(newest.clone()))
+    (!foreign.is_empty()).then_some(Claim::Foreign(foreign))
 }
 
 pub(super) mod rfc3339 {

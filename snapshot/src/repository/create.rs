@@ -1,5 +1,7 @@
 //! Objects that must not exist yet: created where the store honours conditions, confirmed by content everywhere.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
@@ -22,6 +24,61 @@ pub(super) enum Present {
     Absent,
     Ours,
     Other,
+}
+
+/// How an object is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Only where nothing lies: one more fence.
+    Create,
+    /// The same, after an answer that may have been about the condition.
+    CreateAgain,
+    /// Whatever lies there, right after a look that saw nothing.
+    Replace,
+}
+
+impl Way {
+    fn of(known: Conditions) -> Self {
+        match known {
+            Conditions::Refused => Self::Replace,
+            Conditions::Unknown | Conditions::Honoured | Conditions::Ignored => Self::Create,
+        }
+    }
+
+    fn mode(self) -> PutMode {
+        match self {
+            Self::Create | Self::CreateAgain => PutMode::Create,
+            Self::Replace => PutMode::Overwrite,
+        }
+    }
+
+    /// The way to go on at once after an error that may be about the condition; none where it is not. Stores answer 400 to much that
+    /// passes, so the fence is taken down only by one that names the condition or says the same twice, and never where it is
+    /// known to hold.
+    fn after(self, error: &StoreError, known: Conditions) -> Option<Self> {
+        let doubtful = error.kind == Kind::Configuration && error.hint.is_empty();
+        if self == Self::Replace || !doubtful || known == Conditions::Honoured {
+            return None;
+        }
+        Some(match self {
+            Self::Create if !names_condition(error) => Self::CreateAgain,
+            _ => Self::Replace,
+        })
+    }
+}
+
+/// Whether an error says that it is the condition that the store does not take, or does not have.
+pub(super) fn names_condition(error: &StoreError) -> bool {
+    let said = error.detail.to_lowercase();
+    [
+        "if-none-match",
+        "condition",
+        "implemented",
+        "not supported",
+        "status code: 501",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
 }
 
 impl Repository {
@@ -57,34 +114,22 @@ impl Repository {
         ours: &Fingerprint,
         limits: Limits,
     ) -> Result<(), StoreError> {
-        let path = self.path(object)?;
         let mut tries = self.tries("put", limits);
-        // A store that ignores the condition must not lose what lies there.
-        match self.present(object, ours).await? {
-            Present::Ours => return Ok(()),
-            Present::Other => return Err(self.conflict(object)),
-            Present::Absent => {}
-        }
-        // One more fence, where the store does not refuse it.
-        let mut mode = match self.conditions() {
-            Conditions::Refused => PutMode::Overwrite,
-            Conditions::Unknown | Conditions::Honoured | Conditions::Ignored => PutMode::Create,
-        };
+        let mut way = Way::of(self.conditions());
+        let mut looked = false;
         loop {
-            let store = self.inner.slot.get();
-            let options = PutOptions {
-                mode: mode.clone(),
-                ..PutOptions::default()
-            };
-            let request = store.put_opts(&path, PutPayload::from_bytes(content.clone()), options);
-            let conditional = matches!(mode, PutMode::Create);
-            let answered = self.once_raw("put", object, tries.time(), request).await;
-            if matches!(answered, Ok(Ok(_))) {
-                measure_bytes("put", content.len() as u64);
+            // A store that ignores the condition, or is asked without one, must not lose what lies there: who replaces looks each time.
+            if !looked || way == Way::Replace {
+                match self.present(object, ours).await? {
+                    Present::Ours => return Ok(()),
+                    Present::Other => return Err(self.conflict(object)),
+                    Present::Absent => looked = true,
+                }
             }
-            let error = match answered {
-                Ok(Ok(_)) if conditional => return Ok(()),
-                Ok(Ok(_)) => match self.present(object, ours).await? {
+            let put = self.put_once(object, &content, way, tries.time()).await;
+            let error = match put {
+                Ok(()) if way != Way::Replace => return Ok(()),
+                Ok(()) => match self.present(object, ours).await? {
                     Present::Ours => {
                         // It takes without a condition what it did not take with one, or was known for that.
                         self.inner.conditions.set(Conditions::Refused);
@@ -93,15 +138,13 @@ impl Repository {
                     Present::Other => return Err(self.conflict(object)),
                     Present::Absent => self.vanished(object),
                 },
-                Ok(Err(error)) => self.classify("put", object, &error),
                 Err(error) => error,
             };
+            if let Some(next) = way.after(&error, self.conditions()) {
+                way = next;
+                continue;
+            }
             let error = match error.kind {
-                // It may be the condition that it does not take: the look above, and one afterwards, have to do.
-                Kind::Configuration if conditional && error.hint.is_empty() => {
-                    mode = PutMode::Overwrite;
-                    continue;
-                }
                 // Either an own try whose answer was lost, or somebody else, or (409) two requests at a time.
                 Kind::Conflict => match self.present(object, ours).await? {
                     Present::Ours => return Ok(()),
@@ -121,6 +164,25 @@ impl Repository {
                 };
             }
         }
+    }
+
+    async fn put_once(
+        &self,
+        object: &str,
+        content: &Bytes,
+        way: Way,
+        time: Duration,
+    ) -> Result<(), StoreError> {
+        let path = self.path(object)?;
+        let store = self.inner.slot.get();
+        let options = PutOptions {
+            mode: way.mode(),
+            ..PutOptions::default()
+        };
+        let request = store.put_opts(&path, PutPayload::from_bytes(content.clone()), options);
+        self.once("put", object, time, request).await?;
+        measure_bytes("put", content.len() as u64);
+        Ok(())
     }
 
     /// [`Repository::present`] when the store has just failed: one more look, no error of its own.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use confman_snapshot::repository::{Claim, ClusterObject, Conditions};
+use confman_snapshot::repository::{Begun, Claim, ClusterObject, Conditions};
 use confman_snapshot::testing::{Failure, Fault, Op, Rule, state};
 use confman_snapshot::{BoxError, ClusterId, Kind, SnapshotId, write_snapshot};
+use futures::StreamExt as _;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
 
 use super::{Bench, CHUNK_BYTES, group};
 use crate::place::Place;
@@ -16,6 +18,9 @@ on_every_store! {
     a_deletion_that_did_nothing_is_seen_in_the_next_listing
     o12_a_store_that_ignores_conditions_loses_nothing
     o12_a_store_that_refuses_conditions_is_written_without_them
+    o12_a_bad_request_that_passes_does_not_take_the_fence_down
+    o12_what_came_between_two_tries_without_a_condition_stays
+    a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made
     o03_a_claim_whose_answer_is_lost_is_ours
 }
 
@@ -148,6 +153,68 @@ async fn o12_a_store_that_refuses_conditions_is_written_without_them(place: Plac
     bench.is_right(&record).await;
 }
 
+/// S3 says 400 to much that has nothing to do with conditions.
+async fn o12_a_bad_request_that_passes_does_not_take_the_fence_down(place: Place) {
+    let bench = Bench::at(&place);
+    let unsaid = || Rule::on(Op::Put, Fault::Before(Failure::Unsaid));
+    bench.store.add(unsaid());
+    bench.small().await.unwrap();
+    assert_eq!(bench.store.calls(Op::Put), 2);
+    assert_eq!(bench.repository.conditions(), Conditions::Unknown);
+    // A look takes one answer for what it is, too.
+    bench.store.add(unsaid().after(1));
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Honoured);
+    // What is known to hold is never left out, and not forgotten.
+    let refused = Rule::on(Op::Put, Fault::RefuseConditions);
+    bench.store.add(refused.always());
+    let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Configuration, "{error}");
+    bench.store.heal();
+    bench.store.add(unsaid().times(2));
+    let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Configuration, "{error}");
+    assert_eq!(bench.repository.conditions(), Conditions::Honoured);
+    assert!(bench.repository.list_clusters().await.unwrap().is_empty());
+}
+
+async fn o12_what_came_between_two_tries_without_a_condition_stays(place: Place) {
+    let bench = Bench::at(&place);
+    bench.store.add(Rule::on(Op::Put, Fault::RefuseConditions));
+    bench.store.add(Rule::on(Op::Put, Fault::Hang));
+    let (ours, theirs) = (life("ours"), life("theirs"));
+    let other = async {
+        while bench.store.calls(Op::Put) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let name = confman_snapshot::paths::cluster(&theirs.cluster);
+        let path = object_store::path::Path::from(format!("{}/{name}", bench.prefix));
+        let bytes = serde_json::to_vec(&theirs).unwrap();
+        bench.store.inner().put(&path, bytes.into()).await.unwrap();
+    };
+    let (begun, ()) = tokio::join!(bench.repository.begin_life(&ours), other);
+    assert_eq!(begun.unwrap(), Begun::Other(Box::new(theirs)));
+}
+
+async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(place: Place) {
+    let bench = Bench::at(&place);
+    let denied = Rule::on(Op::Delete, Fault::Before(Failure::Denied));
+    bench.store.add(denied.always());
+    for _ in 0..3 {
+        let probe = bench.repository.probe_short().await.unwrap();
+        assert!(!probe.delete && probe.list_after_put);
+        assert_eq!(probe.conditions, Conditions::Honoured);
+    }
+    let prefix = object_store::path::Path::from(format!("{}/probe", bench.prefix));
+    let there: Vec<_> = bench.store.inner().list(Some(&prefix)).collect().await;
+    assert_eq!(there.len(), 1, "{there:?}");
+}
+
+fn life(nonce: &str) -> ClusterObject {
+    let cluster = ClusterId::new("11111111-1111-4111-8111-111111111111", 1);
+    ClusterObject::new(cluster, 0, "node1", nonce)
+}
+
 /// A snapshot of the same name that was built at another time.
 fn other_file(bench: &Bench, count: usize) -> PathBuf {
     let (mut info, records) = state(&group(), 10, count, 500);
@@ -174,15 +241,7 @@ async fn o03_a_claim_whose_answer_is_lost_is_ours(place: Place) {
         Fault::Hang,
     ] {
         let bench = Bench::at(&place);
-        let object = ClusterObject {
-            version: 1,
-            cluster: ClusterId::new("11111111-1111-4111-8111-111111111111", 1),
-            created_us: 0,
-            created_by: "node1".to_owned(),
-            nonce: "n".to_owned(),
-            order: None,
-            recovery: None,
-        };
+        let object = life("n");
         bench.store.add(Rule::on(Op::Put, fault.clone()));
         assert_eq!(
             bench.repository.claim_cluster(&object).await.unwrap(),
