@@ -235,7 +235,8 @@ settings! {
         "The longest such silence; above the shortest"
     }
     STORE_FENCE_INTERVAL_MS = "CONFMAN_STORE_FENCE_INTERVAL_MS" (Millis) {
-        Text("5000"), Millis { min: 200, max: 60_000 }, false,
+        // A look has as long as the interval: below a second, an ordinary slow listing would count as no answer.
+        Text("5000"), Millis { min: 1_000, max: 60_000 }, false,
         "How often a leader asks the store whether its cluster has a newer life; the same on every node. It acknowledges nothing when it has not asked for 2.4 of them, and a recovered life waits for three where old members are silent"
     }
     WRITE_TIMEOUT_MS = "CONFMAN_WRITE_TIMEOUT_MS" (Millis) {

@@ -38,7 +38,7 @@ pub(crate) fn status(node: &Node) -> Status {
         },
         ready: readiness(node).ready,
         version: Some(confman_cli::VERSION.to_owned()),
-        time: Some(Time::from_us(crate::group::now_us())),
+        time: Some(Time::from_us(crate::clock::wall_us())),
         disk: disk(node),
         // Whoever answers the call knows.
         caller: None,
@@ -292,7 +292,11 @@ pub(crate) fn withdraw(node: &Node) {
         }
         set(group, &gauges);
     }
-    for metric in ["confman_disk_free_bytes", "confman_disk_size_bytes"] {
+    for metric in [
+        "confman_clock_offset_seconds",
+        "confman_disk_free_bytes",
+        "confman_disk_size_bytes",
+    ] {
         metrics::gauge!(metric).set(f64::NAN);
     }
 }
@@ -377,6 +381,10 @@ fn gauges(node: &Node, group: &Group) -> Vec<(&'static str, f64)> {
         .take(6)
         .fold(0u64, |acc, b| (acc << 8) | u64::from(*b));
     gauge("confman_state_hash_prefix", prefix as f64);
+    gauge(
+        "confman_group_time_ahead_seconds",
+        group.ahead_us() as f64 / 1e6,
+    );
     gauge(
         "confman_ready",
         f64::from(u8::from(waits_for(node, group).is_none())),

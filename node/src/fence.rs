@@ -2,11 +2,12 @@
 //!
 //! An old majority that a recovery left behind may have its store, its clients and each other, and nobody who tells it. So
 //! a leader looks into the store once an interval, and acknowledges nothing, and proves no read index, unless it *began* a look
-//! less than a lease ago that has ended. A life that a recovery made waits longer than that ([`Fence::begins_at`]) between its claim in
+//! less than a lease ago that has ended. A life that a recovery made waits longer than that ([`Fence::waits_until`]) between its claim in
 //! the store and its first entry. So whatever the old life acknowledged, it did so before.
 //!
 //! - The clock goes on while the machine sleeps and while the process is stopped: who wakes up looks first.
-//! - A look that fails has ended (I18): a store that is down stops no write, and fences nobody.
+//! - A look that fails has ended (I18): a store that is down stops no write, and fences nobody. While looks fail the fence is blind: that
+//!   is counted, and said.
 //! - Followers look seldom. One that becomes leader looks then. One whose last look failed looks as often as a leader, so that
 //!   no first write waits for a store that is known not to answer.
 
@@ -15,9 +16,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use crate::group::now_us;
+use crate::clock::wall_us;
 use crate::node::Node;
+use crate::store_door::DoorError;
 
 /// How often who leads nothing looks, unless the interval is longer.
 const FOLLOWER_LOOK: Duration = Duration::from_secs(30);
@@ -29,21 +32,33 @@ const LOOK_WITHIN_MAX: Duration = Duration::from_secs(5);
 const LEASE_TENTHS: u32 = 24;
 /// What a new life waits for, in the same: a lease, and room for clocks that go at different speeds.
 const WAIT_TENTHS: u32 = 30;
+/// So many looks that fail on end are no passing trouble.
+const FAILED_TELL: u32 = 3;
 
 /// How a look ended.
 #[derive(Debug)]
 enum Looked {
     /// The store knows no newer life.
     Well,
-    /// It gave no answer.
-    Badly,
+    /// It gave no answer: why.
+    Badly(DoorError),
     /// It knows one: this.
     Over(String),
 }
 
-/// When a new life was claimed by this process.
+impl Looked {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Badly(_) => "failed",
+            Self::Over(_) => "over",
+        }
+    }
+}
+
+/// A moment, by the clock that goes on and by the wall's.
 #[derive(Debug, Clone, Copy)]
-struct ClaimedAt {
+pub(crate) struct Mark {
     boot_ms: u64,
     wall_us: i64,
 }
@@ -60,7 +75,6 @@ pub(crate) struct Fence {
     wanted: Notify,
     /// A look has ended.
     ended: watch::Sender<()>,
-    claimed: OnceLock<ClaimedAt>,
 }
 
 impl Fence {
@@ -69,7 +83,10 @@ impl Fence {
         Self::by(interval, Box::new(boot_ms))
     }
 
-    fn by(interval: Option<Duration>, clock_ms: Box<dyn Fn() -> u64 + Send + Sync>) -> Arc<Self> {
+    pub(crate) fn by(
+        interval: Option<Duration>,
+        clock_ms: Box<dyn Fn() -> u64 + Send + Sync>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             interval,
             clock_ms,
@@ -77,7 +94,6 @@ impl Fence {
             over: OnceLock::new(),
             wanted: Notify::new(),
             ended: watch::Sender::new(()),
-            claimed: OnceLock::new(),
         })
     }
 
@@ -104,15 +120,17 @@ impl Fence {
         }
     }
 
-    /// [`Fence::hold`] that does not wait for longer.
+    /// [`Fence::hold`] that waits no longer than that.
     ///
     /// # Errors
     /// It is over, or that could not be found out: why.
-    pub(crate) async fn hold_within(&self, within: Duration) -> Result<(), String> {
-        match tokio::time::timeout(within, self.hold()).await {
+    pub(crate) async fn hold_until(&self, deadline: Instant) -> Result<(), String> {
+        let begun = Instant::now();
+        match tokio::time::timeout_at(deadline, self.hold()).await {
             Ok(held) => held,
             Err(_) => Err(format!(
-                "whether the cluster has a newer life was not found out within {within:?}: no look into the object store has ended"
+                "whether the cluster has a newer life was not found out within {:.1} s: no look into the object store has ended",
+                begun.elapsed().as_secs_f64()
             )),
         }
     }
@@ -127,7 +145,6 @@ impl Fence {
     }
 
     fn looked(&self, begun_ms: u64) {
-        metrics::gauge!("confman_store_fence_look_timestamp_seconds").set(now_us() as f64 / 1e6);
         self.looked_ms.store(begun_ms, Ordering::Release);
         self.ended.send_replace(());
     }
@@ -138,19 +155,26 @@ impl Fence {
         self.ended.send_replace(());
     }
 
-    /// The claim of a new life was seen in the store, by this process. Until when it waits before it begins, in microseconds since 1970
-    /// UTC: by then every node of the older life that reaches the store has seen the claim, or acknowledges nothing. None once that time
-    /// has come. The first call counts.
-    pub(crate) fn begins_at(&self) -> Option<i64> {
+    /// Now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            boot_ms: (self.clock_ms)(),
+            wall_us: wall_us(),
+        }
+    }
+
+    /// How long ago that was.
+    pub(crate) fn since(&self, mark: Mark) -> Duration {
+        Duration::from_millis((self.clock_ms)().saturating_sub(mark.boot_ms))
+    }
+
+    /// The claim of a new life lay in the store at that moment, at the latest. Until when the life waits before it begins, in
+    /// microseconds since 1970 UTC: by then every node of the older life that reaches the store has seen the claim, or acknowledges
+    /// nothing. None once that time has come, and where there is no store.
+    pub(crate) fn waits_until(&self, claimed: Mark) -> Option<i64> {
         let wait = self.interval? * WAIT_TENTHS / 10;
-        let now_ms = (self.clock_ms)();
-        let claimed = self.claimed.get_or_init(|| ClaimedAt {
-            boot_ms: now_ms,
-            wall_us: now_us(),
-        });
-        let waits = now_ms.saturating_sub(claimed.boot_ms) < millis(wait);
         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
-        waits.then(|| claimed.wall_us.saturating_add(wait_us))
+        (self.since(claimed) < wait).then(|| claimed.wall_us.saturating_add(wait_us))
     }
 
     /// Returns when the next look is due after one that was begun then.
@@ -178,16 +202,25 @@ pub(crate) async fn watch(node: &Arc<Node>) -> String {
     let Some(interval) = fence.interval else {
         return std::future::pending().await;
     };
+    let mut failed = 0;
     loop {
         let begun_ms = (fence.clock_ms)();
         let looked = look(node, interval.min(LOOK_WITHIN_MAX)).await;
+        measure(&looked);
         let well = match looked {
             Looked::Over(why) => {
                 fence.end(why.clone());
                 return why;
             }
-            Looked::Well => true,
-            Looked::Badly => false,
+            Looked::Well => {
+                failed = 0;
+                true
+            }
+            Looked::Badly(error) => {
+                failed += 1;
+                tell_blind(node, failed, &error);
+                false
+            }
         };
         fence.looked(begun_ms);
         let leads = || node.groups().any(|group| group.is_leader());
@@ -199,8 +232,29 @@ async fn look(node: &Node, within: Duration) -> Looked {
     match node.store().ended_by(node.identity(), within).await {
         Ok(None) => Looked::Well,
         Ok(Some(why)) => Looked::Over(why),
-        // Whoever needs the store says why it is not used.
-        Err(_) => Looked::Badly,
+        Err(error) => Looked::Badly(error),
+    }
+}
+
+/// A look that saw nothing counts for the lease like any other: so it must show that it saw nothing.
+fn measure(looked: &Looked) {
+    metrics::counter!("confman_store_fence_looks_total", "result" => looked.name()).increment(1);
+    if matches!(looked, Looked::Well) {
+        metrics::gauge!("confman_store_fence_look_timestamp_seconds").set(wall_us() as f64 / 1e6);
+    }
+}
+
+/// Says, now and then, that nobody would learn here of a newer life by the store.
+fn tell_blind(node: &Node, failed: u32, error: &DoorError) {
+    if failed < FAILED_TELL {
+        return;
+    }
+    if let Some(kept_back) = node.may_tell(node.meta().id(), "fence") {
+        tracing::warn!(
+            failed,
+            kept_back,
+            "looks into the object store for a newer life of this cluster fail; until one sees it, only other nodes can tell this one that its life is over: {error}\nhint: `drtool store probe` with the variables of this node tries every step; the node must be allowed to list the prefix"
+        );
     }
 }
 
@@ -282,17 +336,18 @@ mod tests {
     #[tokio::test]
     async fn i13_a_new_life_waits_for_longer_than_any_lease_that_is_older_than_its_claim() {
         let (fence, clock) = fence();
-        assert!(fence.begins_at().is_some());
+        let claimed = fence.mark();
+        assert!(fence.waits_until(claimed).is_some());
         clock.store(
             100_000 + 5_000 * u64::from(LEASE_TENTHS) / 10,
             Ordering::Release,
         );
         assert!(
-            fence.begins_at().is_some(),
+            fence.waits_until(claimed).is_some(),
             "as long as a lease is not longer"
         );
         clock.store(115_000, Ordering::Release);
-        assert_eq!(fence.begins_at(), None);
+        assert_eq!(fence.waits_until(claimed), None);
     }
 
     #[tokio::test]
@@ -320,11 +375,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn i13_a_look_that_saw_nothing_is_counted_as_that_and_never_dated() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let shown = |looked: &Looked| {
+            metrics::with_local_recorder(&recorder, || measure(looked));
+            recorder.handle().render()
+        };
+        let failed = Looked::Badly(DoorError::Off);
+        let text = shown(&failed);
+        assert!(
+            text.contains("confman_store_fence_looks_total{result=\"failed\"} 1"),
+            "{text}"
+        );
+        assert!(!text.contains("look_timestamp"), "{text}");
+        let text = shown(&Looked::Well);
+        assert!(
+            text.contains("confman_store_fence_looks_total{result=\"well\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("confman_store_fence_look_timestamp_seconds "),
+            "{text}"
+        );
+    }
+
     #[tokio::test]
     async fn without_a_store_nothing_waits() {
         let fence = Fence::new(None);
         assert_eq!(fence.hold().now_or_never(), Some(Ok(())));
-        assert_eq!(fence.begins_at(), None);
+        assert_eq!(fence.waits_until(fence.mark()), None);
     }
 
     #[test]

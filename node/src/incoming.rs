@@ -210,7 +210,7 @@ pub(crate) async fn install(
     let after = *group.state().applied_watch().borrow();
     if before < index && after >= index {
         let stats = group.state().stats();
-        let now_us = crate::group::now_us();
+        let now_us = crate::clock::wall_us();
         let took_us = u64::try_from(received.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let report = RestoreReport {
             group: group.id().to_string(),

@@ -1,9 +1,12 @@
-//! Only in programs that were built for tests: the places at which this process ends as by `kill -9`.
+//! Only in programs that were built for tests: the places at which this process ends as by `kill -9`, and a clock that is wrong.
 //!
 //! `KILL_POINTS_DIR` names a directory. A process that comes to a place of which a file lies there (`{room}.{place}`) removes
 //! the file and dies, so that one file is one death, whichever process comes first.
+//!
+//! `CLOCK_OFF_FILE` names a file with the seconds by which the clock of this process is wrong, read whenever it is looked at.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use fail::FailScenario;
 use openraft::async_runtime::WatchReceiver;
@@ -12,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::group::Group;
 
 const DIR: &str = "KILL_POINTS_DIR";
+const CLOCK_OFF_FILE: &str = "CLOCK_OFF_FILE";
 
 /// Every place that can be named, in the order in which a change or a restore comes by.
 pub const POINTS: &[&str] = &[
@@ -66,6 +70,17 @@ pub(crate) fn arm() -> FailScenario<'static> {
         }
     }
     scenario
+}
+
+/// By how much the clock of this process is wrong, in microseconds.
+pub(crate) fn clock_off_us() -> i64 {
+    static FILE: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os(CLOCK_OFF_FILE).map(PathBuf::from));
+    let Some(file) = &*FILE else {
+        return 0;
+    };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.trim().parse::<i64>().map_or(0, |s| s * 1_000_000)
 }
 
 fn die_if(file: &Path) {

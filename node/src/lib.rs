@@ -18,6 +18,7 @@ mod alone;
 pub mod api;
 pub mod auth;
 pub mod cli;
+pub(crate) mod clock;
 pub mod dev;
 pub(crate) mod fence;
 pub(crate) mod formation;

@@ -45,6 +45,9 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_disk_free_bytes" [] "Free on the disk of the data directory";
     Gauge "confman_disk_size_bytes" [] "Size of the disk of the data directory";
 
+    Gauge "confman_clock_offset_seconds" [] "How far this machine's clock is ahead of the middle of all nodes' clocks; beyond 10 s either way the middle is followed";
+    Gauge "confman_group_time_ahead_seconds" ["group"] "How far the newest time in the log is ahead of the nodes' clocks, because they were ahead when it was written: time goes on at half speed until they have caught up";
+
     Gauge "confman_raft_term" ["group"] "Raft's term";
     Gauge "confman_raft_is_leader" ["group"] "1 on the leader";
     Gauge "confman_raft_has_leader" ["group"] "1 while a leader shows; a cluster without a quorum has none";
@@ -95,7 +98,8 @@ pub(crate) const METERS: &[Meter] = meters! {
     Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
     Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
     Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it; absent until a look has found out";
-    Gauge "confman_store_fence_look_timestamp_seconds" [] "When the last look into the store for a newer life of this cluster ended, well or badly: a leader that has not looked lately acknowledges nothing";
+    Counter "confman_store_fence_looks_total" ["result"] "Looks into the store for a newer life of this cluster: it knows none (well), it could not be asked (failed), it knows one (over). While all fail, writes go on and the store fences nobody";
+    Gauge "confman_store_fence_look_timestamp_seconds" [] "When the last look into the store for a newer life of this cluster ended that saw there is none";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
 
     Counter "confman_trace_spans_total" ["result"] "Spans that ended: sent to the collector (exported), not taken by it (failed), or more than the queue holds (dropped)";

@@ -25,6 +25,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 
 use crate::api::backend::{Backend, GroupBackend, MembershipView, SnapshotRequestError};
+use crate::clock::Clock;
 use crate::fence::Fence;
 use crate::group::Group;
 use crate::grumble::Grumble;
@@ -155,6 +156,11 @@ impl Node {
 
     pub(crate) fn store(&self) -> &Arc<StoreDoor> {
         &self.store
+    }
+
+    /// What time it is, by all nodes' clocks.
+    pub(crate) fn clock(&self) -> &Clock {
+        self.meta.acquaintances().clock()
     }
 
     /// Until when its life may be taken for the newest.

@@ -27,9 +27,9 @@ use confman_store::datadir::{Facts, Identity};
 use confman_store::records::{IncarnationKind, IncarnationRecord};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::wall_us;
 use crate::formation::{Established, Formation, StartError};
 use crate::forward;
-use crate::group::now_us;
 use crate::node::Node;
 use crate::peer::desk::{Life, Stage};
 
@@ -162,7 +162,7 @@ fn begin(
         formation.data,
         member,
         uuid::Uuid::new_v4().to_string(),
-        now_us(),
+        wall_us(),
     )?;
     fail::fail_point!("order::identity");
     tracing::info!(
@@ -188,7 +188,12 @@ async fn restore(
 ) -> Result<BTreeMap<GroupId, RestoreReport>, RestoreError> {
     let cluster = identity.cluster();
     let tasks = ordered(&cluster, order).tasks(formation.data.paths(), identity.node_id);
-    let restorer = Restorer::new(Some(repository), cluster.clone(), Limits::default(), now_us);
+    let restorer = Restorer::new(
+        Some(repository),
+        cluster.clone(),
+        Limits::default(),
+        wall_us,
+    );
     let done = restorer.restore_ordered(&tasks).await?;
     let groups = order.groups.iter().map(|record| record.group.clone());
     Ok(groups
@@ -224,7 +229,7 @@ async fn take_up(
                 identity.lineage.as_str(),
                 (identity.node_id, &identity.name),
                 nonce,
-                now_us(),
+                wall_us(),
             );
             match repository.take_member(&ours).await {
                 Ok(Taken::Ours) => return Ok(true),
@@ -239,7 +244,7 @@ async fn take_up(
         None => "this directory has lost its word for it".to_owned(),
     };
     let why = format!("node id {} was taken up before: {taken}", identity.node_id);
-    let aside = formation.data.set_aside(&why, now_us())?;
+    let aside = formation.data.set_aside(&why, wall_us())?;
     tracing::warn!(to = %aside.display(), "set aside: {why}");
     Ok(false)
 }
@@ -330,7 +335,7 @@ async fn spend(
     let done = OrderDone::new(
         node.cluster().clone(),
         begun.plan_id.as_str(),
-        now_us(),
+        wall_us(),
         node.name(),
     );
     fail::fail_point!("order::before-spent");

@@ -1,5 +1,5 @@
 //! Which other nodes this one reaches now: each registered one is asked who it is, on the port that Raft uses and with the
-//! cluster token. Asked of every node, it tells whether each two reach each other both ways.
+//! cluster token. Asked of every node, it tells whether each two reach each other both ways. The answers tell the others' clocks too.
 
 use std::time::Instant;
 
@@ -27,7 +27,13 @@ async fn ask(node: &Node, other: &NodeRecord) -> PeerReach {
     let begun = Instant::now();
     let answer = hello(node.channels(), &other.peer_addr, node.question()).await;
     let error = match answer {
-        Ok(reply) => another(node, other, &reply),
+        Ok(reply) => {
+            let error = another(node, other, &reply);
+            if error.is_none() {
+                node.clock().heard(other.id, reply.time_us, begun);
+            }
+            error
+        }
         Err(why) => Some(why),
     };
     PeerReach {

@@ -142,7 +142,7 @@ fn write_identity(
             .collect(),
         state: IdentityState::Formed.into(),
         reason: String::new(),
-        created_us: crate::group::now_us(),
+        created_us: crate::clock::wall_us(),
         lineage: reply.lineage.clone(),
         incarnation_floor: reply.incarnation,
     };
@@ -179,7 +179,12 @@ async fn restore(
             candidates,
         });
     }
-    let restorer = Restorer::new(repository, cluster, Limits::default(), crate::group::now_us);
+    let restorer = Restorer::new(
+        repository,
+        cluster,
+        Limits::default(),
+        crate::clock::wall_us,
+    );
     let ids: Vec<GroupId> = tasks.iter().map(|t| t.paths.group().clone()).collect();
     let done = restorer
         .restore_groups(tasks)

@@ -247,7 +247,7 @@ async fn serve(
     }
     if let Some(finding) = standstill::finding(data.paths(), &identity)? {
         standstill::stay_diverged(&desk, &front, &finding);
-        let why = stop_asked.await;
+        let why = standstill::stay(&data, &identity, &desk, &front, stop_asked).await?;
         tracing::info!(why, "asked to stop");
         closing.cancel();
         return Ok(());
@@ -298,6 +298,7 @@ async fn serve(
         tokio::spawn(store_probe::at_start(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::restores(Arc::clone(&node), background.clone())),
         tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
+        tokio::spawn(crate::clock::listen(Arc::clone(&node), background.clone())),
         tokio::spawn(crate::alone::tell(Arc::clone(&node), background.clone())),
     ];
     let ended = tokio::select! {
@@ -322,7 +323,8 @@ async fn serve(
         }
         Ok(End::Diverged(finding)) => {
             standstill::diverge(&node, &desk, &front, finding).await;
-            tracing::info!(why = stop_asked.await, "asked to stop");
+            let why = standstill::stay(&data, node.identity(), &desk, &front, stop_asked).await?;
+            tracing::info!(why, "asked to stop");
         }
     }
     closing.cancel();

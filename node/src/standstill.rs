@@ -43,20 +43,40 @@ pub(crate) fn stay_diverged(desk: &Desk, front: &Front, finding: &Diverged) {
     tracing::error!(group = %finding.group, "this node serves nothing: {finding}");
 }
 
+/// A node that stands still because its state differs does so until it is asked to stop; gives why. A newer life of its cluster fences it
+/// meanwhile, as it fences every node that acknowledges nothing: until it has, that life takes it for one that may yet go on.
+pub(crate) async fn stay(
+    data: &DataDir,
+    identity: &Identity,
+    desk: &Desk,
+    front: &Front,
+    stop: impl Future<Output = &'static str>,
+) -> Result<&'static str, StoreError> {
+    tokio::pin!(stop);
+    let incarnation = tokio::select! {
+        why = &mut stop => return Ok(why),
+        incarnation = desk.newer() => incarnation,
+    };
+    let reason = format!(
+        "a node of incarnation {incarnation} of this cluster has spoken, this node is of {} and its state differs from the recorded one",
+        identity.incarnation
+    );
+    seal(data, identity, desk, front, &reason)?;
+    Ok(stop.await)
+}
+
 /// A running node has found that its state differs.
 pub(crate) async fn diverge(node: &Arc<Node>, desk: &Desk, front: &Front, finding: &Diverged) {
-    desk.enter(Stage::Diverged(Life {
-        cluster: node.cluster().clone(),
-        lineage: node.identity().lineage.clone(),
-        unborn: !node.has_begun(),
-        node_id: node.id(),
-    }));
+    desk.enter(Stage::Diverged(Life::of(
+        node.identity(),
+        !node.has_begun(),
+    )));
     front.diverged(&finding.group, &finding.to_string());
     tracing::error!(group = %finding.group, "this node serves nothing any more: {finding}");
     close(node).await;
 }
 
-/// A running node has met a newer life of its cluster: written down first, so that no later start forgets it.
+/// A running node has met a newer life of its cluster.
 pub(crate) async fn fence(
     data: &DataDir,
     node: &Arc<Node>,
@@ -64,15 +84,27 @@ pub(crate) async fn fence(
     front: &Front,
     reason: &str,
 ) -> Result<(), StoreError> {
+    seal(data, node.identity(), desk, front, reason)?;
+    close(node).await;
+    Ok(())
+}
+
+/// Nothing is answered any more, and that is written down, so that no later start forgets it.
+fn seal(
+    data: &DataDir,
+    identity: &Identity,
+    desk: &Desk,
+    front: &Front,
+    reason: &str,
+) -> Result<(), StoreError> {
     let reason = format!("{reason}\nhint: {}", confman_bootstrap::HINT_REJOIN);
     front.fenced(&reason);
-    desk.enter(Stage::Fenced(node.cluster().clone()));
-    let mut identity = node.identity().clone();
+    desk.enter(Stage::Fenced(Life::of(identity, false)));
+    let mut identity = identity.clone();
     identity.set_state(IdentityState::Fenced);
     identity.reason.clone_from(&reason);
     data.write_identity(&identity)?;
-    tracing::error!(cluster = %node.cluster().uuid, incarnation = node.cluster().incarnation, "this node is fenced and serves nothing: {reason}");
-    close(node).await;
+    tracing::error!(cluster = %identity.cluster_uuid, incarnation = identity.incarnation, "this node is fenced and serves nothing: {reason}");
     Ok(())
 }
 
@@ -80,4 +112,79 @@ async fn close(node: &Arc<Node>) {
     stop::close(node).await;
     // After the last append has measured itself.
     account::withdraw(node);
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::peer::acquaintance::Acquaintances;
+    use crate::peer::client::Channels;
+    use crate::peer::proto::hello_reply::State;
+    use crate::peer::proto::peer_server::Peer as _;
+    use crate::peer::proto::{self, HelloReply, HelloRequest};
+    use crate::peer::service::Service;
+
+    const UUID: &str = "11111111-1111-4111-8111-111111111111";
+
+    async fn asked_by(desk: &Arc<Desk>, uuid: &str, incarnation: u64) -> HelloReply {
+        let service = Service {
+            desk: Arc::clone(desk),
+        };
+        let question = HelloRequest {
+            cluster_uuid: uuid.to_owned(),
+            incarnation,
+            ..Default::default()
+        };
+        let answer = service.hello(tonic::Request::new(question)).await;
+        answer.expect("an answer").into_inner()
+    }
+
+    /// The new life waits for every member of the old one that answers as such: one that has diverged would hold it for ever.
+    #[tokio::test]
+    async fn i13_a_node_that_stands_still_with_another_state_is_fenced_by_a_newer_life() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = DataDir::open(dir.path()).expect("open");
+        let identity = Identity {
+            cluster_uuid: UUID.to_owned(),
+            incarnation: 1,
+            node_id: 3,
+            shards: 1,
+            name: "node3".to_owned(),
+            state: IdentityState::Initialized.into(),
+            ..Default::default()
+        };
+        data.write_identity(&identity).expect("write");
+        let own = proto::Node {
+            name: "node3".to_owned(),
+            boot: 7,
+            ..Default::default()
+        };
+        let channels = Channels::new(None, None).expect("channels");
+        let (desk, _births) = Desk::new(own, Acquaintances::new(7, channels), None);
+        desk.enter(Stage::Diverged(Life::of(&identity, false)));
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let front = Front::new("node3", recorder.handle());
+        let stop = std::future::pending();
+        let mut staying = std::pin::pin!(stay(&data, &identity, &desk, &front, stop));
+        for (uuid, incarnation) in [(UUID, 1), ("another", 2)] {
+            let answer = asked_by(&desk, uuid, incarnation).await;
+            assert!((&mut staying).now_or_never().is_none());
+            assert_eq!(answer.state(), State::Member);
+        }
+        asked_by(&desk, UUID, 2).await;
+        assert!(
+            (&mut staying).now_or_never().is_none(),
+            "it stays to say so"
+        );
+        let answer = asked_by(&desk, UUID, 2).await;
+        assert_eq!((answer.state(), answer.incarnation), (State::Fenced, 1));
+        let said = answer.node.expect("who");
+        assert_eq!((said.id, said.boot), (3, 0));
+        let kept = data.read_identity().expect("read").expect("an identity");
+        assert_eq!(kept.state(), IdentityState::Fenced);
+        assert!(kept.reason.contains("hint: "), "{}", kept.reason);
+    }
 }

@@ -18,6 +18,10 @@ const FACTS_WITHIN: Duration = Duration::from_secs(5);
 /// How long [`StoreDoor::look`] takes at most.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long one try to claim a life takes at most, once the store has answered a look: that is six requests in a row, and
+/// a store is slow, and not down, as long as it answers each before a look of the fence gives up.
+const CLAIM_WITHIN: Duration = Duration::from_secs(40);
+
 /// Why the store is not used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum DoorError {
@@ -90,8 +94,17 @@ impl DoorError {
 pub(crate) enum Claimed {
     /// Ours: who looks into the store sees that.
     Ours,
-    /// There is no store, or it gave no answer.
-    Unknown,
+    /// There is no store.
+    NoStore,
+    /// It gave no answer that says.
+    Unknown {
+        /// What it did instead.
+        why: String,
+        /// The claim may have been put, or be on its way: who looks into the store may see it, from any time on.
+        may_lie_there: bool,
+        /// Another try may end otherwise.
+        again: bool,
+    },
     /// This stands against it.
     Against(String),
 }
@@ -178,7 +191,7 @@ impl StoreDoor {
         }
         let mut object = ClusterObject::new(
             cluster.clone(),
-            crate::group::now_us(),
+            crate::clock::wall_us(),
             self.node_name.as_str(),
             format!("{:016x}", rand::random::<u64>()),
         );
@@ -215,31 +228,39 @@ impl StoreDoor {
         Ok(repository)
     }
 
-    /// Claims the prefix for a life that is about to begin. A store that cannot be asked stands against nothing (I18): then
-    /// only the nodes keep two lives apart.
+    /// Claims the prefix for a life that is about to begin: one try.
     pub(crate) async fn claim_life(&self, identity: &Identity, kind: IncarnationKind) -> Claimed {
+        // Nothing is put before this is answered.
+        match self.look().await {
+            Ok(()) => {}
+            Err(DoorError::Off) => return Claimed::NoStore,
+            Err(error) => {
+                return Claimed::Unknown {
+                    why: error.to_string(),
+                    may_lie_there: false,
+                    again: true,
+                };
+            }
+        }
         let cluster = identity.cluster();
         let asked = self.claimed(&cluster, &identity.lineage);
-        match tokio::time::timeout(FACTS_WITHIN, asked).await {
+        match tokio::time::timeout(CLAIM_WITHIN, asked).await {
             Ok(Ok(_)) => Claimed::Ours,
-            Ok(Err(DoorError::Off)) => Claimed::Unknown,
-            Ok(Err(error @ DoorError::Store(..))) => {
-                tracing::warn!(
-                    "incarnation {} begins without a claim in the store: {error}",
-                    cluster.incarnation
-                );
-                Claimed::Unknown
-            }
-            // The object of an ordered life lies there already. Whoever shares its prefix is no other life of this cluster.
+            Ok(Err(DoorError::Off)) => Claimed::NoStore,
+            Ok(Err(DoorError::Store(why, kind))) => Claimed::Unknown {
+                why,
+                may_lie_there: true,
+                again: !matches!(kind, Kind::Credentials | Kind::Configuration),
+            },
+            // The object of an ordered life lies there already, and nothing of its own cluster stands against it. Whoever shares
+            // its prefix is no other life of this cluster.
             Ok(Err(DoorError::Foreign { .. })) if kind == IncarnationKind::Restore => Claimed::Ours,
             Ok(Err(against)) => Claimed::Against(against.to_string()),
-            Err(_) => {
-                tracing::warn!(
-                    "incarnation {} begins without a claim in the store: no answer within {FACTS_WITHIN:?}",
-                    cluster.incarnation
-                );
-                Claimed::Unknown
-            }
+            Err(_) => Claimed::Unknown {
+                why: format!("the claim was not answered within {CLAIM_WITHIN:?}"),
+                may_lie_there: true,
+                again: true,
+            },
         }
     }
 

@@ -10,7 +10,7 @@ use confman_snapshot::model::GroupId;
 use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::group::now_us;
+use crate::clock::wall_us;
 use crate::node::Node;
 use crate::peer::acquaintance::Rejected;
 
@@ -124,7 +124,7 @@ pub(crate) async fn restores(node: Arc<Node>, stop: CancellationToken) {
             if !(votes || node.shall_learn()) || applied < committed {
                 continue;
             }
-            report.caught_up(report.snapshot_index, applied, now_us());
+            report.caught_up(report.snapshot_index, applied, wall_us());
             if let Err(error) = report::write(&node.paths().group(group.id()), &report) {
                 tracing::warn!(group = %group.id(), "keep the account of the restore: {error}");
             }

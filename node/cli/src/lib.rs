@@ -4,6 +4,7 @@
 //! - [`failure`]: how a command ends that did not do all it was asked, with the one table of exit codes.
 //! - [`output`]: tables, one JSON document, bytes as people read them.
 //! - [`escape`]: text from elsewhere, made harmless for a terminal.
+//! - [`transcript`]: the help as it is printed, for tests.
 //! - [`tree`]: a directory that files are written below, whatever their names are.
 //!
 //! Promises: what has `--json` prints one document on stdout and everything else on stderr; no text of a cluster
@@ -13,6 +14,7 @@ pub mod connect;
 pub mod escape;
 pub mod failure;
 pub mod output;
+pub mod transcript;
 pub mod tree;
 
 /// The version of both programs, as `--version`, `status` and the metrics tell it: the packages', or what `BUILD_VERSION` said when

@@ -81,6 +81,15 @@ pub(crate) enum Want {
     Stream,
 }
 
+/// A write whose outcome is unknown is sent again until so long after it was sent first: the cluster forgets the key under which it knows
+/// it again some time later, and would apply it a second time.
+pub const WRITE_RESENT_MAX: Duration = Duration::from_secs(13 * 60);
+
+/// Whether the cluster may know a write no more by its key at `next`, when it was perhaps applied at `unconfirmed` first.
+fn forgotten(unconfirmed: Option<Instant>, next: Instant) -> bool {
+    unconfirmed.is_some_and(|since| next.saturating_duration_since(since) > WRITE_RESENT_MAX)
+}
+
 /// How one attempt ended.
 enum Ended {
     Answered(Box<Reply>),
@@ -106,7 +115,11 @@ impl Client {
         let mut unshaken: BTreeSet<Endpoint> = BTreeSet::new();
         let mut failures: BTreeMap<String, String> = BTreeMap::new();
         let mut maybe_done = false;
+        // Since when this call may have been applied under its key, and whether a part of it was.
+        let mut unconfirmed: Option<Instant> = None;
+        let mut progressed = false;
         loop {
+            let sent = Instant::now();
             let endpoint = course.current().clone();
             let limit = (ask.attempt_max + transfer)
                 .min(deadline.saturating_duration_since(Instant::now()));
@@ -119,6 +132,12 @@ impl Client {
                         self.routes.put(ask.route.as_deref(), &endpoint);
                     }
                     return Ok(*reply);
+                }
+                // Somebody else deleted the rest, between two attempts: all that was to go is gone.
+                Ended::Refused(problem)
+                    if progressed && problem.kind() == Some(ProblemKind::NotFound) =>
+                {
+                    return Ok(nothing_left(endpoint));
                 }
                 Ended::Refused(problem) if maybe_done && !decides(&problem) => {
                     failures.insert(endpoint.to_string(), problem.detail);
@@ -145,8 +164,10 @@ impl Client {
                 return Err(gave_up(ask, started, maybe_done, &failures));
             }
             if setback == Setback::Progressed {
-                maybe_done = true;
+                (maybe_done, progressed) = (true, true);
                 deadline = Instant::now() + ask.total_max;
+                // The key stands for the last step alone, which was not taken.
+                unconfirmed = None;
             }
             if !matches!(setback, Setback::Redirected { .. } | Setback::Progressed) {
                 self.routes.forget(ask.route.as_deref(), &endpoint);
@@ -156,9 +177,11 @@ impl Client {
                 if !ask.repeatable {
                     return Err(gave_up(ask, started, maybe_done, &failures));
                 }
+                unconfirmed.get_or_insert(sent);
             }
             let pause = course.after(setback).mul_f64(rand::random_range(0.6..=1.0));
-            if Instant::now() + pause >= deadline {
+            let next = Instant::now() + pause;
+            if next >= deadline || (ask.write && forgotten(unconfirmed, next)) {
                 return Err(gave_up(ask, started, maybe_done, &failures));
             }
             tokio::time::sleep(pause).await;
@@ -329,6 +352,16 @@ async fn take_refusal(response: Response, endpoint: &Endpoint, until: Instant) -
     }
 }
 
+/// The answer to a deletion whose last part somebody else deleted.
+fn nothing_left(endpoint: Endpoint) -> Reply {
+    Reply {
+        status: StatusCode::NO_CONTENT,
+        headers: HeaderMap::new(),
+        endpoint,
+        body: Body::Whole(Bytes::new()),
+    }
+}
+
 /// What stands in for the problem document of something that is not Confman.
 fn foreign_problem(status: StatusCode, body: &[u8]) -> Problem {
     let text = String::from_utf8_lossy(body);
@@ -396,4 +429,21 @@ fn gave_up(
 
 fn shorten(text: &str) -> String {
     text.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_is_sent_again_only_while_its_key_is_known() {
+        let first = Instant::now();
+        assert!(
+            !forgotten(None, first + 2 * WRITE_RESENT_MAX),
+            "it was never lost"
+        );
+        assert!(!forgotten(Some(first), first + WRITE_RESENT_MAX));
+        let late = first + WRITE_RESENT_MAX + Duration::from_millis(1);
+        assert!(forgotten(Some(first), late));
+    }
 }

@@ -24,6 +24,9 @@ use crate::{
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A node answers a write within its own limit, by default of 10 s, and a read within 5 s.
 const WRITE_ATTEMPT_MAX: Duration = Duration::from_secs(13);
+/// Longer than the longest write timeout that a node can have, and short enough that a second attempt begins while the first is known
+/// by its key.
+const WRITE_ATTEMPT_LONGEST: Duration = Duration::from_secs(11 * 60);
 /// What two attempts leave of a call's time for what is between them.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(2);
 const READ_ATTEMPT_MAX: Duration = Duration::from_secs(7);
@@ -507,7 +510,8 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes, ClientError> {
 /// attempts fit into it.
 fn write_attempt_max(deadline: Duration) -> Duration {
     let half = (deadline / 2).saturating_sub(BETWEEN_ATTEMPTS);
-    half.max(WRITE_ATTEMPT_MAX).min(deadline)
+    half.clamp(WRITE_ATTEMPT_MAX, WRITE_ATTEMPT_LONGEST)
+        .min(deadline)
 }
 
 /// A query string in the making.
@@ -545,9 +549,10 @@ mod tests {
 
     #[test]
     fn two_attempts_at_a_write_fit_into_a_long_deadline() {
-        for (deadline, attempt) in [(5, 5), (30, 13), (60, 28), (1_300, 648)] {
+        for (deadline, attempt) in [(5, 5), (30, 13), (60, 28), (1_300, 648), (86_400, 660)] {
             let deadline = Duration::from_secs(deadline);
             assert_eq!(write_attempt_max(deadline), Duration::from_secs(attempt));
         }
+        assert!(WRITE_ATTEMPT_LONGEST + BETWEEN_ATTEMPTS < crate::WRITE_RESENT_MAX);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::ClientError;
 
@@ -34,6 +34,16 @@ impl Endpoint {
     /// Traffic to it can be read on the way.
     pub(crate) fn is_plain(&self) -> bool {
         self.0.scheme() == "http"
+    }
+
+    /// It leads to the machine, or the container, of whoever asks.
+    pub fn is_loopback(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
     }
 
     fn checked(url: Url) -> Result<Self, &'static str> {

@@ -34,6 +34,7 @@ mod routes;
 mod trust;
 pub mod wire;
 
+pub use ask::WRITE_RESENT_MAX;
 pub use body::{Download, Upload};
 pub use client::{Answered, Client, ClientConfig};
 pub use clock::{DATE_STEP_US, date_of};

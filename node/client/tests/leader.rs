@@ -377,6 +377,25 @@ async fn a_deletion_goes_on_for_as_long_as_it_comes_on() {
     assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
 }
 
+/// Of a deletion that was begun, that nothing is left is the end, and not that there was nothing.
+#[tokio::test]
+async fn a_deletion_whose_rest_somebody_else_deleted_is_done() {
+    let node = Server::start(|number, _| match number {
+        1 => refusal(ProblemKind::DeletedInPart),
+        2 => refusal(ProblemKind::NoLeader),
+        _ => refusal(ProblemKind::NotFound),
+    })
+    .await;
+    let asked = client(&[&node.endpoint], LONG);
+    asked.delete_namespace("large").await.unwrap();
+    assert_eq!(node.seen().len(), 3);
+    // Where none of it was deleted there was nothing.
+    let node = Server::start(|_, _| refusal(ProblemKind::NotFound)).await;
+    let asked = client(&[&node.endpoint], LONG);
+    let error = asked.delete_namespace("large").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
 #[tokio::test]
 async fn a_write_that_was_never_sent_is_unreachable() {
     let error = put(&client(&[&nobody().await], SHORT)).await.unwrap_err();

@@ -216,3 +216,19 @@ pub(crate) fn mark(api: &Api, response: &mut Response, applied: &Applied) {
         Some(original.unwrap_or(&applied.position)),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use confman_client::WRITE_RESENT_MAX;
+    use confman_store::IDEMPOTENCY_KEPT;
+
+    /// A write that a client sends again after its key is forgotten is applied twice.
+    #[test]
+    fn a_key_is_kept_for_longer_than_any_client_sends_its_write_again() {
+        // The last try is on its way, and waits at a node for its turn.
+        let under_way = Duration::from_secs(60);
+        assert!(WRITE_RESENT_MAX + under_way < IDEMPOTENCY_KEPT);
+    }
+}

@@ -146,24 +146,7 @@ mod tests {
     /// The pages as they are printed: a change of an option is a change that a reviewer sees.
     #[test]
     fn help_pages() {
-        fn pages(path: &str, command: &mut clap::Command, out: &mut Vec<(String, String)>) {
-            // What happens to be set while the test runs is not part of a page.
-            let mut plain = command
-                .clone()
-                .term_width(100)
-                .mut_args(|arg| arg.hide_env_values(true));
-            out.push((path.replace(' ', "-"), plain.render_help().to_string()));
-            for sub in command
-                .get_subcommands_mut()
-                .filter(|sub| sub.get_name() != "help")
-            {
-                pages(&format!("{path} {}", sub.get_name().to_owned()), sub, out);
-            }
-        }
-        let mut command = Cli::command();
-        command.build();
-        let mut all = Vec::new();
-        pages("confman", &mut command, &mut all);
+        let all = confman_cli::transcript::help_pages(&mut Cli::command());
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path("help");
         settings.set_prepend_module_to_snapshot(false);

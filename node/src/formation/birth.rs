@@ -100,7 +100,7 @@ impl Formation<'_> {
             members: ask.nodes.iter().map(birth_member).collect(),
             state: IdentityState::Formed.into(),
             reason: String::new(),
-            created_us: crate::group::now_us(),
+            created_us: crate::clock::wall_us(),
             lineage: String::new(),
             incarnation_floor: 0,
         };
@@ -240,7 +240,7 @@ impl Formation<'_> {
             members,
             state: IdentityState::Formed.into(),
             reason: String::new(),
-            created_us: crate::group::now_us(),
+            created_us: crate::clock::wall_us(),
             lineage: String::new(),
             incarnation_floor: 0,
         }

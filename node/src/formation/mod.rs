@@ -151,7 +151,7 @@ impl Formation<'_> {
                 Decision::SetAside => {
                     let aside = self
                         .data
-                        .set_aside(&verdict.reason, crate::group::now_us())?;
+                        .set_aside(&verdict.reason, crate::clock::wall_us())?;
                     tracing::warn!(to = %aside.display(), "set aside: {}", verdict.reason);
                     continue;
                 }
@@ -179,7 +179,7 @@ impl Formation<'_> {
                 LocalStage::Rejoining | LocalStage::Restoring { .. } | LocalStage::Complete => {
                     Stage::Starting(self.life(identity))
                 }
-                LocalStage::Fenced { .. } => Stage::Fenced(identity.cluster()),
+                LocalStage::Fenced { .. } => Stage::Fenced(Life::of(identity, false)),
             },
         };
         self.desk.enter(stage);
@@ -200,12 +200,7 @@ impl Formation<'_> {
 
     /// The life that the directory is of. What its first leader has to propose lies there until that is done.
     fn life(&self, identity: &Identity) -> Life {
-        Life {
-            cluster: identity.cluster(),
-            lineage: identity.lineage.clone(),
-            unborn: self.data.paths().incarnation().exists(),
-            node_id: identity.node_id,
-        }
+        Life::of(identity, self.data.paths().incarnation().exists())
     }
 
     fn fence(&mut self, facts: Facts, reason: String) -> Result<Established, StartError> {
@@ -220,7 +215,7 @@ impl Formation<'_> {
             self.data.write_identity(&identity)?;
         }
         let cluster = identity.cluster();
-        self.desk.enter(Stage::Fenced(cluster.clone()));
+        self.desk.enter(Stage::Fenced(Life::of(&identity, false)));
         Ok(Established::Fenced { cluster, reason })
     }
 

@@ -16,7 +16,7 @@ use super::setbacks::last_failure;
 use super::{Failure, Manager};
 use crate::api::backend::{GroupBackend, ReadMode, SnapshotRequestError};
 use crate::forward;
-use crate::group::{Group, now_us};
+use crate::group::Group;
 use crate::node::Node;
 
 /// How long a task may take before it is given away anew.
@@ -35,7 +35,7 @@ impl Manager {
         let meta = self.node.meta();
         let open = open_task(&self.node, group.id())?;
         if let Some(task) = open {
-            if let Some(why) = given_up(&task, answers(group, task.node), now_us()) {
+            if let Some(why) = given_up(&task, answers(group, task.node), meta.now_us()) {
                 finish(&self.node, &task.task_id, Some(why)).await?;
             }
             return Ok(());
@@ -55,7 +55,7 @@ impl Manager {
             born_us,
             others_snapshot_us: None,
             changed: group.state().changed_since_snapshot()?,
-            now_us: now_us(),
+            now_us: group.now_us(),
             requested: false,
         };
         if stats.last_snapshot.is_none() {
@@ -175,7 +175,7 @@ async fn assign(
     builder: u64,
     reason: String,
 ) -> Result<String, forward::ForwardError> {
-    let now = now_us();
+    let now = node.meta().now_us();
     let task = SnapshotTask {
         task_id: uuid::Uuid::new_v4().to_string(),
         group: group.to_string(),
@@ -210,6 +210,8 @@ async fn request_one(
         .await
         .map_err(|_| SnapshotRequestError::NoLeader)?;
     let asked_at = *group.state().applied_watch().borrow();
+    let newest = || group.state().stats().last_snapshot;
+    let before = newest().map(|record| record.id);
     tokio::time::timeout(REQUEST_WITHIN, assigned_and_done(node, group))
         .await
         .map_err(|_| SnapshotRequestError::Timeout)??;
@@ -218,24 +220,16 @@ async fn request_one(
         .barrier(&ReadMode::Linearizable)
         .await
         .map_err(|_| SnapshotRequestError::NoLeader)?;
-    let record =
-        group
-            .state()
-            .stats()
-            .last_snapshot
-            .ok_or_else(|| SnapshotRequestError::Failed {
-                group: group.id().clone(),
-                reason: "no snapshot is recorded".to_owned(),
-            })?;
-    if record.position.index < asked_at {
-        return Err(SnapshotRequestError::Failed {
-            group: group.id().clone(),
-            reason: format!(
-                "the newest recorded snapshot is at {}, the request came at {asked_at}",
-                record.position.index
-            ),
-        });
-    }
+    // Of a task that failed unseen, because another one of the group failed after it, this is what is left to see.
+    let made = newest().filter(|record| Some(&record.id) != before.as_ref());
+    let Some(record) = made.filter(|record| record.position.index >= asked_at) else {
+        let failure = last_failure(node, group).map_err(|e| failed(group, e.to_string()))?;
+        let why = failure.map_or_else(
+            || "it ended and no snapshot is recorded".to_owned(),
+            |(_, failure)| failure.error,
+        );
+        return Err(failed(group, why));
+    };
     Ok(SnapshotItem {
         group: group.id().to_string(),
         id: record.id.to_string(),

@@ -14,7 +14,7 @@ use confman_store::command::{Op, SnapshotIds};
 
 use super::{Failure, Manager, kind_of};
 use crate::forward::{self, ForwardError};
-use crate::group::{Group, now_us};
+use crate::group::Group;
 use crate::traces::spans;
 
 /// A pin that was seen keeps its snapshot for this long without being looked for again.
@@ -38,7 +38,7 @@ impl Manager {
         };
         let known = self.known_pins(group.id());
         let goes = |holds: &Holds| {
-            let verdicts = judge(&facts, holds, &policy, now_us());
+            let verdicts = judge(&facts, holds, &policy, group.now_us());
             verdicts
                 .into_iter()
                 .filter(|v| v.decision != Decision::Keep)

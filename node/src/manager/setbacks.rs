@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use confman_store::records::{SnapshotFailure, SnapshotTask};
 
 use super::{Failure, Manager};
-use crate::group::{Group, now_us};
+use crate::group::Group;
 use crate::node::Node;
 
 const WAIT_FIRST: Duration = Duration::from_secs(5);
@@ -83,7 +83,8 @@ impl Manager {
         };
         let setbacks = failed.entry(group.id().clone()).or_default();
         setbacks.saw(&task);
-        let age_us = now_us().saturating_sub(failure.time_us).max(0);
+        let now_us = self.node.meta().now_us();
+        let age_us = now_us.saturating_sub(failure.time_us).max(0);
         let age = Duration::from_micros(age_us.unsigned_abs());
         Ok((age >= setbacks.wait()).then(|| setbacks.builders.clone()))
     }

@@ -124,7 +124,7 @@ impl Manager {
     }
 
     pub(super) fn somebody_joins(&self) -> bool {
-        let now_us = crate::group::now_us();
+        let now_us = self.node.meta().now_us();
         let registered = self.node.registered();
         registered.iter().any(|n| {
             n.state() == NodeState::Joining

@@ -16,7 +16,7 @@ use super::Manager;
 use super::assign::finish;
 use crate::api::backend::{GroupBackend, ReadMode};
 use crate::forward::{self, ForwardError};
-use crate::group::{Group, now_us};
+use crate::group::Group;
 use crate::node::Node;
 use crate::store_door::DoorError;
 use crate::traces::spans;
@@ -134,7 +134,8 @@ async fn make(
         tracing::debug!(group = %group.id(), "snapshot of what is here: {error}");
     }
     let state = group.state().clone();
-    let view = tokio::task::spawn_blocking(move || state.open_view(now_us()))
+    let now_us = group.now_us();
+    let view = tokio::task::spawn_blocking(move || state.open_view(now_us))
         .await
         .map_err(|e| format!("build: {e}"))?
         .map_err(|e| format!("build: {e}"))?;

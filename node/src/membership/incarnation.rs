@@ -5,28 +5,28 @@
 //! started; that one holds the new life back, because then a quorum lives, or has acknowledged what nobody collected, and
 //! the recovery was a mistake that can still be undone.
 //!
-//! Whoever of the older life does not answer may be an old majority that reaches the store and not us. Where the store has the claim
-//! of this life, the life waits until they have seen it there, or acknowledge nothing more ([`crate::fence`]).
+//! Whoever of the older life does not answer may be an old majority that reaches the store and not us. So the life waits until they have
+//! seen its claim there, or acknowledge nothing more ([`super::claim`], [`crate::fence`]). Heard is who says by its own id that it is of this
+//! life or fenced: at the address of another, or under its name, a replacement may answer that knows nothing of it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
+use confman_store::Identity;
 use confman_store::command::{BeginIncarnation, Op};
-use confman_store::records::{IncarnationKind, NodeState};
+use confman_store::records::{IncarnationKind, NodeRecord, NodeState};
 
 use crate::forward;
 use crate::node::Node;
 use crate::peer::client::hello;
 use crate::peer::proto;
-use crate::store_door::Claimed;
+use crate::peer::proto::hello_reply::State;
 
-/// Longest that the second look at the claim takes.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
+use super::claim::{Claiming, Standing};
 
 /// One look: begins the life in every group that this node leads, when nothing stands against it. Says whether all
 /// groups have begun it.
-pub(super) async fn turn(node: &Arc<Node>) -> bool {
+pub(super) async fn turn(node: &Arc<Node>, claiming: &mut Claiming) -> bool {
     if node.has_begun() {
         return true;
     }
@@ -40,17 +40,16 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
         false => standing_against(node, pending).await,
     };
     let mut waits = None;
-    // Of two recoveries that reach the store one gets it, before either acknowledges anything.
-    if !copy && standing.is_none() && node.groups().any(|g| g.is_leader() && !g.has_begun()) {
-        match node
-            .store()
-            .claim_life(node.identity(), pending.kind())
-            .await
-        {
-            Claimed::Against(why) => standing = Some(why),
-            Claimed::Ours => (standing, waits) = outwait(node, &silent).await,
-            Claimed::Unknown => {}
-        }
+    let leads = node.groups().any(|g| g.is_leader() && !g.has_begun());
+    if leads && standing.is_none() && !copy {
+        // Of two recoveries that reach the store one gets it, before either acknowledges anything.
+        let claimed = claiming.turn(node, pending.kind(), &silent).await;
+        Standing {
+            against: standing,
+            waits,
+        } = claimed;
+    } else {
+        claiming.pause();
     }
     let why = standing.clone().or(waits);
     let before = node.hold_back(why.clone());
@@ -88,30 +87,6 @@ pub(super) async fn turn(node: &Arc<Node>) -> bool {
     begun
 }
 
-/// The claim lies in the store. While members of the older life are `silent`, waits until each of them that reaches the store must have seen
-/// it there; what is waited for is the second answer. Then looks once more: on a store that ignores conditions, of two
-/// recoveries that claimed one number at one time the later may have replaced the earlier. What stands against the life is the first.
-async fn outwait(node: &Node, silent: &[String]) -> (Option<String>, Option<String>) {
-    let until = node.fence().begins_at();
-    if silent.is_empty() {
-        return (None, None);
-    }
-    if let Some(until) = until.and_then(|us| jiff::Timestamp::from_microsecond(us).ok()) {
-        let waits = format!(
-            "it waits until {until:.0}, because {} of the older life gave no answer: by then, where they reach the object store, they have seen there that their time is over",
-            silent.join(", ")
-        );
-        return (None, Some(waits));
-    }
-    match node.store().ended_by(node.identity(), LOOK_WITHIN).await {
-        Ok(against) => (against, None),
-        Err(error) => {
-            tracing::warn!("the claim of the new incarnation could not be read again: {error}");
-            (None, None)
-        }
-    }
-}
-
 /// Asks every address that the older life had who is there. A node of the older life that answers and has not fenced
 /// itself stands against the new one: with a leader for as long as that lives, without one until it has fenced itself. Beside that, the
 /// members of the older life of which nothing was heard.
@@ -140,10 +115,10 @@ async fn standing_against(
     for (addr, answer) in answers {
         let Ok(answer) = answer else { continue };
         let name = answer.node.as_ref().map_or("a node", |n| n.name.as_str());
-        heard.insert((addr.clone(), name.to_owned()));
+        heard.extend(heard_id(node.identity(), &answer));
         let older = answer.cluster_uuid == node.cluster().uuid
             && answer.incarnation < node.cluster().incarnation
-            && answer.state() == proto::hello_reply::State::Member;
+            && answer.state() == State::Member;
         let other = answer.cluster_uuid == node.cluster().uuid
             && answer.incarnation == node.cluster().incarnation
             && answer.lineage != node.identity().lineage;
@@ -171,20 +146,137 @@ async fn standing_against(
         }
         if older {
             waiting = Some(format!(
-                "{name} at {addr} is of incarnation {} and has not fenced itself yet",
+                "{name} at {addr} is of incarnation {} and has not fenced itself yet\nhint: it does so when it is asked, which is every moment; where this stays, see its log, or stop it for good",
                 answer.incarnation
             ));
         }
     }
     // The registry is the older life's until this one has begun.
-    let mut silent: Vec<String> = node
-        .registered()
-        .into_iter()
-        .filter(|n| n.state() != NodeState::Retired && n.name != node.name())
-        .map(|n| (n.peer_addr, n.name))
-        .filter(|who| !heard.contains(who))
-        .map(|(_, name)| name)
+    (waiting, silent(&node.registered(), node.id(), &heard))
+}
+
+/// The id of the older life that need not be waited for, because its own process says that it is of this life or that it is fenced.
+/// Whoever else answers is somebody else: an empty machine, or a new one of the same name and address.
+fn heard_id(own: &Identity, answer: &proto::HelloReply) -> Option<u64> {
+    if answer.cluster_uuid != own.cluster_uuid {
+        return None;
+    }
+    let of_this_life = answer.state() == State::Member
+        && answer.incarnation == own.incarnation
+        && answer.lineage == own.lineage;
+    let fenced = answer.state() == State::Fenced && answer.incarnation < own.incarnation;
+    let id = answer.node.as_ref().map_or(0, |n| n.id);
+    (id != 0 && (of_this_life || fenced)).then_some(id)
+}
+
+/// The names of those registered of whom nothing was heard. A node may have the name of `own` and an id of its own: it is another one.
+fn silent(registered: &[NodeRecord], own: u64, heard: &BTreeSet<u64>) -> Vec<String> {
+    let unheard =
+        |n: &&NodeRecord| n.state() != NodeState::Retired && n.id != own && !heard.contains(&n.id);
+    let mut names: Vec<String> = registered
+        .iter()
+        .filter(unheard)
+        .map(|n| format!("{} (node id {})", n.name, n.id))
         .collect();
-    silent.sort();
-    (waiting, silent)
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "11111111-1111-4111-8111-111111111111";
+
+    fn own() -> Identity {
+        Identity {
+            cluster_uuid: UUID.to_owned(),
+            incarnation: 2,
+            lineage: "plan".to_owned(),
+            node_id: 4,
+            name: "node1".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    fn registered() -> Vec<NodeRecord> {
+        let record = |id: u64| NodeRecord {
+            id,
+            name: format!("node{id}"),
+            peer_addr: format!("node{id}:6101"),
+            ..Default::default()
+        };
+        (1..=3).map(record).collect()
+    }
+
+    fn answer(name: &str, id: u64, state: State, incarnation: u64) -> proto::HelloReply {
+        proto::HelloReply {
+            state: state.into(),
+            cluster_uuid: match state {
+                State::Empty => String::new(),
+                _ => UUID.to_owned(),
+            },
+            incarnation,
+            lineage: match incarnation {
+                2 => "plan".to_owned(),
+                _ => String::new(),
+            },
+            node: Some(proto::Node {
+                id,
+                name: name.to_owned(),
+                peer_addr: format!("{name}:6101"),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn unheard(own: &Identity, answers: &[proto::HelloReply]) -> Vec<String> {
+        let heard = answers.iter().filter_map(|a| heard_id(own, a)).collect();
+        silent(&registered(), own.node_id, &heard)
+    }
+
+    /// Machines that were replaced answer by the names and at the addresses of the old ones; the old ones may go on elsewhere.
+    #[test]
+    fn i13_replacements_at_the_old_addresses_are_not_the_old_members() {
+        let all = [
+            "node1 (node id 1)",
+            "node2 (node id 2)",
+            "node3 (node id 3)",
+        ];
+        let ordered = own();
+        let empty = [
+            answer("node2", 0, State::Empty, 0),
+            answer("node3", 0, State::Empty, 0),
+        ];
+        assert_eq!(unheard(&ordered, &empty), all);
+        let members = [
+            answer("node2", 5, State::Member, 2),
+            answer("node3", 6, State::Member, 2),
+        ];
+        assert_eq!(unheard(&ordered, &members), all, "under new ids");
+        let another_plan = proto::HelloReply {
+            lineage: "another".to_owned(),
+            ..answer("node2", 2, State::Member, 2)
+        };
+        let another_cluster = proto::HelloReply {
+            cluster_uuid: UUID.replace('1', "2"),
+            ..answer("node3", 3, State::Fenced, 1)
+        };
+        assert_eq!(unheard(&ordered, &[another_plan, another_cluster]), all);
+    }
+
+    #[test]
+    fn i13_who_is_of_the_new_life_or_fenced_by_its_own_id_is_heard() {
+        let survivor = Identity {
+            node_id: 1,
+            ..own()
+        };
+        let answers = [
+            answer("node2", 2, State::Member, 2),
+            answer("node3", 3, State::Fenced, 1),
+        ];
+        assert!(unheard(&survivor, &answers).is_empty());
+        assert_eq!(unheard(&survivor, &answers[..1]), ["node3 (node id 3)"]);
+    }
 }

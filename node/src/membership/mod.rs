@@ -1,7 +1,7 @@
 //! Who is a member: admission of new ids, and the executors that bring every group's membership to what the registry in
 //! `__meta/0` says.
 //!
-//! - [`admission`] gives ids to empty nodes; [`incarnation`] begins a new life.
+//! - [`admission`] gives ids to empty nodes; [`incarnation`] begins a new life, which [`claim`] claims in the store.
 //! - [`executor`] takes the steps of the pure planner ([`plan`]) in the groups that this node leads.
 //! - [`settle`] says when what was wished has come to be; the leader of `__meta/0` writes that down.
 //! - [`outcast`] finds out that this node's own id was retired.
@@ -10,6 +10,7 @@
 //! name whose node answers is not given away (I14).
 
 mod admission;
+mod claim;
 mod executor;
 mod incarnation;
 mod outcast;
@@ -25,6 +26,7 @@ use confman_store::records::{NodeRecord, NodeState};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::admission::admit;
+use self::claim::Claiming;
 pub(crate) use self::executor::alive;
 use self::outcast::Outcast;
 use self::settle::Settled;
@@ -39,13 +41,14 @@ const TURN: Duration = Duration::from_millis(300);
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut applied = node.meta().state().applied_watch();
     let mut outcast = Outcast::default();
+    let mut claiming = Claiming::default();
     loop {
         if let Err(error) = node.refresh_registry()
             && let Some(kept_back) = node.may_tell(node.meta().id(), "registry")
         {
             tracing::error!(kept_back, "read the registry of nodes: {error}");
         }
-        turn(&node).await;
+        turn(&node, &mut claiming).await;
         outcast.turn(&node).await;
         tokio::select! {
             () = stop.cancelled() => return,
@@ -55,8 +58,8 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-async fn turn(node: &Arc<Node>) {
-    let begun = incarnation::turn(node).await;
+async fn turn(node: &Arc<Node>, claiming: &mut Claiming) {
+    let begun = incarnation::turn(node, claiming).await;
     // The registry is of the older life until the new one has begun: its members are not to be fed.
     if !begun && (node.is_unborn_copy() || !node.registered().is_empty()) {
         return;
@@ -171,7 +174,7 @@ async fn settle(node: &Arc<Node>, registry: &Registry) -> Result<(), forward::Fo
     let Some(change) = registry.running() else {
         return Ok(());
     };
-    let error = match settle::settled(change, &registry.nodes, &places, crate::group::now_us()) {
+    let error = match settle::settled(change, &registry.nodes, &places, meta.now_us()) {
         Settled::Running => return Ok(()),
         Settled::Done => None,
         Settled::GivenUp(why) => Some(why),

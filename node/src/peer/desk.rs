@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use confman_snapshot::model::ClusterId;
+use confman_store::Identity;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::acquaintance::{Acquaintances, Own};
 use super::proto;
@@ -29,6 +30,18 @@ pub(crate) struct Life {
     pub(crate) node_id: u64,
 }
 
+impl Life {
+    /// That of an identity.
+    pub(crate) fn of(identity: &Identity, unborn: bool) -> Self {
+        Self {
+            cluster: identity.cluster(),
+            lineage: identity.lineage.clone(),
+            unborn,
+            node_id: identity.node_id,
+        }
+    }
+}
+
 /// How far this node has come.
 #[derive(Clone)]
 pub(crate) enum Stage {
@@ -43,7 +56,7 @@ pub(crate) enum Stage {
     /// Running.
     Member(Arc<Node>),
     /// Its time is over; it serves nothing.
-    Fenced(ClusterId),
+    Fenced(Life),
     /// Its state differs from the recorded one; it serves nothing, and has what was acknowledged until somebody decides.
     Diverged(Life),
 }
@@ -71,6 +84,8 @@ pub(crate) struct Desk {
     stage: ArcSwap<Stage>,
     births: mpsc::Sender<Birth>,
     token: Option<[u8; 32]>,
+    /// Told when a node of a newer life has spoken to this one while it stands still.
+    newer: watch::Sender<Option<u64>>,
 }
 
 impl Desk {
@@ -88,6 +103,7 @@ impl Desk {
             stage: ArcSwap::from_pointee(Stage::Unknown),
             births,
             token,
+            newer: watch::Sender::new(None),
         };
         (Arc::new(desk), queue)
     }
@@ -118,6 +134,20 @@ impl Desk {
             incarnation: cluster.incarnation,
             lineage: lineage.clone(),
         })
+    }
+
+    /// A node of a newer life of this cluster has spoken.
+    pub(crate) fn meet_newer(&self, incarnation: u64) {
+        self.newer.send_replace(Some(incarnation));
+    }
+
+    /// Resolves with the incarnation that was met first by [`Desk::meet_newer`].
+    pub(crate) async fn newer(&self) -> u64 {
+        let mut told = self.newer.subscribe();
+        match told.wait_for(Option::is_some).await {
+            Ok(met) => met.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     pub(crate) fn births(&self) -> &mpsc::Sender<Birth> {

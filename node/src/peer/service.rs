@@ -21,6 +21,7 @@ use super::desk::{Birth, Desk, Stage};
 use super::proto::peer_server::Peer;
 use super::{Refusal, TOKEN_KEY, codec, proto};
 use crate::api::backend::{GroupBackend, ProposeError};
+use crate::clock::wall_us;
 use crate::group::Group;
 use crate::node::Node;
 use crate::traces::{carry, spans};
@@ -50,9 +51,9 @@ impl Service {
     fn node(&self) -> Result<Arc<Node>, Status> {
         match &*self.desk.stage() {
             Stage::Member(node) => Ok(Arc::clone(node)),
-            Stage::Fenced(cluster) => Err(Refusal::OtherIncarnation.status(format!(
+            Stage::Fenced(life) => Err(Refusal::OtherIncarnation.status(format!(
                 "node {} fenced itself in incarnation {} of {}",
-                self.desk.own.name, cluster.incarnation, cluster.uuid
+                self.desk.own.name, life.cluster.incarnation, life.cluster.uuid
             ))),
             Stage::Diverged(_) => Err(Refusal::NotServing.status(format!(
                 "node {} serves nothing: its state differs from the recorded one",
@@ -159,6 +160,7 @@ impl Peer for Service {
         let stage = self.desk.stage();
         let mut reply = proto::HelloReply {
             node: Some(self.desk.own.clone()),
+            time_us: wall_us(),
             ..Default::default()
         };
         let own = self.desk.own_in(&stage);
@@ -183,8 +185,23 @@ impl Peer for Service {
                 held(&life.cluster, State::Member);
                 reply.lineage.clone_from(&life.lineage);
                 reply.unborn = life.unborn;
+                // It acknowledges nothing any more, so there is no living quorum that a new life could end here by mistake.
+                if matches!(*stage, Stage::Diverged(_))
+                    && ask.cluster_uuid == life.cluster.uuid
+                    && ask.incarnation > life.cluster.incarnation
+                {
+                    self.desk.meet_newer(ask.incarnation);
+                }
             }
-            Stage::Fenced(cluster) => held(cluster, State::Fenced),
+            Stage::Fenced(life) => {
+                held(&life.cluster, State::Fenced);
+                // A new life waits for every id of the old one that has not said this. It speaks for no running process.
+                reply.node = Some(proto::Node {
+                    id: life.node_id,
+                    boot: 0,
+                    ..self.desk.own.clone()
+                });
+            }
             Stage::Member(node) => {
                 held(node.cluster(), State::Member);
                 reply.lineage.clone_from(&node.identity().lineage);

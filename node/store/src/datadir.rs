@@ -136,12 +136,13 @@ pub struct Surgery {
     /// Whether the plan is being undone.
     #[prost(bool, tag = "3")]
     pub undo: bool,
-    /// The node whose directory it is.
-    #[prost(string, tag = "4")]
-    pub node_name: String,
     /// Whether a restore is being made here by a tool: then all that lies beside this file is its half product.
     #[prost(bool, tag = "5")]
     pub restore: bool,
+    /// Whether the node whose directory it is begins the new life. Not its name: a name outlives the disk, and two
+    /// directories may have one.
+    #[prost(bool, tag = "6")]
+    pub survivor: bool,
 }
 
 impl Surgery {
@@ -532,11 +533,11 @@ fn refuse_link(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Takes the lock, and writes into it who has it.
 /// How often, and how long apart, a lock that this very process has is asked for again.
 const OWN_TRIES: u32 = 25;
 const OWN_PAUSE: Duration = Duration::from_millis(20);
 
+/// Takes the lock, and writes into it who has it.
 fn lock(paths: &DataPaths) -> Result<File, StoreError> {
     let path = paths.lock();
     let mut file = OpenOptions::new()

@@ -10,7 +10,8 @@ use super::NodeRef;
 pub struct Readiness {
     /// Every group is ready.
     pub ready: bool,
-    /// Who says so; `null` before the node has taken part in its cluster, and once it is fenced.
+    /// Who says so; `null` before the node has taken part in its cluster, and once it is fenced or its state differs from the
+    /// recorded one.
     pub node: Option<NodeRef>,
     /// What keeps the node as a whole from being ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,7 +21,7 @@ mod book;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,6 +31,7 @@ use self::book::{Book, Newcomer, Unheard};
 use super::client::{Channels, Purpose, with_deadline};
 use super::evidence::Evidence;
 use super::{Refusal, proto};
+use crate::clock::{Clock, wall_us};
 
 /// How long an introduction may take: the other side may look for the process that it knows.
 const INTRODUCE_WITHIN: Duration = Duration::from_secs(2);
@@ -85,6 +86,7 @@ pub(crate) struct Acquaintances {
     /// What its data directory held when it started.
     standings: Mutex<Vec<proto::Standing>>,
     book: Mutex<Book>,
+    clock: Clock,
     /// What each node is known to have promised, by group and node id.
     promised: Mutex<HashMap<(String, u64), Promised>>,
     /// One introduction to a node at a time.
@@ -101,6 +103,7 @@ impl Acquaintances {
             own: Mutex::default(),
             standings: Mutex::default(),
             book: Mutex::default(),
+            clock: Clock::default(),
             promised: Mutex::default(),
             introducing: Mutex::default(),
             rejected: watch::channel(None).0,
@@ -110,6 +113,11 @@ impl Acquaintances {
     /// The boot of this process.
     pub(crate) fn boot(&self) -> u64 {
         self.boot
+    }
+
+    /// The clocks of the others, and this machine's.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Says who this process is, and what its data directory holds: from now on it can introduce itself.
@@ -281,6 +289,7 @@ impl Acquaintances {
             .lock()
             .clone()
             .ok_or_else(|| Refusal::NotServing.status("this process is no node yet"))?;
+        let asked = Instant::now();
         let reply = self
             .hello(addr, self.introduction(&own), INTRODUCE_WITHIN)
             .await?;
@@ -304,6 +313,7 @@ impl Acquaintances {
                 there.id, there.name
             )));
         }
+        self.clock.heard(id, reply.time_us, asked);
         if !reply.serving {
             return Err(Refusal::NotServing
                 .status(format!("node {} does not run its groups yet", there.name)));
@@ -329,6 +339,7 @@ impl Acquaintances {
         let asked = addresses.iter().map(|addr| {
             let (own, question) = (&own, question.clone());
             async move {
+                let asked = Instant::now();
                 let reply = self.hello(addr, question, INTRODUCE_WITHIN).await.ok()?;
                 if reply.cluster_uuid != own.cluster_uuid {
                     return None;
@@ -346,6 +357,7 @@ impl Acquaintances {
                 }
                 let known = there.id != own.node.id && reply.serving;
                 if known && same_life {
+                    self.clock.heard(there.id, reply.time_us, asked);
                     // It answered just now; whether another process of its id lives is for the two to find out.
                     let met = self.meet((there.id, there.boot), addr, true, &reply.standings);
                     drop(met.await);
@@ -389,6 +401,8 @@ impl Acquaintances {
         if let Err(rejected) = met.await {
             return Some(rejected);
         }
+        // As late as the message was under way, and introductions are given up before that matters.
+        self.clock.heard(from.id, ask.time_us, Instant::now());
         for standing in &ask.now {
             let promised = self.promised(&standing.group, from.id);
             promised.lock().told(standing);
@@ -407,6 +421,7 @@ impl Acquaintances {
         proto::HelloRequest {
             introducing: true,
             standings: self.standings(),
+            time_us: wall_us(),
             ..question(own)
         }
     }

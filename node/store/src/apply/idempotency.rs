@@ -15,7 +15,7 @@ use crate::keys;
 use crate::records::IdempotencyRecord;
 
 /// How long a command with an idempotency key is remembered however many come after it, by the group's time: longer than the
-/// longest write timeout that can be set, after which a client sends it again.
+/// longest write timeout that can be set, after which a client sends it again, and longer than any client of ours goes on with that.
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(15 * 60);
 const KEPT_US: i64 = IDEMPOTENCY_KEPT.as_micros() as i64;
 /// How many commands are remembered for longer than that.

@@ -95,7 +95,7 @@ impl raft_log::Callback for Flushed {
             } => {
                 histogram.record(began.elapsed());
                 if let (Err(error), Some(state)) = (&result, state) {
-                    state.fail(&format!("write the log: {error}"));
+                    state.fail_log(error);
                 }
                 flushed.io_completed(result);
             }

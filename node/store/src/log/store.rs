@@ -286,7 +286,7 @@ impl LogStore {
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the log's writer has stopped")));
         if let (Err(error), Some(state)) = (&written, &self.inner.state) {
-            state.fail(&format!("write the log: {error}"));
+            state.fail_log(error);
         }
         written
     }

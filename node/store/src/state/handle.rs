@@ -199,6 +199,12 @@ impl Shared {
         self.failed.lock().get_or_insert_with(|| error.to_string());
     }
 
+    /// The log could not be written, or not made durable.
+    pub(crate) fn fail_log(&self, error: &std::io::Error) {
+        let log = self.paths.log();
+        self.fail(&format!("write the log in {}: {error}", log.display()));
+    }
+
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
         match &*self.failed.lock() {
             Some(error) => Err(StoreError::Internal(error.clone())),

@@ -6,20 +6,22 @@
 //!
 //! Does not: know HTTP, decide membership ([`crate::membership`]) or snapshots ([`crate::manager`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod context;
+mod reads;
+mod time;
 
-use arc_swap::ArcSwap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use confman_snapshot::model::GroupId;
 use confman_store::command::{Command, Op};
 use confman_store::types::{Member, TypeConfig};
 use confman_store::{StateHandle, StateMachine, StateMachineControl};
 use openraft::Instant as _;
-use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResponse;
 use parking_lot::Mutex;
@@ -29,23 +31,21 @@ use tracing::{Instrument as _, Span};
 use crate::api::backend::{
     Applied, GroupBackend, LeaderInfo, ProposeError, ReadError, ReadMode, WriteContext,
 };
-use crate::fence::Fence;
 use crate::peer::acquaintance::Acquaintances;
-use crate::peer::client::{Channels, Purpose, with_deadline};
+use crate::peer::client::Channels;
 use crate::peer::proto;
 use crate::proposals::InFlight;
 use crate::readindex::ReadRounds;
 use crate::traces::spans;
 
+pub(crate) use self::context::{GroupContext, LeaderPeer};
+use self::reads::leader_read_index;
+use self::time::GroupTime;
+
 /// A fresh leader refuses for about this long.
 const RETRY_FIRST: Duration = Duration::from_millis(2);
 /// A leader that has lost its quorum is not flooded by those who wait.
 const RETRY_MAX: Duration = Duration::from_millis(50);
-/// How long one leader is asked for its read index at least, before another look at who leads.
-const ASK_WITHIN: Duration = Duration::from_secs(1);
-/// And how many heartbeats long, which may be as long as a round trip: the question's own, the round's before, the round's, and a heartbeat
-/// that was under way.
-const ASK_WITHIN_HEARTBEATS: u32 = 4;
 
 /// A Raft of one group.
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -53,76 +53,6 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 /// What Raft says of a command.
 type Written =
     Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
-
-/// What a group needs to know of its node.
-#[derive(Clone)]
-pub(crate) struct GroupContext {
-    /// This node's id.
-    pub(crate) node_id: u64,
-    /// The cluster's uuid.
-    pub(crate) cluster_uuid: String,
-    /// The cluster's incarnation.
-    pub(crate) incarnation: u64,
-    /// Which of several lives of that incarnation.
-    pub(crate) lineage: String,
-    /// Channels to the other nodes.
-    pub(crate) channels: Channels,
-    /// Which process speaks for which node.
-    pub(crate) acquaintances: Arc<Acquaintances>,
-    /// Where each registered node is now: a node that moved keeps its id, and openraft keeps dialling
-    /// the address that a replication began with.
-    pub(crate) addresses: Arc<ArcSwap<BTreeMap<u64, String>>>,
-    /// Whether this life may go on, by the store's word.
-    pub(crate) fence: Arc<Fence>,
-    /// Snapshot transfers that this node, leading, has under way in this group.
-    pub(crate) transfers: Arc<AtomicUsize>,
-    /// Told when a peer says that this node's id was retired, with its words.
-    pub(crate) retired: tokio::sync::watch::Sender<Option<String>>,
-    /// Told when a newer life of the cluster is met, with who has it.
-    pub(crate) newer: tokio::sync::watch::Sender<Option<String>>,
-    /// A leader that was silent for longer is not spoken of any more.
-    pub(crate) leader_silence_max: Duration,
-    /// How often a leader is heard.
-    pub(crate) heartbeat: Duration,
-    /// Bound for a write's confirmation.
-    pub(crate) write_timeout: Duration,
-    /// Bound for a read's guarantee.
-    pub(crate) read_timeout: Duration,
-}
-
-impl GroupContext {
-    /// Where `member`, node id `id`, is reached now.
-    pub(crate) fn address(&self, id: u64, member: &Member) -> String {
-        self.addresses
-            .load()
-            .get(&id)
-            .unwrap_or(&member.peer_addr)
-            .clone()
-    }
-
-    /// A header for a message of `group` to node id `to`: who speaks, in which life of which cluster.
-    pub(crate) fn header(&self, group: &GroupId, to: u64) -> proto::Header {
-        proto::Header {
-            cluster_uuid: self.cluster_uuid.clone(),
-            incarnation: self.incarnation,
-            from_node: self.node_id,
-            to_node: to,
-            group: group.to_string(),
-            lineage: self.lineage.clone(),
-            from_boot: self.acquaintances.boot(),
-            to_boot: self.acquaintances.boot_of(to),
-        }
-    }
-}
-
-/// A leader and where its peer listener is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LeaderPeer {
-    /// What clients are told.
-    pub(crate) info: LeaderInfo,
-    /// Where other nodes reach it.
-    pub(crate) peer_addr: String,
-}
 
 /// One group on this node.
 pub(crate) struct Group {
@@ -138,8 +68,7 @@ pub(crate) struct Group {
     led: AtomicBool,
     /// The life that this node is of is known to have begun in this group.
     begun: AtomicBool,
-    /// Last time stamped by this node into a command of this group, in microseconds.
-    last_stamp_us: AtomicI64,
+    time: GroupTime,
     in_flight: InFlight,
 }
 
@@ -170,7 +99,7 @@ impl Group {
             heard: Mutex::new(None),
             led: AtomicBool::new(false),
             begun: AtomicBool::new(begun),
-            last_stamp_us: AtomicI64::new(0),
+            time: GroupTime::new(),
         })
     }
 
@@ -317,6 +246,15 @@ impl Group {
     /// refuses for some milliseconds until its own first entry is committed: that is retried here,
     /// within the write timeout.
     pub(crate) async fn propose_command(&self, command: Command) -> Result<Applied, ProposeError> {
+        let deadline = Instant::now() + self.context.write_timeout;
+        self.propose_within(command, deadline).await
+    }
+
+    async fn propose_within(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Applied, ProposeError> {
         // Where another leads, the story goes on there.
         let span = match self.is_leader() {
             true => spans::propose(&self.id),
@@ -324,7 +262,7 @@ impl Group {
         };
         let traced = !span.is_disabled();
         let applied = self
-            .propose_until_applied(command, traced)
+            .propose_until_applied(command, deadline, traced)
             .instrument(span.clone())
             .await;
         let at = applied.as_ref().map(|applied| &applied.position);
@@ -335,16 +273,16 @@ impl Group {
     async fn propose_until_applied(
         &self,
         mut command: Command,
+        deadline: Instant,
         traced: bool,
     ) -> Result<Applied, ProposeError> {
         let _counted = self.in_flight.one();
-        let deadline = Instant::now() + self.context.write_timeout;
         let mut pause = RETRY_FIRST;
         if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
             return Err(ProposeError::Unavailable(self.why_failed(fatal)));
         }
         loop {
-            command.time_us = self.stamp();
+            command.time_us = self.stamp_us();
             let written =
                 tokio::time::timeout_at(deadline, self.client_write(command.clone(), traced))
                     .await
@@ -405,70 +343,6 @@ impl Group {
         }
     }
 
-    /// The index that a linearizable read which begins now has to wait for; asked of the leader.
-    async fn read_index(&self) -> Result<u64, ReadError> {
-        loop {
-            if self.is_leader() {
-                match self.rounds.index().await {
-                    Err(ReadError::NoLeader) if !self.is_leader() => continue,
-                    answer => return answer,
-                }
-            }
-            match self.leader_peer() {
-                Some(leader) if leader.info.id != self.context.node_id => {
-                    match self.ask_read_index(&leader).await {
-                        Ok(index) => return Ok(index),
-                        Err(e) => {
-                            tracing::debug!(group = %self.id, leader = %leader.info.name, "read index: {e}")
-                        }
-                    }
-                }
-                _ => {}
-            }
-            // An election is under way, or the leader cannot be reached: the caller bounds the wait.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The read index for another replica, given only while this node leads.
-    pub(crate) async fn read_index_as_leader(&self) -> Result<u64, ReadError> {
-        self.rounds.index().await
-    }
-
-    async fn ask_read_index(&self, leader: &LeaderPeer) -> Result<u64, String> {
-        let stub = self
-            .context
-            .channels
-            .stub(&leader.peer_addr, Purpose::Control)
-            .map_err(|e| e.to_string())?;
-        let ask = || {
-            let mut stub = stub.clone();
-            let request = proto::ReadIndexRequest {
-                header: Some(self.header(leader.info.id)),
-            };
-            let within = ASK_WITHIN.max(self.context.heartbeat * ASK_WITHIN_HEARTBEATS);
-            let within = within.min(self.context.read_timeout);
-            async move { stub.read_index(with_deadline(request, within)).await }
-        };
-        let reply = self
-            .context
-            .acquaintances
-            .call(leader.info.id, &leader.peer_addr, ask)
-            .await
-            .map_err(|s| s.message().to_owned())?
-            .into_inner();
-        Ok(reply.index)
-    }
-
-    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), ReadError> {
-        let mut applied = self.state.applied_watch();
-        match tokio::time::timeout_at(deadline, applied.wait_for(|at| *at >= index)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(stopping()),
-            Err(_) => Err(ReadError::Timeout),
-        }
-    }
-
     /// A header for a message to `to`.
     pub(crate) fn header(&self, to: u64) -> proto::Header {
         self.context.header(&self.id, to)
@@ -489,18 +363,22 @@ impl Group {
         &self.context.acquaintances
     }
 
-    /// A hybrid logical time: the wall clock, but never behind what the state or this node has
-    /// stamped before, so that time in the log goes forward whatever the clock does.
-    fn stamp(&self) -> i64 {
-        let wall = now_us();
-        let floor = self
-            .state
-            .last_time_us()
-            .max(self.last_stamp_us.load(Ordering::Relaxed))
-            + 1;
-        let stamp = wall.max(floor);
-        self.last_stamp_us.fetch_max(stamp, Ordering::Relaxed);
-        stamp
+    /// The time of this group, in microseconds since 1970 UTC: never earlier than what its log says. What has a time there is
+    /// measured by it.
+    pub(crate) fn now_us(&self) -> i64 {
+        let clock_us = self.acquaintances().clock().now_us();
+        self.time.now_us(clock_us, self.state.last_time_us())
+    }
+
+    /// The same for a command.
+    fn stamp_us(&self) -> i64 {
+        let clock_us = self.acquaintances().clock().now_us();
+        self.time.stamp_us(clock_us, self.state.last_time_us())
+    }
+
+    /// How far the newest time in the log is ahead of the nodes' clocks, in microseconds.
+    pub(crate) fn ahead_us(&self) -> i64 {
+        time::ahead_us(self.acquaintances().clock(), self.state.last_time_us())
     }
 }
 
@@ -536,14 +414,16 @@ impl GroupBackend for Group {
         if self.is_leader() && !self.has_begun() {
             return Err(ProposeError::Unavailable(self.unborn()));
         }
-        let (fence, within) = (&self.context.fence, self.context.write_timeout);
+        let fence = &self.context.fence;
+        // All that follows is one write to whoever waits for it.
+        let deadline = Instant::now() + self.context.write_timeout;
         if self.is_leader() {
-            let held = fence.hold_within(within).await;
+            let held = fence.hold_until(deadline).await;
             held.map_err(ProposeError::Unavailable)?;
         }
-        let applied = self.propose_command(command).await?;
+        let applied = self.propose_within(command, deadline).await?;
         // The process, and with it its quorum, may have been stopped meanwhile: whether a newer life has the entry is not known here.
-        match fence.hold_within(within).await {
+        match fence.hold_until(deadline).await {
             Ok(()) => Ok(applied),
             Err(_) => Err(ProposeError::Timeout),
         }
@@ -573,15 +453,6 @@ impl GroupBackend for Group {
     }
 }
 
-/// Microseconds since the Unix epoch.
-pub(crate) fn now_us() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        // A clock before 1970: the state's own time goes on from where it was.
-        Err(_) => 0,
-    }
-}
-
 fn leader_info(id: u64, member: &Member) -> LeaderInfo {
     LeaderInfo {
         id,
@@ -593,29 +464,6 @@ fn leader_info(id: u64, member: &Member) -> LeaderInfo {
 /// What a reader is told when this node goes away under it.
 pub(crate) fn stopping() -> ReadError {
     ReadError::Unavailable("this node is stopping".to_owned())
-}
-
-/// One ReadIndex round: a quorum answers a heartbeat sent after the round began. LeaseRead is not
-/// used: it can be stale after a pause or a follower's restart. Afterwards the store must have said lately that this life is the newest:
-/// the quorum may be one that was left behind (I13).
-async fn leader_read_index(
-    raft: Raft,
-    fence: Arc<Fence>,
-    bound: Duration,
-) -> Result<u64, ReadError> {
-    let asked = tokio::time::timeout(bound, raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
-    match asked {
-        Ok(Ok((read, _applied))) => {
-            let held = fence.hold().await;
-            held.map(|()| read.index()).map_err(ReadError::Unavailable)
-        }
-        Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Unavailable(fatal_text(&fatal))),
-        // A quorum did not answer, or this node does not lead: the reader is told the same.
-        Ok(Err(RaftError::APIError(
-            LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
-        )))
-        | Err(_) => Err(ReadError::NoLeader),
-    }
 }
 
 pub(crate) fn fatal_text(fatal: &Fatal<TypeConfig>) -> String {

@@ -1,0 +1,191 @@
+//! Clocks that are wrong, of one node and of all: what is written down has the right time, time goes forward, and whatever waits for a
+//! time to pass does not wait for ever.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use confman_tests::agree;
+use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::wait::wait_until;
+use jiff::Timestamp;
+use serde_json::json;
+
+const YEAR: i64 = 365 * 86_400;
+/// Less than any task may take, so that none ends by it.
+const AHEAD_SECS: i64 = 1_200;
+const OFFSET: &str = "confman_clock_offset_seconds";
+const AHEAD: &str = "confman_group_time_ahead_seconds{group=\"config/0\"}";
+/// How far a time may be from this test's own clock: what nodes tolerate, and what a busy machine takes.
+const NEAR: i64 = 40;
+
+/// A cluster whose clocks can be set wrong while it runs.
+struct Clocks {
+    cluster: Cluster,
+}
+
+impl Clocks {
+    async fn start(plan: Plan) -> anyhow::Result<Self> {
+        let clocks = Self {
+            cluster: plan.start().await?,
+        };
+        for node in clocks.cluster.nodes() {
+            node.set_env("CLOCK_OFF_FILE", &file(&node.data_dir).to_string_lossy());
+            node.stop(PATIENCE).await?;
+        }
+        for index in 0..clocks.cluster.nodes().len() {
+            clocks.set(index, 0)?;
+        }
+        clocks.cluster.start_all()?;
+        clocks.cluster.wait_all_ready().await?;
+        Ok(clocks)
+    }
+
+    /// From now on the clock of that node is wrong by so many seconds.
+    fn set(&self, index: usize, seconds: i64) -> anyhow::Result<()> {
+        let file = file(&self.cluster.node(index).data_dir);
+        // A node that looks meanwhile sees one or the other.
+        let new = file.with_extension("new");
+        std::fs::write(&new, seconds.to_string())?;
+        std::fs::rename(new, file)?;
+        Ok(())
+    }
+
+    /// Waits until each node says that its clock is ahead of the middle by so many seconds.
+    async fn wait_offsets(&self, offsets: &[i64]) -> anyhow::Result<()> {
+        wait_until(
+            "the nodes have heard each other's clocks",
+            PATIENCE,
+            || async {
+                for (index, want) in offsets.iter().enumerate() {
+                    let page = self.cluster.metrics(index).await?;
+                    let offset = page.get(OFFSET).context("no offset")?;
+                    ensure!(
+                        (offset - *want as f64).abs() < 5.0,
+                        "node {index}: {offset}, not {want}"
+                    );
+                }
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// Writes; gives how far the time that it got is ahead of the right one, in seconds.
+    async fn written_ahead(&self, value: i64) -> anyhow::Result<i64> {
+        self.cluster.write("app/k", &json!(value)).await?;
+        let leader = self.cluster.wait_leader(CONFIG).await?;
+        let api = self.cluster.api(leader);
+        let entry: serde_json::Value = api.get("/api/v1/config/app/k").send().await?.json()?;
+        ensure!(entry["value"] == value, "{entry}");
+        let time = entry["updatedAt"].as_str().context("no updatedAt")?;
+        let time: Timestamp = time.parse()?;
+        Ok(time.as_second() - Timestamp::now().as_second())
+    }
+}
+
+fn file(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.with_extension("clock-off")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t01_clocks_that_jump_move_no_history_and_stop_no_snapshot() -> anyhow::Result<()> {
+    let plan = Plan::new("clocks")
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "100")
+        .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10");
+    let clocks = Clocks::start(plan).await?;
+    let cluster = &clocks.cluster;
+    assert!(clocks.written_ahead(1).await?.abs() <= NEAR);
+
+    // One clock is wrong, in either direction, and it is the leader's: at once, and as the leader begins with it.
+    for (value, seconds) in [(2, 10 * YEAR), (4, -10 * YEAR)] {
+        let leader = cluster.wait_leader(CONFIG).await?;
+        clocks.set(leader, seconds)?;
+        let ahead = clocks.written_ahead(value).await?;
+        assert!(
+            ahead.abs() <= NEAR,
+            "written {ahead} s ahead by a clock that jumped {seconds}"
+        );
+        let mut offsets = [0; 3];
+        offsets[leader] = seconds;
+        clocks.wait_offsets(&offsets).await?;
+        cluster.node(leader).kill()?;
+        cluster.node(leader).start()?;
+        cluster.wait_all_ready().await?;
+        let ahead = clocks.written_ahead(value + 1).await?;
+        assert!(
+            ahead.abs() <= NEAR,
+            "written {ahead} s ahead after a restart"
+        );
+        clocks.set(leader, 0)?;
+        clocks.wait_offsets(&[0; 3]).await?;
+    }
+
+    // All of them are ahead, which nobody can know, and are put right: history goes on after what it has.
+    for index in 0..3 {
+        clocks.set(index, AHEAD_SECS)?;
+    }
+    clocks.wait_offsets(&[0; 3]).await?;
+    wait_until("they go by the wrong time together", PATIENCE, || async {
+        let ahead = clocks.written_ahead(6).await?;
+        ensure!(
+            (ahead - AHEAD_SECS).abs() <= NEAR,
+            "written {ahead} s ahead"
+        );
+        Ok(())
+    })
+    .await?;
+    // What snapshots wait for is measured in the time of the cluster's own group.
+    cluster.snapshot(META).await?;
+    for index in 0..3 {
+        clocks.set(index, 0)?;
+    }
+    let leader = cluster.wait_leader(CONFIG).await?;
+    wait_until("the log is known to be ahead", PATIENCE, || async {
+        let ahead = cluster.metrics(leader).await?.get(AHEAD);
+        ensure!(
+            ahead.is_some_and(|s| s > (AHEAD_SECS - NEAR) as f64),
+            "{ahead:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    let ahead = clocks.written_ahead(7).await?;
+    assert!(
+        (ahead - AHEAD_SECS).abs() <= NEAR,
+        "written {ahead} s ahead"
+    );
+
+    // A snapshot that fails is tried again, though its failure is written down in the future.
+    let recorded = |group: &serde_json::Value| group["snapshot"]["index"].as_u64().unwrap_or(0);
+    cluster.stop_store().await;
+    let before = recorded(&cluster.group(leader, CONFIG).await?);
+    cluster.fill("more", "k", 200, "value").await?;
+    wait_until("a snapshot fails", PATIENCE, || async {
+        let group = cluster.group(leader, CONFIG).await?;
+        let time = group["snapshotError"]["time"]
+            .as_str()
+            .context("no error")?;
+        let time: Timestamp = time.parse()?;
+        let ahead = time.as_second() - Timestamp::now().as_second();
+        ensure!(ahead > AHEAD_SECS / 2, "{}", group["snapshotError"]);
+        Ok(())
+    })
+    .await?;
+    cluster.resume_store().await?;
+    wait_until("a snapshot is made", PATIENCE * 2, || async {
+        let group = cluster.group(leader, CONFIG).await?;
+        ensure!(
+            recorded(&group) >= before + 200,
+            "{} {}",
+            group["snapshot"],
+            group["snapshotError"]
+        );
+        Ok(())
+    })
+    .await?;
+    // Time went on, and not as fast as the clocks.
+    let after = clocks.written_ahead(8).await?;
+    assert!(after < ahead, "{after} s ahead, {ahead} s before");
+    agree::state_hashes(cluster, CONFIG).await?;
+    clocks.cluster.finish()
+}
