@@ -218,14 +218,20 @@ fn with_dev(command: clap::Command) -> clap::Command {
         (true, true) => command.mut_arg(DEV, |arg| {
             arg.help("Endpoints, key and store of the `confman dev` cluster in this directory [default: ./confman-dev if it is there and no CONFMAN_ variable says otherwise]")
         }),
-        (true, false) => command.arg(
-            clap::Arg::new(DEV)
-                .long(DEV)
-                .value_name("DIR")
-                .value_parser(clap::value_parser!(PathBuf))
-                .help_heading("Store")
-                .help("The store of the `confman dev` cluster in this directory"),
-        ),
+        (true, false) => {
+            let help = match has("endpoints") {
+                true => "The store of the `confman dev` cluster in this directory, and its nodes where --endpoints names no others",
+                false => "The store of the `confman dev` cluster in this directory",
+            };
+            command.arg(
+                clap::Arg::new(DEV)
+                    .long(DEV)
+                    .value_name("DIR")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help_heading("Store")
+                    .help(help),
+            )
+        }
         (false, _) => command,
     };
     command.mut_subcommands(with_dev)
@@ -291,23 +297,7 @@ mod tests {
     /// The pages as they are printed: a change of an option is a change that a reviewer sees.
     #[test]
     fn help_pages() {
-        fn pages(path: &str, command: &mut clap::Command, out: &mut Vec<(String, String)>) {
-            let mut plain = command
-                .clone()
-                .term_width(100)
-                .mut_args(|arg| arg.hide_env_values(true));
-            out.push((path.replace(' ', "-"), plain.render_help().to_string()));
-            for sub in command
-                .get_subcommands_mut()
-                .filter(|sub| sub.get_name() != "help")
-            {
-                pages(&format!("{path} {}", sub.get_name().to_owned()), sub, out);
-            }
-        }
-        let mut command = command();
-        command.build();
-        let mut all = Vec::new();
-        pages("drtool", &mut command, &mut all);
+        let all = confman_cli::transcript::help_pages(&mut command());
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path("help");
         settings.set_prepend_module_to_snapshot(false);

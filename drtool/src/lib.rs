@@ -33,6 +33,7 @@ pub mod store;
 mod cli;
 mod endpoints;
 mod explain;
+mod look;
 mod not_ours;
 mod pages;
 mod runbook;

@@ -98,7 +98,7 @@ pub(super) async fn rehearse(job: &Job<'_>, booted: &mut Option<Node>) -> Result
 
 async fn restore(job: &Job<'_>, site: &Site) -> Result<Copied, Failure> {
     let command = "a drill was being made here; the directory can be removed";
-    let place = Place::take(&site.data(), NAME, command)?;
+    let place = Place::take(&site.data(), command)?;
     let wanted = Wanted {
         repository: job.repository,
         which: &job.args.which,

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
 use confman_store::DataPaths;
 
-use super::ask::{AskArgs, Caller, ask};
+use super::ask::{Caller, ask};
 use super::plan::Plan;
 use super::role::{Role, Standing};
 
 use crate::codes;
-
-/// How long a look is good for: an operator may think about the plan for longer.
-const GOOD_FOR: Duration = Duration::from_secs(5);
+use crate::look::LastLook;
 
 /// The look, taken before the operator is asked and again when the answer took its time.
 pub(super) struct Look<'a> {
@@ -24,39 +21,37 @@ pub(super) struct Look<'a> {
     standing: Standing,
     urls: Vec<String>,
     caller: Caller,
-    last: Option<Instant>,
+    last: LastLook,
 }
 
 impl<'a> Look<'a> {
-    /// Asks every member of the plan and whoever the operator names.
+    /// Asks every member of the plan and whoever the operator names, as whom he says.
     pub(super) fn new(
         plan: &'a Plan,
         path: &'a Path,
         standing: Standing,
-        args: &AskArgs,
-    ) -> Result<Self, Failure> {
-        let (given, caller) = args.given(plan)?;
+        (given, caller): (Vec<String>, Caller),
+    ) -> Self {
         let urls: BTreeSet<String> = plan.member_urls().into_iter().chain(given).collect();
-        Ok(Self {
+        Self {
             plan,
             path,
             standing,
             urls: urls.into_iter().collect(),
             caller,
-            last: None,
-        })
+            last: LastLook::default(),
+        }
     }
 
     /// Refuses when somebody lives who must not be recovered from, unless that was just looked at.
     pub(super) async fn refuse(&mut self) -> Result<(), Failure> {
-        let is_good = self.last.is_some_and(|last| last.elapsed() < GOOD_FOR);
-        if is_good || !self.is_needed() {
+        if self.last.is_good() || !self.is_needed() {
             return Ok(());
         }
+        self.last = LastLook::now();
         for live in ask(&self.urls, &self.caller).await? {
             self.judge(&live)?;
         }
-        self.last = Some(Instant::now());
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use super::ask::AskArgs;
 use super::collect::now;
 use super::copy::{self, Copied};
 use super::file;
-use super::plan::{OtherDirectory, Plan};
+use super::plan::Plan;
 use super::role::{Lock, Role, Standing, stand};
 use super::room;
 use super::sources::{self, Sources};
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
         }
         _ => Sources::default(),
     };
-    let mut look = Look::new(&plan, &path, standing, &args.ask)?;
+    let mut look = Look::new(&plan, &path, standing, args.ask.given(&plan, global)?);
     look.refuse().await?;
     let word = plan.cluster.uuid.get(..8).unwrap_or_default();
     let consent = consent::ask(consent::show(&plan)?, args.yes, word)?;
@@ -184,7 +184,7 @@ fn lock(path: &Path, plan: &Plan) -> Result<(DataDir, Standing), Failure> {
     Ok((data, standing))
 }
 
-fn mark(data: &DataDir, plan: &Plan, name: &str) -> Result<(), Failure> {
+fn mark(data: &DataDir, plan: &Plan, role: Role) -> Result<(), Failure> {
     let root = data.paths().root().display();
     data.begin_surgery(&Surgery {
         plan_id: plan.plan_id.clone(),
@@ -193,8 +193,8 @@ fn mark(data: &DataDir, plan: &Plan, name: &str) -> Result<(), Failure> {
             plan.plan_id
         ),
         undo: false,
-        node_name: name.to_owned(),
         restore: false,
+        survivor: role == Role::Survivor,
     })
     .map_err(data_failure)
 }
@@ -218,9 +218,9 @@ async fn survivor(
     if !is_built {
         // Before the number is claimed: a full disk would leave it claimed by nobody.
         swap::clear_repaired(data.paths())?;
-        room::check(&data, plan, sources)?;
+        room::check(&data, plan, sources, standing)?;
     }
-    mark(&data, plan, &plan.survivor.info.name)?;
+    mark(&data, plan, Role::Survivor)?;
     step("recover::marked");
     // Before anything else: of two operators one is refused, and then nothing has happened here.
     let told = match store.claim(plan, operator).await {
@@ -269,13 +269,15 @@ fn build(
     step("recover::begun");
     let mut copied = Copied::default();
     for group in &plan.groups {
-        let root = sources.root_of(&group.from).unwrap_or(data.paths().root());
+        let root = sources
+            .root_of(group.from.id)
+            .unwrap_or(data.paths().root());
         let from = DataPaths::new(root).group(&group.group);
         let to = repaired.paths().group(&group.group);
         copied += copy::group(&from, &to)?;
         step("recover::copied");
         // Nobody's lock kept another node's directory as it was.
-        sources.check_unchanged(plan, &group.from, data.paths().root())?;
+        sources.check_unchanged(plan, group.from.id, data.paths().root())?;
         let operation = Operation {
             term: plan.term,
             node: plan.survivor.new_id,
@@ -366,8 +368,7 @@ fn set_aside(consent: &Consent<'_, Plan>, path: &Path, operator: &str) -> Result
     if matches!(standing, Standing::Done(_)) {
         return Ok(Copied::default());
     }
-    let name = other_of(&data, plan)?.map_or("", |o| o.name.as_str());
-    mark(&data, plan, name)?;
+    mark(&data, plan, Role::Other)?;
     step("recover::marked");
     tracing::debug!(operator, "set aside");
     swap::put_aside(&data, plan)?;
@@ -376,11 +377,6 @@ fn set_aside(consent: &Consent<'_, Plan>, path: &Path, operator: &str) -> Result
     data.end_surgery().map_err(data_failure)?;
     step("recover::ended");
     Ok(Copied::default())
-}
-
-fn other_of<'p>(data: &DataDir, plan: &'p Plan) -> Result<Option<&'p OtherDirectory>, Failure> {
-    let identity = data.read_identity().map_err(data_failure)?;
-    Ok(identity.and_then(|i| plan.others.iter().find(|o| o.id == i.node_id)))
 }
 
 /// The directory is not the one that the plan was made from.

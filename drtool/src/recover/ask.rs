@@ -15,6 +15,7 @@ use super::collect::now;
 use super::collection::Live;
 use super::plan::Plan;
 use crate::codes;
+use crate::context::Global;
 use crate::endpoints;
 use crate::not_ours::NotOurs;
 
@@ -36,13 +37,18 @@ pub(super) struct AskArgs {
 
 impl AskArgs {
     /// The URLs that the operator names, and as whom to ask. What the plan says of foreign addresses holds on.
-    pub(super) fn given(&self, plan: &Plan) -> Result<(Vec<String>, Caller), Failure> {
+    pub(super) fn given(
+        &self,
+        plan: &Plan,
+        global: &Global,
+    ) -> Result<(Vec<String>, Caller), Failure> {
         let mut not_ours = self.not_ours.clone();
         not_ours.extend(&plan.accepted.not_ours);
         given(
             self.endpoints.as_deref(),
             self.api_key_file.as_deref(),
             not_ours,
+            global,
         )
     }
 }
@@ -59,8 +65,9 @@ pub(super) fn given(
     endpoints: Option<&str>,
     api_key_file: Option<&Path>,
     not_ours: NotOurs,
+    global: &Global,
 ) -> Result<(Vec<String>, Caller), Failure> {
-    let (urls, target) = endpoints::named(endpoints, api_key_file)?;
+    let (urls, target) = endpoints::named(endpoints, api_key_file, global)?;
     let caller = Caller {
         key: target.api_key,
         tls: target.tls,

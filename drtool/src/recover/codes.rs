@@ -111,8 +111,8 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "RECOVER_SPACE",
-        meaning: "The disk has no room for the repaired copy, which is built beside the old contents. Nothing was done.",
-        remedy: "Make room there; or copy the whole directory to a larger disk, name that one in CONFMAN_DATA_DIR, and apply the plan to it.",
+        meaning: "The disk has no room for the repaired copy, which is built beside the old contents. Nothing was done by this run.",
+        remedy: "Make room there; or copy the whole directory to a larger disk, name that one in CONFMAN_DATA_DIR, and apply the plan to it. What an earlier run began is taken back with `drtool recover undo`.",
     },
     Code {
         name: "RECOVER_SPENT",

@@ -70,7 +70,8 @@ pub(crate) struct CollectArgs {
 }
 
 pub(crate) async fn run(args: &CollectArgs, global: &Global) -> Result<ExitCode, Failure> {
-    if args.directories.is_empty() && args.merge.is_empty() && args.endpoints.is_none() {
+    let asks_somebody = args.endpoints.is_some() || global.dev.is_some();
+    if args.directories.is_empty() && args.merge.is_empty() && !asks_somebody {
         return Err(codes::usage(
             "ARGUMENT",
             "nothing to collect: no directory, no collection, no endpoint",
@@ -131,8 +132,15 @@ fn merge(into: &mut Collection, other: Collection) {
 
 /// The same directory, read again, takes the place of what was read before.
 fn take_in(directories: &mut Vec<Directory>, read: Directory) {
-    directories.retain(|known| (&known.path, &known.host) != (&read.path, &read.host));
+    directories.retain(|known| place_of(known) != place_of(&read));
     directories.push(read);
+}
+
+/// Which directory it is. Two machines may have one name and one path, as containers do: whose it is tells them apart.
+fn place_of(directory: &Directory) -> (&str, &str, Option<(&str, u64)>) {
+    let identity = directory.identity.as_ref();
+    let node = identity.map(|i| (i.cluster_uuid.as_str(), i.node_id));
+    (&directory.path, &directory.host, node)
 }
 
 /// The API URLs of everybody that the directories name.
@@ -169,6 +177,7 @@ async fn ask_nodes(
         args.endpoints.as_deref(),
         args.api_key_file.as_deref(),
         args.not_ours.clone(),
+        global,
     )?;
     let mut urls = members_of(&collection.directories);
     urls.extend(given);
@@ -340,4 +349,30 @@ fn note_of(directory: &Directory) -> String {
     }
     let worst = directory.findings.iter().max_by_key(|f| f.severity);
     worst.map_or_else(String::new, |f| f.code.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recover::tests::kit;
+
+    #[test]
+    fn no_node_is_lost_where_machines_have_one_name_and_one_path() {
+        let at_one_place = |id: u64, last: u64| Directory {
+            path: "/var/lib/confman/data".to_owned(),
+            host: "localhost".to_owned(),
+            ..kit::node(id, 3, kit::at(2, last), kit::at(2, last))
+        };
+        let mut merged = kit::collection(vec![at_one_place(1, 7)]);
+        merge(&mut merged, kit::collection(vec![at_one_place(2, 9)]));
+        // Read again it is the same.
+        merge(&mut merged, kit::collection(vec![at_one_place(1, 8)]));
+        assert_eq!(merged.directories, [at_one_place(2, 9), at_one_place(1, 8)]);
+        let mut foreign = at_one_place(1, 8);
+        if let Some(identity) = &mut foreign.identity {
+            identity.cluster_uuid = "another".to_owned();
+        }
+        merge(&mut merged, kit::collection(vec![foreign]));
+        assert_eq!(merged.directories.len(), 3);
+    }
 }

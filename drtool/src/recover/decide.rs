@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use confman_client::Endpoint;
 use confman_client::wire::Time;
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 
-use super::collection::{Collection, Stage};
+use super::collection::{Collection, Live, Stage};
 use super::loss;
 use super::plan::{
     Accepted, Expected, GroupPlan, KIND, LostNode, OtherDirectory, Plan, Survivor, VERSION,
@@ -151,34 +152,12 @@ fn why_missing(survey: &Survey<'_>, id: u64) -> String {
         .unwrap_or_else(|| "not collected".to_owned())
 }
 
-/// The node that begins the new life.
+/// The node that begins the new life: the one that is ahead in most groups, of those that the operator means.
 fn choose<'c>(
     survey: &Survey<'c>,
     wishes: &Wishes,
     refusals: &mut Vec<Refusal>,
 ) -> Option<Candidate<'c>> {
-    if let Some(name) = &wishes.survivor {
-        let named = survey.usable.iter().find(|c| c.name() == name).copied();
-        if named.is_none() {
-            let unusable = survey
-                .members
-                .iter()
-                .find(|(_, info)| info.name == *name)
-                .map_or_else(
-                    || "no member is called so".to_owned(),
-                    |(id, _)| why_missing(survey, *id),
-                );
-            refusals.push(Refusal::new(
-                "RECOVER_SURVIVOR",
-                format!("{name} cannot begin the new life: {unusable}"),
-                format!(
-                    "those that can: {}",
-                    join(survey.usable.iter().map(Candidate::name))
-                ),
-            ));
-        }
-        return named;
-    }
     let groups = survey.groups();
     let ahead = |candidate: &Candidate<'_>| {
         groups
@@ -190,27 +169,55 @@ fn choose<'c>(
             .count()
     };
     let meta = GroupId::meta();
+    let rank = |c: &Candidate<'_>| (ahead(c), c.end(&meta));
+    // A name may be that of two directories: then, too, it is the one that is ahead.
+    let is_meant = |c: &&Candidate<'_>| wishes.survivor.as_ref().is_none_or(|n| c.name() == n);
     let mut best: Option<Candidate<'c>> = None;
-    for candidate in &survey.usable {
-        let rank = |c: &Candidate<'_>| (ahead(c), c.end(&meta));
+    for candidate in survey.usable.iter().filter(is_meant) {
         // Of equals the first by name.
         if best.is_none_or(|known| rank(candidate) > rank(&known)) {
             best = Some(*candidate);
         }
     }
     if best.is_none() {
-        let why: Vec<String> = survey
-            .unusable
-            .iter()
-            .map(|(id, why)| format!("node id {id}: {why}"))
-            .collect();
-        refusals.push(Refusal::new(
-            "RECOVER_SURVIVOR",
-            format!("no directory can be used: {}", why.join("; ")),
-            "restore from the store: `drtool restore plan`",
-        ));
+        refusals.push(match &wishes.survivor {
+            Some(name) => cannot_begin(survey, name),
+            None => nobody_can_begin(survey),
+        });
     }
     best
+}
+
+fn cannot_begin(survey: &Survey<'_>, name: &str) -> Refusal {
+    let unusable = survey
+        .members
+        .iter()
+        .find(|(_, info)| info.name == name)
+        .map_or_else(
+            || "no member is called so".to_owned(),
+            |(id, _)| why_missing(survey, *id),
+        );
+    Refusal::new(
+        "RECOVER_SURVIVOR",
+        format!("{name} cannot begin the new life: {unusable}"),
+        format!(
+            "those that can: {}",
+            join(survey.usable.iter().map(Candidate::name))
+        ),
+    )
+}
+
+fn nobody_can_begin(survey: &Survey<'_>) -> Refusal {
+    let why: Vec<String> = survey
+        .unusable
+        .iter()
+        .map(|(id, why)| format!("node id {id}: {why}"))
+        .collect();
+    Refusal::new(
+        "RECOVER_SURVIVOR",
+        format!("no directory can be used: {}", why.join("; ")),
+        "restore from the store: `drtool restore plan`",
+    )
 }
 
 fn plan_group(
@@ -248,7 +255,7 @@ fn plan_group(
     let facts = source.group(group);
     Ok(GroupPlan {
         group: group.clone(),
-        from: source.name().to_owned(),
+        from: source.node(),
         last: facts.and_then(|f| f.last),
         applied: facts.and_then(|f| f.applied),
         loss,
@@ -315,8 +322,8 @@ fn write_down(
 }
 
 fn others(survey: &Survey<'_>, base: Candidate<'_>, groups: &[GroupPlan]) -> Vec<OtherDirectory> {
-    let gives = |name: &str| {
-        let taken = groups.iter().filter(|g| g.from == name);
+    let gives = |id: u64| {
+        let taken = groups.iter().filter(|g| g.from.id == id);
         taken.map(|g| g.group.clone()).collect()
     };
     survey
@@ -331,7 +338,7 @@ fn others(survey: &Survey<'_>, base: Candidate<'_>, groups: &[GroupPlan]) -> Vec
             path: directory.path.clone(),
             host: directory.host.clone(),
             fingerprint: directory.fingerprint(),
-            gives: gives(&identity.name),
+            gives: gives(identity.node_id),
         })
         .collect()
 }
@@ -455,6 +462,7 @@ fn notes(survey: &Survey<'_>) -> Vec<String> {
             ));
         }
     }
+    notes.extend(only_here(&survey.collection.live));
     for live in survey.not_ours() {
         notes.push(format!(
             "{} cannot be asked whether it lives ({}): --not-ours says that it is no node of this cluster",
@@ -470,4 +478,20 @@ fn notes(survey: &Survey<'_>) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Where all who were asked are at the asking machine itself, silence may be that of a container in which no node is.
+fn only_here(asked: &[Live]) -> Option<String> {
+    let is_here = |live: &Live| live.url.parse::<Endpoint>().is_ok_and(|e| e.is_loopback());
+    let silent: Vec<&str> = asked
+        .iter()
+        .filter(|live| live.status.is_none() && live.readiness.is_none() && !live.not_ours)
+        .map(|live| live.url.as_str())
+        .collect();
+    (!silent.is_empty() && asked.iter().all(is_here)).then(|| {
+        format!(
+            "nobody answered at {}, which is the machine itself that asked: from within a container, or on another machine than the nodes', that says nothing of whether they live. `drtool recover collect --endpoints` asks them where they are reached",
+            silent.join(", ")
+        )
+    })
 }

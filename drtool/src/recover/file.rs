@@ -1,12 +1,19 @@
 //! Collections and plans as files: read within a bound, written whole or not at all, never over another file unasked.
+//!
+//! They are carried from machine to machine and into containers, and hold no secret: everybody may read them.
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use confman_cli::failure::Failure;
 use serde::{Deserialize, Serialize};
 
 use crate::codes;
+
+/// Read by all, written by the owner.
+const MODE: u32 = 0o644;
 
 /// The whole file, when it has at most `limit` bytes.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
@@ -70,8 +77,28 @@ pub(super) fn write_json(
     let written = serde_json::to_writer_pretty(&mut file, document)
         .map_err(std::io::Error::from)
         .and_then(|()| file.write_all(b"\n"))
+        // A copy keeps the mode, and the program that reads it elsewhere is another user.
+        .and_then(|()| file.as_file().set_permissions(Permissions::from_mode(MODE)))
         .and_then(|()| file.as_file().sync_all());
     written.map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_runs_the_next_command_may_read_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.json");
+        for replace in [false, true] {
+            write_json(&path, &["a plan"], replace).unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o644);
+        }
+        // Nothing else is left beside it.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use confman_snapshot::model::{GroupId, Position};
 
 use super::collection::{GroupFacts, TailEntry};
-use super::plan::{Dropped, Loss, Proof, Unknown};
+use super::plan::{Dropped, Loss, OldNode, Proof, Unknown};
 use super::survey::{Candidate, Survey, common, holds};
 
 /// The account of one group that goes on from `source`.
@@ -48,7 +48,7 @@ pub(super) fn account(survey: &Survey<'_>, source: Candidate<'_>, group: &GroupI
     loss.kept = since(&facts.tail, first_unproven);
     for other in survey.usable.iter().filter(|c| c.id() != source.id()) {
         if let Some(theirs) = other.group(group) {
-            loss.dropped.extend(dropped(other.name(), facts, theirs));
+            loss.dropped.extend(dropped(other.node(), facts, theirs));
         }
     }
     if survey.unseen_could_commit(group) {
@@ -70,7 +70,7 @@ fn since(tail: &[TailEntry], index: u64) -> Vec<TailEntry> {
 }
 
 /// The entries of another directory that the new life does not have.
-fn dropped(node: &str, kept: &GroupFacts, theirs: &GroupFacts) -> Option<Dropped> {
+fn dropped(node: OldNode, kept: &GroupFacts, theirs: &GroupFacts) -> Option<Dropped> {
     let end = theirs.end()?;
     let shared = common(kept, theirs);
     let none_shared = kept.end().is_none();
@@ -83,7 +83,7 @@ fn dropped(node: &str, kept: &GroupFacts, theirs: &GroupFacts) -> Option<Dropped
         shared.saturating_add(1)
     };
     Some(Dropped {
-        node: node.to_owned(),
+        node,
         from,
         to: end.index,
         never_committed: kept.end() > Some(end),

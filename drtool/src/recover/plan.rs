@@ -94,14 +94,31 @@ pub struct Survivor {
 pub struct GroupPlan {
     /// The group.
     pub group: GroupId,
-    /// The name of the node whose log and state it goes on with.
-    pub from: String,
+    /// The node whose log and state it goes on with.
+    pub from: OldNode,
     /// The last entry there.
     pub last: Option<Position>,
     /// The last entry in the state there.
     pub applied: Option<Position>,
     /// What it costs.
     pub loss: Loss,
+}
+
+/// A node of the life that is over. Its id tells it: a node that lost its disk came back under its old name and another id,
+/// and both directories may be here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OldNode {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for OldNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (node id {})", self.name, self.id)
+    }
 }
 
 /// What is lost of a group, as exactly as it can be known.
@@ -139,7 +156,7 @@ pub struct Proof {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dropped {
     /// The node that has them.
-    pub node: String,
+    pub node: OldNode,
     /// The first.
     pub from: u64,
     /// The last.
@@ -415,7 +432,7 @@ fn show_group(f: &mut fmt::Formatter<'_>, plan: &GroupPlan) -> fmt::Result {
         };
         writeln!(
             f,
-            "    dropped: {} of {} ({word})",
+            "    dropped: {} of {}: {word}",
             entries(gone.from, gone.to),
             gone.node
         )?;

@@ -66,7 +66,7 @@ pub(super) fn stand(path: &Path, plan: &Plan, lock: Lock) -> Result<Standing, Fa
             return Err(codes::refuse("RECOVER_UNDER_WAY", ErrorKind::Refused, text)
                 .with_hint(surgery.command));
         }
-        let role = if surgery.node_name == plan.survivor.info.name {
+        let role = if surgery.survivor {
             Role::Survivor
         } else {
             Role::Other

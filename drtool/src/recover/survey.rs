@@ -8,6 +8,7 @@ use confman_snapshot::model::{GroupId, Membership, NodeInfo, Position};
 use confman_store::offline::codes;
 
 use super::collection::{Collection, Directory, GroupFacts, IdentityFacts, Live, Stage};
+use super::plan::OldNode;
 use super::refusal::Refusal;
 use crate::finding::Severity;
 
@@ -41,6 +42,13 @@ impl<'c> Candidate<'c> {
 
     pub(super) fn id(&self) -> u64 {
         self.identity.node_id
+    }
+
+    pub(super) fn node(&self) -> OldNode {
+        OldNode {
+            id: self.id(),
+            name: self.name().to_owned(),
+        }
     }
 
     pub(super) fn group(&self, group: &GroupId) -> Option<&'c GroupFacts> {

@@ -27,6 +27,7 @@ use super::swap;
 use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::look::LastLook;
 use crate::step::step;
 use crate::store::StoreArgs;
 
@@ -126,9 +127,11 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
     let named = !args.no_store && args.store.is_named(global);
     let door = store_side::Door::new(named.then_some(&args.store), global);
     let is_survivor = matches!(what, What::PutBack) || was_survivor(&path, &plan);
-    if what == What::Unfence || what == What::Return {
-        let (given, caller) = args.ask.given(&plan)?;
-        refuse_living(&plan, given, &caller, &door).await?;
+    let lets_go = what == What::Unfence || what == What::Return;
+    let asks = lets_go.then(|| args.ask.given(&plan, global)).transpose()?;
+    let looked = LastLook::now();
+    if let Some((given, caller)) = &asks {
+        refuse_living(&plan, given, caller, &door).await?;
     }
     let undoing = Undoing {
         plan: &plan,
@@ -138,6 +141,10 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
     let word = plan.cluster.uuid.get(..8).unwrap_or_default();
     let consent = consent::ask(consent::show(&undoing)?, args.yes, word)?;
     step("recover::undo-agreed");
+    // The new life may have been started while somebody thought about it.
+    if let Some((given, caller)) = asks.as_ref().filter(|_| !looked.is_good()) {
+        refuse_living(&plan, given, caller, &door).await?;
+    }
     carry_out(&consent)?;
     // Whoever sees the claim fences itself: it goes after the directory that it speaks of.
     let told = if is_survivor {
@@ -212,7 +219,7 @@ fn look(path: &Path, plan: &Plan, lock: Lock) -> Result<What, Failure> {
                 .with_hint(surgery.command));
         }
         // Nothing has started on it since.
-        return Ok(if surgery.node_name == plan.survivor.info.name {
+        return Ok(if surgery.survivor {
             What::PutBack
         } else {
             What::Return
@@ -330,7 +337,7 @@ fn acknowledged(payload: &WirePayload, alone: u64) -> Option<&'static str> {
 /// Nothing of the new life may be there when nodes of the old one are let go.
 async fn refuse_living(
     plan: &Plan,
-    given: Vec<String>,
+    given: &[String],
     caller: &Caller,
     door: &store_side::Door<'_>,
 ) -> Result<(), Failure> {
@@ -346,7 +353,8 @@ async fn refuse_living(
             plan.new_incarnation
         )));
     }
-    let mut urls: BTreeSet<String> = plan.member_urls().into_iter().chain(given).collect();
+    let mut urls: BTreeSet<String> = plan.member_urls().into_iter().collect();
+    urls.extend(given.iter().cloned());
     urls.insert(plan.survivor.info.api_url.clone());
     let urls: Vec<String> = urls.into_iter().filter(|url| !url.is_empty()).collect();
     for live in ask(&urls, caller).await? {
@@ -383,8 +391,6 @@ fn carry_out(consent: &Consent<'_, Undoing<'_>>) -> Result<(), Failure> {
         return Ok(());
     }
     let root = data.paths().root().display();
-    let survivor = &plan.survivor.info.name;
-    let node_name = if what == What::PutBack { survivor } else { "" };
     data.begin_surgery(&Surgery {
         plan_id: plan.plan_id.clone(),
         command: format!(
@@ -392,8 +398,8 @@ fn carry_out(consent: &Consent<'_, Undoing<'_>>) -> Result<(), Failure> {
             plan.plan_id
         ),
         undo: true,
-        node_name: node_name.to_owned(),
         restore: false,
+        survivor: what == What::PutBack,
     })
     .map_err(data_failure)?;
     step("recover::undo-marked");
@@ -416,5 +422,28 @@ fn old_identity(identity: Identity, plan: &Plan) -> Identity {
         state: state.into(),
         reason: String::new(),
         ..identity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recover::tests::kit;
+
+    /// What is agreed to, for each of the things that an undo may find.
+    #[test]
+    fn undoings_as_they_are_shown() {
+        let left = kit::node(2, 3, kit::at(2, 120), kit::at(2, 117));
+        let lost = kit::wishes(&["node1", "node3"]);
+        let plan = kit::planned(&kit::collection(vec![left]), &lost);
+        let shown = [What::PutBack, What::Return, What::Unfence, What::Nothing].map(|what| {
+            let undoing = Undoing {
+                plan: &plan,
+                path: Path::new("/var/lib/confman/data"),
+                what,
+            };
+            format!("{what:?}\n{undoing}")
+        });
+        insta::assert_snapshot!(shown.join("\n\n"));
     }
 }

@@ -9,6 +9,7 @@ use confman_client::{Client, ClientConfig, ClientError, ClientTls, Endpoint};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
+use crate::context::Global;
 use crate::endpoints;
 use crate::not_ours::NotOurs;
 
@@ -28,8 +29,12 @@ impl AskArgs {
     /// Looks at these addresses and wherever else the operator knows of nodes, all at once.
     ///
     /// The newest snapshot knows the members of its own time: whoever joined or moved since is known to the operator alone.
-    pub(super) async fn probe(&self, mut addresses: Vec<Address>) -> Result<Vec<Probed>, Failure> {
-        let (named, target) = endpoints::named(self.endpoints.as_deref(), None)?;
+    pub(super) async fn probe(
+        &self,
+        mut addresses: Vec<Address>,
+        global: &Global,
+    ) -> Result<Vec<Probed>, Failure> {
+        let (named, target) = endpoints::named(self.endpoints.as_deref(), None, global)?;
         for url in named {
             let plain = |url: &str| url.trim_end_matches('/').to_owned();
             if !addresses.iter().any(|a| plain(&a.api_url) == plain(&url)) {

@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use confman_cli::failure::Failure;
@@ -14,20 +13,17 @@ use confman_client::ErrorKind;
 use confman_snapshot::repository::Begun;
 use confman_snapshot::{GroupId, Repository, SnapshotId};
 
-use super::alive::{Address, AskArgs, Found};
-use super::make::refuse_alive;
-use super::members::addresses_of;
+use super::alive::AskArgs;
+use super::look::Look;
 use super::plan::{LifeSeen, RestorePlan};
 use super::survey::{Survey, prove, survey};
 use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::look::LastLook;
 use crate::step::step;
 use crate::store::reader::StoreReader;
 use crate::store::{StoreArgs, errors};
-
-/// How long a look at the nodes is good for: an operator may think about the plan for longer.
-const LOOK_GOOD_FOR: Duration = Duration::from_secs(5);
 
 /// Write the restore order of a plan into the store
 #[derive(Debug, Args)]
@@ -48,7 +44,7 @@ pub(crate) struct ApplyArgs {
 
 /// How far the plan has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// Nothing of it is in the store.
     Fresh,
     /// Its order is there.
@@ -60,33 +56,18 @@ enum Standing {
 pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, Failure> {
     let plan = RestorePlan::read(&args.plan)?;
     let store = args.store.reader(global).await?;
-    let standing = judge(&store, &plan).await?;
+    let mut standing = judge(&store, &plan).await?;
     if standing == Standing::Fresh {
-        let addresses: Vec<_> = plan
-            .probes
-            .iter()
-            .map(|p| Address {
-                name: p.name.clone(),
-                api_url: p.api_url.clone(),
-                peer_addr: String::new(),
-            })
-            .chain(addresses_of(&plan.order.members))
-            .collect();
-        let mut ask = args.ask.clone();
-        // What was said of an address when the plan was made stands in the plan.
-        let foreign = plan.probes.iter().filter(|p| p.found == Found::NotOurs);
-        ask.not_ours
-            .extend(&foreign.map(|p| p.api_url.clone()).collect());
-        refuse_alive(&ask.probe(addresses.clone()).await?)?;
+        let mut look = Look::new(&plan, &args.ask, LastLook::default(), global);
+        look.refuse().await?;
         check_snapshots(&store, &plan, args.verify_data, global).await?;
-        let shown = Instant::now();
+        step("restore::proven");
         let consent = consent::ask(consent::show(&plan)?, args.yes, plan.word())?;
-        // The cluster may have come back while somebody read the plan.
-        if shown.elapsed() > LOOK_GOOD_FOR {
-            refuse_alive(&ask.probe(addresses).await?)?;
-        }
         let repository = args.store.open(global).await?;
-        order(&consent, &repository).await?;
+        standing = judge_again(&mut look, &store, &plan).await?;
+        if standing == Standing::Fresh {
+            order(&consent, &repository).await?;
+        }
     }
     tell(&plan, standing, global)?;
     Ok(ExitCode::SUCCESS)
@@ -131,6 +112,20 @@ async fn judge(store: &StoreReader, plan: &RestorePlan) -> Result<Standing, Fail
         }
     }
     Ok(Standing::Fresh)
+}
+
+/// Right before the order. The cluster may have come back, or somebody else have acted, while the snapshots were read or somebody
+/// read the plan.
+pub(super) async fn judge_again(
+    look: &mut Look<'_>,
+    store: &StoreReader,
+    plan: &RestorePlan,
+) -> Result<Standing, Failure> {
+    if look.is_good() {
+        return Ok(Standing::Fresh);
+    }
+    look.refuse().await?;
+    judge(store, plan).await
 }
 
 fn refuse_newer(now: &Survey, plan: &RestorePlan) -> Result<(), Failure> {

@@ -21,9 +21,10 @@ use confman_store::records::IncarnationKind;
 use jiff::Timestamp;
 
 use super::alive::AskArgs;
-use super::apply;
+use super::apply::{self, Standing};
 use super::copy::{self, Copied};
 use super::find::{Search, WhichArgs, find};
+use super::look::Look;
 use super::make::{Wishes, make, operator, refuse_alive};
 use super::members::Given;
 use super::place::{self, Place};
@@ -32,6 +33,7 @@ use super::survey::{Survey, survey};
 use crate::codes;
 use crate::consent;
 use crate::context::Global;
+use crate::look::LastLook;
 use crate::step::step;
 use crate::store::reader::StoreReader;
 use crate::store::{StoreArgs, errors};
@@ -93,7 +95,7 @@ async fn inspection_copy(
     // Before the directory is touched: which cluster, and is there one?
     let store = StoreReader::new(repository.clone());
     survey(&store, args.which.cluster.as_deref()).await?;
-    let place = Place::take(&args.to, &args.name, &command(&args.to))?;
+    let place = Place::take(&args.to, &command(&args.to))?;
     let wanted = copy::Wanted {
         repository,
         which: &args.which,
@@ -190,11 +192,14 @@ async fn next_life(
             (life, order, true)
         }
         None => {
-            let plan = plan(args, member, &store, global).await?;
+            let (plan, looked) = plan(args, member, &store, global).await?;
+            let mut look = Look::new(&plan, &args.ask, looked, global);
             check_room(args, repository, &plan)?;
             let consent = consent::ask(consent::show(&plan)?, args.yes, plan.word())?;
             step("local::agreed");
-            apply::order(&consent, repository).await?;
+            if apply::judge_again(&mut look, &store, &plan).await? == Standing::Fresh {
+                apply::order(&consent, repository).await?;
+            }
             step("local::ordered");
             (plan.cluster.clone(), plan.order.clone(), false)
         }
@@ -263,12 +268,13 @@ async fn refuse_taken(
     Ok(())
 }
 
+/// The plan, and when its addresses were looked at.
 async fn plan(
     args: &LocalArgs,
     member: &Given,
     store: &StoreReader,
     global: &Global,
-) -> Result<RestorePlan, Failure> {
+) -> Result<(RestorePlan, LastLook), Failure> {
     let search = Search {
         which: &args.which,
         data: true,
@@ -279,11 +285,13 @@ async fn plan(
         members: std::slice::from_ref(member),
         which: &args.which,
         ask: &args.ask,
+        global,
         operator: operator(args.operator.as_deref()),
     };
+    let looked = LastLook::now();
     let plan = make(store, &findings, wishes).await?;
     refuse_alive(&plan.probes)?;
-    plan.sealed()
+    Ok((plan.sealed()?, looked))
 }
 
 /// Before a life is begun that could not be restored here.
@@ -292,7 +300,7 @@ fn check_room(
     repository: &Repository,
     plan: &RestorePlan,
 ) -> Result<(), Failure> {
-    let place = Place::take(&args.to, "", &command(&args.to))?;
+    let place = Place::take(&args.to, &command(&args.to))?;
     let ordered = ordered(&plan.cluster, &plan.order);
     let restorer = place::restorer(repository, &ordered, Limits::default());
     let node_id = first(&plan.order)?.id;
@@ -324,7 +332,7 @@ async fn carry_out(
     order: &RestoreOrder,
 ) -> Result<(), Failure> {
     let member = first(order)?;
-    let place = Place::take(&args.to, &member.name, &command(&args.to))?;
+    let place = Place::take(&args.to, &command(&args.to))?;
     let ordered = ordered(life, order);
     let restorer = place::restorer(repository, &ordered, Limits::default());
     match place.restore(&restorer, &ordered, member.id).await {

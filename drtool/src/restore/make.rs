@@ -53,6 +53,7 @@ pub(super) struct Wishes<'a> {
     pub(super) members: &'a [Given],
     pub(super) which: &'a WhichArgs,
     pub(super) ask: &'a AskArgs,
+    pub(super) global: &'a Global,
     pub(super) operator: String,
 }
 
@@ -68,6 +69,7 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Fa
         members: &args.members,
         which: &args.which,
         ask: &args.ask,
+        global,
         operator: operator(args.operator.as_deref()),
     };
     let plan = make(&store, &findings, wishes).await?;
@@ -114,7 +116,7 @@ pub(super) async fn make(
         .map(|found| found.picked.reader.manifest().membership())
         .collect();
     let addresses = members::addresses(registry, memberships.iter(), &members);
-    let probes = wishes.ask.probe(addresses).await?;
+    let probes = wishes.ask.probe(addresses, wishes.global).await?;
     let plan_id = uuid::Uuid::new_v4().to_string();
     let order = RestoreOrder {
         version: RestoreOrder::VERSION,

@@ -4,7 +4,7 @@
 //! - `survey`: what the store holds and what of it is whole; reads only.
 //! - `members`: who the new life begins with, and which ids nobody ever had.
 //! - `plan`: the plan as a file and as text. `make` makes one, `apply` turns it into the restore order.
-//! - `alive`: whether a node answers where a member should be.
+//! - `alive`: whether a node answers where a member should be. `look`: when that was asked, and asked again.
 //! - `local`: that command: `copy` makes an inspection copy, `place` is the directory that is being filled.
 //!
 //! Promises: a plan says what is lost before anything is written (I15); it is refused where a node with data answers, and
@@ -20,6 +20,7 @@ mod codes;
 pub(crate) mod copy;
 pub(crate) mod find;
 mod local;
+mod look;
 mod make;
 mod members;
 pub(crate) mod place;

@@ -92,7 +92,7 @@ impl Place {
     ///
     /// # Errors
     /// It holds something, a process has it, or the system refuses.
-    pub(crate) fn take(dir: &Path, name: &str, command: &str) -> Result<Self, Failure> {
+    pub(crate) fn take(dir: &Path, command: &str) -> Result<Self, Failure> {
         refuse_filled(dir)?;
         let data = DataDir::open(dir).map_err(failure)?;
         // What counts is how it looks under the lock.
@@ -101,8 +101,8 @@ impl Place {
             plan_id: String::new(),
             command: command.to_owned(),
             undo: false,
-            node_name: name.to_owned(),
             restore: true,
+            survivor: false,
         })
         .map_err(failure)?;
         step("local::marked");
@@ -246,7 +246,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = DataPaths::new(dir.path());
         std::fs::write(half_written(&paths.surgery()), "half").unwrap();
-        let place = Place::take(dir.path(), "node1", "drtool restore local").unwrap();
+        let place = Place::take(dir.path(), "drtool restore local").unwrap();
         std::fs::write(half_written(&paths.identity()), "half").unwrap();
         place.abandon().unwrap();
         refuse_filled(dir.path()).unwrap();

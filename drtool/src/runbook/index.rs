@@ -54,8 +54,8 @@ pub(super) const FAILURES: [Section; 9] = [
         pages: pages!["disk-full"],
     },
     Section {
-        about: "9. Nodes do not hear each other, or one falls behind",
-        pages: pages!["partition", "slow-follower"],
+        about: "9. Nodes do not hear each other, one falls behind, or a clock is wrong",
+        pages: pages!["partition", "slow-follower", "wrong-clock"],
     },
 ];
 

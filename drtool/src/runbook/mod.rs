@@ -228,7 +228,8 @@ mod tests {
         let data = "/var/lib/confman/data";
         assert!(image.contains(&format!("ENV CONFMAN_DATA_DIR={data}\n")));
         assert!(
-            page.contains(&format!("{{node}}:{data} ")) && page.contains(&format!("verify {data}"))
+            page.contains(&format!(":{data} {{node}}.lost"))
+                && page.contains(&format!("verify {data}"))
         );
         assert!(
             image.contains("VOLUME [\"/var/lib/confman\"]"),
@@ -245,6 +246,33 @@ mod tests {
             assert!(
                 compose.contains(&volume),
                 "a service and its volume have one name: {volume}"
+            );
+        }
+        let listens = compose.split("CONFMAN_API_LISTEN: 0.0.0.0:").skip(1);
+        let ports = listens.map(|text| text.split_whitespace().next().unwrap_or_default());
+        let urls: Vec<String> = (1..)
+            .zip(ports)
+            .map(|(number, port)| format!("http://node{number}:{port}"))
+            .collect();
+        assert_eq!(urls.len(), 3);
+        let asks = format!(
+            " -e CONFMAN_ENDPOINTS={} -e CONFMAN_API_KEY ",
+            urls.join(",")
+        );
+        let recovers = |line: &&str| line.contains("compose run") && line.contains(" recover ");
+        assert_eq!(page.lines().filter(recovers).count(), 2);
+        for line in page.lines().filter(recovers) {
+            assert!(line.contains(&asks), "who lives is not seen: {line}");
+        }
+        assert!(
+            !page.contains("compose cp"),
+            "docker-compose 1.29 has no such command"
+        );
+        let removes = |line: &&str| line.contains("docker volume rm");
+        for line in page.lines().filter(removes) {
+            assert!(
+                line.starts_with("docker cp ") && line.matches(" && ").count() == 2,
+                "a copy that failed ends it: {line}"
             );
         }
         assert!(

@@ -30,10 +30,18 @@ pub(crate) fn groups() -> [GroupId; 3] {
     [GroupId::meta(), GroupId::config(0), GroupId::config(1)]
 }
 
+pub(crate) fn five() -> Vec<(u64, NodeInfo)> {
+    (1..=5).map(|id| (id, info(id))).collect()
+}
+
 /// A node's directory with a short log in every group, as a stopped node leaves it. `entries` of each group.
-pub(crate) fn make_node(root: &Path, id: u64, entries: &[(GroupId, u64)]) {
+pub(crate) fn make_node(
+    root: &Path,
+    members: &[(u64, NodeInfo)],
+    id: u64,
+    entries: &[(GroupId, u64)],
+) {
     let data = DataDir::open(root).unwrap();
-    let members: Vec<(u64, NodeInfo)> = (1..=5).map(|id| (id, info(id))).collect();
     for (group, entries) in entries {
         let paths = data.paths().group(group);
         drop(GroupStore::open(paths.clone(), OpenOptions::new(ClusterId::new(UUID, 1))).unwrap());
@@ -44,20 +52,22 @@ pub(crate) fn make_node(root: &Path, id: u64, entries: &[(GroupId, u64)]) {
                 node: 1,
                 last,
                 applied: None,
-                members: members.clone(),
+                members: members.to_vec(),
             };
             operate(&paths.log(), &operation).unwrap();
             last = Some(Position::new(number + 1, 1, number));
         }
     }
+    let own = members.iter().find(|(member, _)| *member == id).unwrap();
     let identity = Identity {
         cluster_uuid: UUID.to_owned(),
         incarnation: 1,
         node_id: id,
-        name: format!("node{id}"),
+        name: own.1.name.clone(),
         shards: 2,
         members: members
-            .into_iter()
+            .iter()
+            .cloned()
             .map(|(id, info)| MemberAtBirth {
                 id,
                 info: Some(info),
@@ -78,29 +88,38 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        let left = [("node1", 1, [3, 5, 2]), ("node2", 2, [3, 2, 4])];
+        let world = Self::of(&five(), &left, &["node3", "node4", "node5"]);
+        let plan = &world.plan;
+        assert_eq!(plan.survivor.info.name, "node1", "{plan}");
+        assert_eq!(plan.others[0].gives, groups()[2..], "{plan}");
+        world
+    }
+
+    /// What is left of a cluster: directories by their folder, id and entries in each group; and who is given up.
+    pub(crate) fn of(
+        members: &[(u64, NodeInfo)],
+        left: &[(&str, u64, [u64; 3])],
+        lost: &[&str],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let [meta, first, second] = groups();
-        let of = |id: u64, entries: [u64; 3]| {
-            let groups = [&meta, &first, &second].map(Clone::clone);
-            let entries: Vec<(GroupId, u64)> = groups.into_iter().zip(entries).collect();
-            make_node(&dir.path().join(format!("node{id}")), id, &entries);
-        };
-        of(1, [3, 5, 2]);
-        of(2, [3, 2, 4]);
+        for (folder, id, entries) in left {
+            let entries: Vec<(GroupId, u64)> = groups().into_iter().zip(*entries).collect();
+            make_node(&dir.path().join(folder), members, *id, &entries);
+        }
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
         runtime.block_on(async {
             let claim = ClusterObject::new(ClusterId::new(UUID, 1), 1, "node1", "nonce");
             store(dir.path()).await.claim_cluster(&claim).await.unwrap();
         });
-        let collected = tool(dir.path(), &["recover", "collect", "node1", "node2"], None);
-        expect(&collected, 0);
-        let lost = ["node3", "node4", "node5"].map(|name| ["--lost", name]);
-        let args = [&["recover", "plan"][..], &lost.concat()].concat();
+        let folders: Vec<&str> = left.iter().map(|(folder, ..)| *folder).collect();
+        let collect = [&["recover", "collect"][..], &folders].concat();
+        expect(&tool(dir.path(), &collect, None), 0);
+        let lost: Vec<&str> = lost.iter().flat_map(|name| ["--lost", name]).collect();
+        let args = [&["recover", "plan"][..], &lost].concat();
         expect(&tool(dir.path(), &args, None), 0);
         let plan = Plan::read(&dir.path().join("plan.json")).unwrap();
-        assert_eq!(plan.survivor.info.name, "node1", "{plan}");
-        assert_eq!(plan.others[0].gives, [second], "{plan}");
         Self { dir, plan, runtime }
     }
 

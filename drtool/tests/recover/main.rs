@@ -11,4 +11,5 @@
 mod kills;
 mod kit;
 mod meanwhile;
+mod one_name;
 mod refusals;

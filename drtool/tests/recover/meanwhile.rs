@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use confman_client::wire::{
@@ -146,6 +147,35 @@ fn a_plan_that_was_carried_out_is_not_claimed_late_when_a_quorum_lives_again() {
     assert!(world.is_claimed());
 }
 
+/// `--dev DIR` names the nodes too, and not the store alone.
+#[test]
+fn a_dev_cluster_that_lives_is_not_recovered_from() {
+    let world = World::new();
+    let store = format!("file://{}/store", world.dir.path().display());
+    let dev = serde_json::json!({
+        "apiKey": "key",
+        "endpoints": [living_node()],
+        "objectStore": { "url": store, "env": {} },
+    });
+    let dir = world.dir.path().join("dev");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("dev.json"), dev.to_string()).unwrap();
+    let apply = ["recover", "apply", "--yes", "--dev", "dev", "node1"];
+    let refused = tool(world.dir.path(), &apply, None);
+    expect(&refused, 3);
+    let said = text(&refused);
+    assert!(said.contains("[RECOVER_QUORUM_ALIVE]"), "{said}");
+    // It is enough to collect from, too.
+    let collect = ["recover", "collect", "--force", "--dev", "dev", "--json"];
+    let collected = tool(world.dir.path(), &collect, None);
+    expect(&collected, 0);
+    assert!(
+        text(&collected).contains("\"node4\""),
+        "{}",
+        text(&collected)
+    );
+}
+
 /// Holds the tool at a point until [`Held::go_on`].
 struct Held {
     child: Child,
@@ -155,13 +185,25 @@ struct Held {
 impl Held {
     fn start(world: &World, args: &[&str], point: &str) -> Self {
         let file = world.dir.path().join("go-on");
-        let points = format!("{point}=return({})", file.display());
+        // Held for however short: what it had looked at before is no longer good.
+        let points = format!(
+            "{point}=return({});look::good-for-ms=return(0)",
+            file.display()
+        );
         let child = command(world.dir.path(), args, Some(&points))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         Self { child, file }
+    }
+
+    /// Until it has shown this on stderr, and so looked for the first time. Gives what it says from then on.
+    fn wait_shown(&mut self, what: &str) -> JoinHandle<String> {
+        let mut lines = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        let mut shown = lines.by_ref().map(Result::unwrap);
+        assert!(shown.any(|line| line.contains(what)), "it ended");
+        std::thread::spawn(move || lines.map(Result::unwrap).collect::<Vec<_>>().join("\n"))
     }
 
     /// Lets it run to its end.
@@ -191,13 +233,7 @@ fn i15_what_was_promised_while_an_undo_waited_for_its_answer_is_not_taken_back()
     let after = world.untouched("node1");
     let undo = ["recover", "undo", "--yes", "--plan", "plan.json", "node1"];
     let mut held = Held::start(&world, &undo, "recover::undo-agreed");
-    // Shown is what was seen: the first look is over.
-    let mut lines = BufReader::new(held.child.stderr.take().unwrap()).lines();
-    let shown = lines
-        .by_ref()
-        .map(Result::unwrap)
-        .find(|l| l.contains("Undo of plan"));
-    assert!(shown.is_some());
+    let rest = held.wait_shown("Undo of plan");
     let plan = &world.plan;
     let group = &plan.groups[1];
     let members = [plan.survivor.new_id, 77].map(|id| (id, info(id)));
@@ -218,7 +254,6 @@ fn i15_what_was_promised_while_an_undo_waited_for_its_answer_is_not_taken_back()
     operate(&log, &more).unwrap();
     let changed = world.untouched("node1");
     assert_ne!(changed, after);
-    let rest = std::thread::spawn(move || lines.map(Result::unwrap).collect::<Vec<_>>().join("\n"));
     let output = held.go_on();
     let said = rest.join().unwrap();
     assert_eq!(output.status.code(), Some(3), "{said}");
@@ -226,6 +261,22 @@ fn i15_what_was_promised_while_an_undo_waited_for_its_answer_is_not_taken_back()
     assert!(!DataPaths::new(world.path("node1")).surgery().exists());
     assert_eq!(world.untouched("node1"), changed);
     assert!(world.is_claimed());
+}
+
+/// The operator thinks about it, and meanwhile the survivor is given its new life by somebody else.
+#[test]
+fn i13_a_directory_is_not_let_go_beside_a_life_that_was_begun_while_the_undo_waited() {
+    let world = World::new();
+    expect(&world.apply("node2", None), 0);
+    let undo = ["recover", "undo", "--yes", "--plan", "plan.json", "node2"];
+    let mut held = Held::start(&world, &undo, "recover::undo-agreed");
+    let rest = held.wait_shown("Undo of plan");
+    expect(&world.apply("node1", None), 0);
+    let output = held.go_on();
+    let said = rest.join().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("[RECOVER_NEWER_LIFE]"), "{said}");
+    assert!(world.aside("node2").join("identity").exists());
 }
 
 /// The directory that gives a group is nobody's to lock from here: its node runs on it while it is copied.

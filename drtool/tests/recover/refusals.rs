@@ -17,10 +17,10 @@ fn a_plan_for_another_directory_or_another_state_of_it_is_refused() {
     };
     // Of a member that was given up.
     let all: Vec<(GroupId, u64)> = groups().into_iter().map(|g| (g, 2)).collect();
-    make_node(&world.path("node3"), 3, &all);
+    make_node(&world.path("node3"), &five(), 3, &all);
     refused("node3", "RECOVER_NOT_NAMED");
     // Another cluster.
-    make_node(&world.path("node4"), 1, &all);
+    make_node(&world.path("node4"), &five(), 1, &all);
     let data = DataDir::open(&world.path("node4")).unwrap();
     let mut identity = data.read_identity().unwrap().unwrap();
     identity.cluster_uuid = UUID.replace('0', "1");
@@ -149,7 +149,7 @@ fn d05_a_disk_without_room_is_found_before_the_number_is_claimed() {
         text(&refused)
     );
     assert!(
-        text(&refused).contains("make room for"),
+        text(&refused).contains("make room for") && !text(&refused).contains("undo"),
         "{}",
         text(&refused)
     );
@@ -162,7 +162,12 @@ fn d05_a_disk_without_room_is_found_before_the_number_is_claimed() {
     assert!(was_killed(
         &world.apply("node1", Some("recover::copied=return"))
     ));
-    expect(&world.apply("node1", Some("room::free=return(0)")), 3);
+    let refused = world.apply("node1", Some("room::free=return(0)"));
+    expect(&refused, 3);
+    // The number is claimed by then, and that can be taken back too.
+    assert!(world.is_claimed());
+    let said = text(&refused);
+    assert!(said.contains("drtool recover undo --plan FILE"), "{said}");
     expect(&world.apply("node1", None), 0);
     check_survivor(&world, &before);
 }

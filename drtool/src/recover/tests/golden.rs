@@ -94,10 +94,10 @@ fn a_group_in_which_another_is_ahead_is_taken_from_that_one_and_nothing_is_lost(
     let lost = wishes(&["node3", "node4", "node5"]);
     let plan = planned(&collection(vec![one.clone(), two]), &lost);
     assert_eq!(plan.survivor.info.name, "node1");
-    assert!(plan.groups.iter().all(|g| g.from == "node1"));
+    assert!(plan.groups.iter().all(|g| g.from.name == "node1"));
     let merged = planned(&collection(vec![one.clone(), three.clone()]), &lost);
-    assert_eq!(merged.groups[1].from, "node1");
-    assert_eq!(merged.groups[2].from, "node2");
+    assert_eq!(merged.groups[1].from.name, "node1");
+    assert_eq!(merged.groups[2].from.name, "node2");
     assert_eq!(merged.others[0].gives, [GroupId::config(1)]);
     assert!(merged.groups.iter().all(|g| g.loss.lost_proven == 0));
     transcript("merged", &merged);
@@ -106,7 +106,7 @@ fn a_group_in_which_another_is_ahead_is_taken_from_that_one_and_nothing_is_lost(
     accepting.data_loss.insert(GroupId::config(1));
     accepting.survivor = Some("node1".to_owned());
     let plan = planned(&collection(vec![one, three]), &accepting);
-    assert_eq!(plan.groups[2].from, "node1");
+    assert_eq!(plan.groups[2].from.name, "node1");
     assert_eq!(plan.groups[2].loss.lost_proven, 34);
     assert!(plan.others[0].gives.is_empty());
     transcript("accepted-loss", &plan);

@@ -2,5 +2,6 @@
 
 mod golden;
 pub(crate) mod kit;
+mod one_name;
 mod properties;
 mod refusals;

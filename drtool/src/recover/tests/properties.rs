@@ -234,7 +234,7 @@ proptest! {
         // What is said to have never been committed was not.
         for dropped in &loss.dropped {
             prop_assert!(dropped.never_committed, "the best log was chosen");
-            let other = dropped.node.trim_start_matches("node").parse::<usize>().unwrap() - 1;
+            let other = usize::try_from(dropped.node.id).unwrap() - 1;
             let entries = &world.logs[other].entries;
             prop_assert!(shared(entries, &world.committed) <= dropped.from as usize);
             prop_assert_eq!(shared(entries, kept), dropped.from as usize);

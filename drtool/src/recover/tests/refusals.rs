@@ -71,49 +71,6 @@ fn m13_members_that_nobody_collected_are_named_and_must_be_given_up_by_name() {
     );
 }
 
-/// node3 lost its disk and was joining again under id 4 when the others were lost: one name, two ids, one of them here.
-#[test]
-fn a_name_with_two_ids_is_given_up_for_the_one_that_is_missing() {
-    let mut again = node(4, 4, at(2, 9), at(2, 9));
-    again.identity.as_mut().unwrap().name = "node3".to_owned();
-    let rename = |info: &mut confman_snapshot::model::NodeInfo| info.name = "node3".to_owned();
-    again
-        .identity
-        .as_mut()
-        .unwrap()
-        .members
-        .get_mut(&4)
-        .map(rename);
-    again
-        .nodes
-        .iter_mut()
-        .filter(|n| n.id == 4)
-        .for_each(|n| rename(&mut n.info));
-    for group in &mut again.groups {
-        group.membership.nodes.get_mut(&4).map(rename);
-        // It is a learner still.
-        group.membership.voters = vec![[1, 2, 3].into()];
-    }
-    let seen = collection(vec![again]);
-    let refusals = crate::recover::decide::decide(&seen, &wishes(&["node1", "node2"])).unwrap_err();
-    assert_eq!(refusals.len(), 1, "{refusals:?}");
-    assert_eq!(refusals[0].code, "RECOVER_TOO_FEW");
-    assert!(refusals[0].hint.contains("--lost node3"), "{}", refusals[0]);
-    let plan = planned(&seen, &wishes(&["node1", "node2", "node3"]));
-    assert_eq!(plan.survivor.old_id, 4);
-    let lost: Vec<u64> = plan.lost.iter().map(|l| l.id).collect();
-    assert_eq!(lost, [1, 2, 3]);
-    // Where nothing of that name is missing, it is still not to be given up.
-    let seen = collection(vec![node(1, 5, at(2, 9), at(2, 9))]);
-    assert_eq!(
-        refused(
-            &seen,
-            &wishes(&["node1", "node2", "node3", "node4", "node5"])
-        ),
-        ["RECOVER_NOT_LOST"]
-    );
-}
-
 #[test]
 fn an_address_that_is_somebody_elses_by_now_is_noted_and_stands_in_the_plan() {
     let mut seen = collection(vec![node(2, 3, at(2, 9), at(2, 9))]);
@@ -127,6 +84,34 @@ fn an_address_that_is_somebody_elses_by_now_is_noted_and_stands_in_the_plan() {
     assert_eq!(plan.accepted.not_ours, [info(1).api_url].into());
     assert!(plan.to_string().contains("unknown issuer"), "{plan}");
     assert!(plan.to_string().contains("--not-ours"), "{plan}");
+}
+
+#[test]
+fn silence_of_the_own_machine_alone_is_noted() {
+    let silent = |url: &str| {
+        let mut silent = live(1, None);
+        (silent.status, silent.readiness) = (None, None);
+        silent.url = url.to_owned();
+        silent.why = Some("no answer".to_owned());
+        silent
+    };
+    let mut seen = collection(vec![node(2, 3, at(2, 9), at(2, 9))]);
+    let noted = |seen: &_| {
+        let notes = planned(seen, &wishes(LOST)).notes;
+        notes.iter().any(|note| note.contains("--endpoints"))
+    };
+    assert!(!noted(&seen), "nobody was asked");
+    for url in [
+        "http://localhost:6100",
+        "http://127.0.0.1:6100",
+        "https://[::1]:6100",
+    ] {
+        seen.live = vec![silent(url)];
+        assert!(noted(&seen), "{url}");
+    }
+    // Asked at an address of the network too, they were looked for where they are.
+    seen.live.push(silent("http://node1:6100"));
+    assert!(!noted(&seen));
 }
 
 #[test]

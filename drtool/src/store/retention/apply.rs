@@ -251,3 +251,50 @@ impl Applied {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is agreed to: marks that are taken back, marks that are set, and what goes for ever.
+    #[test]
+    fn a_plan_as_it_is_shown() {
+        let item = |index: u64, decision: Fate, reason: &str| Item {
+            group: GroupId::config(0),
+            id: SnapshotId {
+                index,
+                incarnation: 1,
+                term: 3,
+                nonce: 0xc0ff_ee00,
+            },
+            object: String::new(),
+            bytes: 5_000_000,
+            decision,
+            reason: reason.to_owned(),
+            generation: decision == Fate::Keep,
+            stale_mark: false,
+        };
+        let stale = Item {
+            stale_mark: true,
+            ..item(500, Fate::Keep, "one of the 3 newest")
+        };
+        let items = [
+            item(600, Fate::Keep, "one of the 3 newest"),
+            stale,
+            item(300, Fate::Mark, "3 newer generations are verified"),
+            item(200, Fate::Delete, "marked for longer than the grace"),
+            item(100, Fate::Delete, "marked for longer than the grace"),
+        ];
+        let plan = Plan {
+            url: "s3://confman/prod",
+            items: &items,
+        };
+        insta::assert_snapshot!(plan.to_string());
+        assert!(!plan.is_empty());
+        let kept = Plan {
+            items: &items[..1],
+            ..plan
+        };
+        assert!(kept.is_empty(), "nothing is asked where nothing is due");
+    }
+}
