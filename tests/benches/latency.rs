@@ -2,9 +2,14 @@
 //!
 //! `cargo bench -p confman-tests --bench latency -- --entries 1000000 --writers 8 --seconds 20`
 //!
-//! Three nodes with a state of that size; writers in a closed loop; first quiet, then with one snapshot after the
-//! other, then quiet again. It prints one JSON document. The object store, which is another machine in real life, runs
-//! here on threads that stand back and keeps its objects in memory, so that what it takes is not counted as the nodes'.
+//! Three nodes with a state of that size; writers in a closed loop; first quiet, then beside one thread of the lowest priority
+//! that does nothing but count, then with one snapshot after the other, then quiet again. It prints one JSON document. On a machine whose processors
+//! are few, anything that runs beside the nodes shows in their slowest answers, however far back it stands: the second phase says how
+//! much that is, so that what the third has beyond it is the snapshot's own. `TMPDIR=/dev/shm` leaves the disk out, which the
+//! nodes of this bench share and those of a cluster do not.
+//!
+//! The object store, which is another machine in real life, runs here on threads that stand back and keeps its objects in memory, so that what it
+//! takes is not counted as the nodes'.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,10 +40,7 @@ async fn main() -> anyhow::Result<()> {
     binary::confman_rebuilt()?;
     let aside = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .on_thread_start(|| {
-            // On Linux this is the calling thread alone; elsewhere the figures hold the store's share too.
-            let _ = rustix::process::setpriority_process(None, 19);
-        })
+        .on_thread_start(stand_back)
         .enable_all()
         .build()?;
     let disk = objects_dir()?;
@@ -75,18 +77,52 @@ async fn main() -> anyhow::Result<()> {
     let term = cluster.group(leader, CONFIG).await?["term"].clone();
     let span = Duration::from_secs(seconds as u64);
     let quiet = measure(&cluster, leader, writers, span, false).await?;
+    let counting = Counting::start();
+    let beside = measure(&cluster, leader, writers, span, false).await?;
+    counting.stop();
     let busy = measure(&cluster, leader, writers, span, true).await?;
     let again = measure(&cluster, leader, writers, span, false).await?;
     let after = cluster.group(leader, CONFIG).await?["term"].clone();
     let document = json!({
         "entries": entries, "writers": writers, "valueBytes": VALUE_BYTES, "secondsEach": seconds,
-        "quiet": quiet, "whileSnapshots": busy, "quietAgain": again, "elections": term != after,
+        "quiet": quiet, "besideLowestPriority": beside, "whileSnapshots": busy, "quietAgain": again, "elections": term != after,
     });
     println!("{document:#}");
     cluster.finish()?;
     drop(store);
     aside.shutdown_background();
     Ok(())
+}
+
+fn stand_back() {
+    // On Linux this is the calling thread alone; elsewhere the figures hold the store's share too.
+    let _ = rustix::process::setpriority_process(None, 19);
+}
+
+/// A thread of the lowest priority that always has something to do.
+struct Counting {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Counting {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::spawn(move || {
+            stand_back();
+            let mut count = 0_u64;
+            while !seen.load(Ordering::Relaxed) {
+                count = std::hint::black_box(count.wrapping_add(1));
+            }
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.thread.join());
+    }
 }
 
 async fn measure(

@@ -13,6 +13,7 @@
 //!   answer is found and named. They are tested on planted faults. [`judge`] asks all of them.
 //! - [`containers`] is the same in containers on a network of their own, which it cuts, slows and lets lose packets.
 //! - [`delay`] is a way between two processes that takes its time.
+//! - [`power`] is disks that lose what was not synced.
 //! - [`load`] makes such histories; [`members`] runs changes of the membership.
 //! - [`certs`] makes authorities and certificates for a cluster that speaks TLS.
 //!
@@ -38,6 +39,7 @@ pub mod node;
 pub mod order;
 pub mod plan;
 pub mod ports;
+pub mod power;
 pub mod random;
 pub mod register;
 pub mod requests;

@@ -199,7 +199,15 @@ impl<'a> Runbook<'a> {
             !command.contains('{'),
             "a name is left in braces: {command}"
         );
-        let words = words(&command);
+        // As in a shell: what follows a command that failed is not done.
+        for command in command.split(" && ") {
+            self.command(command, on, code).await?;
+        }
+        Ok(())
+    }
+
+    async fn command(&self, command: &str, on: Option<usize>, code: i32) -> anyhow::Result<()> {
+        let words = words(command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["drtool", args @ ..] => {
@@ -221,6 +229,7 @@ impl<'a> Runbook<'a> {
                 }
             }
             ["docker", "compose", args @ ..] => self.compose(args, code).await?,
+            ["docker", "cp", from, to] => self.copy_out(from, to)?,
             ["docker", "volume", "rm", volume] => {
                 let node = self.service(volume.trim_start_matches("project_"))?;
                 node.wipe()?;
@@ -248,33 +257,79 @@ impl<'a> Runbook<'a> {
                 let index = self.index(service)?;
                 self.confman(args, Some(index), code)?;
             }
-            [
-                "run",
-                "--rm",
-                "--no-deps",
-                "--entrypoint",
-                program,
-                service,
-                args @ ..,
-            ] => {
-                ensure!(*program == "/usr/local/bin/drtool", "{program}");
-                let args: Vec<String> = args
-                    .iter()
-                    .map(|arg| self.in_volume(service, arg))
-                    .collect::<anyhow::Result<_>>()?;
-                let args: Vec<&str> = args.iter().map(String::as_str).collect();
-                self.drtool(&args).await?.expect(code)?;
-            }
-            ["cp", from, to] => {
-                let (service, path) = from.split_once(':').context("from a container")?;
-                let from = self.in_volume(service, path)?;
-                let to = self.cluster.dir()?.join(to);
-                match std::path::Path::new(&from).is_dir() {
-                    true => copy_dir(from.as_ref(), &to)?,
-                    false => drop(std::fs::copy(from, to)?),
-                }
-            }
+            ["run", args @ ..] => self.one_off(args, code).await?,
             _ => bail!("not a command that this test knows"),
+        }
+        Ok(())
+    }
+
+    /// A container of its own with the settings and the volume of a service: it knows of other nodes what it is told.
+    async fn one_off(&self, args: &[&str], code: i32) -> anyhow::Result<()> {
+        let (mut env, mut args) = (Vec::new(), args);
+        let (service, args) = loop {
+            args = match args {
+                ["--rm" | "--no-deps", rest @ ..] => rest,
+                ["-e", variable, rest @ ..] => {
+                    env.push(self.variable(variable)?);
+                    rest
+                }
+                ["--entrypoint", program, rest @ ..] => {
+                    ensure!(*program == "/usr/local/bin/drtool", "{program}");
+                    rest
+                }
+                [service, rest @ ..] => break (*service, rest),
+                [] => bail!("no service"),
+            };
+        };
+        if let ["recover" | "restore", ..] = args {
+            let asks = env.iter().any(|(name, _)| name == "CONFMAN_ENDPOINTS");
+            ensure!(asks, "within a container nobody who lives would be seen");
+        }
+        let args: Vec<String> = args
+            .iter()
+            .map(|arg| self.in_volume(service, arg))
+            .collect::<anyhow::Result<_>>()?;
+        let tool = Drtool::new(args).dir(self.cluster.dir()?);
+        let tool = tool.envs(self.service(service)?.env()).envs(env);
+        tool.run().await?.expect(code)?;
+        Ok(())
+    }
+
+    /// A variable that a container is given: `NAME=VALUE`, or `NAME` for the operator's own.
+    fn variable(&self, text: &str) -> anyhow::Result<(String, String)> {
+        let (name, value) = match text.split_once('=') {
+            Some(("CONFMAN_ENDPOINTS", urls)) => ("CONFMAN_ENDPOINTS", self.by_service(urls)?),
+            None if text == "CONFMAN_API_KEY" => (text, self.cluster.key().to_owned()),
+            _ => bail!("not a variable that this test knows: {text}"),
+        };
+        Ok((name.to_owned(), value))
+    }
+
+    /// Where the services are here, which must be all.
+    fn by_service(&self, urls: &str) -> anyhow::Result<String> {
+        let mut here = Vec::new();
+        for url in urls.split(',') {
+            let host = url
+                .strip_prefix("http://")
+                .and_then(|u| u.split(':').next());
+            let node = self.service(host.context("a URL of http")?)?;
+            here.push(node.api_url.clone());
+        }
+        ensure!(here.len() == self.cluster.nodes().len(), "only {urls}");
+        Ok(here.join(","))
+    }
+
+    /// Out of a container that may be stopped, whose id Compose says.
+    fn copy_out(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let (service, path) = from
+            .strip_prefix("$(docker compose ps -aq ")
+            .and_then(|from| from.split_once("):"))
+            .context("from a container")?;
+        let from = self.in_volume(service, path)?;
+        let to = self.cluster.dir()?.join(to);
+        match std::path::Path::new(&from).is_dir() {
+            true => copy_dir(from.as_ref(), &to)?,
+            false => drop(std::fs::copy(from, to)?),
         }
         Ok(())
     }
@@ -364,14 +419,19 @@ fn blocks(page: &str) -> Vec<Block> {
 
 /// Splits as a shell does, as far as the pages need: double quotes keep words together.
 fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (at, part) in line.split('"').enumerate() {
-        if at % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let mut is_quoted = false;
+    for letter in line.chars() {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            letter if letter.is_whitespace() && !is_quoted => {
+                words.push(std::mem::take(&mut word));
+            }
+            letter => word.push(letter),
         }
     }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
     words
 }
 
@@ -387,6 +447,7 @@ mod tests {
         assert_eq!(found[0].info, "on {node}");
         assert_eq!(found[0].lines.len(), 2);
         assert_eq!(words("c \"d e\" f"), ["c", "d e", "f"]);
+        assert_eq!(words(" g  \"$(h i)\":/j"), ["g", "$(h i):/j"]);
         assert_eq!(found[1].info, "");
     }
 }

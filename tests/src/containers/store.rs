@@ -114,8 +114,11 @@ pub(super) async fn wait(server: Server, store: &str) -> anyhow::Result<()> {
     let script = match server {
         Server::SeaweedFs => {
             let shell = "weed shell -master=store:9333 -filer=store:8888";
+            let is_there = format!(
+                "{{ sub(/^> */, \"\") }} $1 == \"{BUCKET}\" {{ found = 1 }} END {{ exit !found }}"
+            );
             format!(
-                "echo 's3.bucket.create -name {BUCKET}' | {shell}; echo s3.bucket.list | {shell} | grep -q {BUCKET}"
+                "echo 's3.bucket.create -name {BUCKET}' | {shell}; echo s3.bucket.list | {shell} | awk '{is_there}'"
             )
         }
         // MinIO's image has its client too.

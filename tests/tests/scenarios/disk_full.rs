@@ -11,6 +11,8 @@ use serde_json::json;
 use crate::crash::judge;
 
 const FILL_BYTES: usize = 200_000;
+/// How long a disk may take until it is full: others write to the real one beneath it.
+const FULL_WITHIN: Duration = Duration::from_secs(180);
 /// No single write of the filling takes longer: without a quorum it is given up.
 const FILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -26,7 +28,7 @@ async fn fill_until_it_stops(cluster: &Cluster, index: usize) -> anyhow::Result<
     };
     let ended = tokio::select! {
         () = fill => unreachable!("it writes for ever"),
-        ended = cluster.node(index).wait_exit(PATIENCE) => ended?,
+        ended = cluster.node(index).wait_exit(FULL_WITHIN) => ended?,
     };
     assert!(!ended.success(), "{ended}");
     let name = &cluster.node(index).name;
@@ -89,7 +91,7 @@ async fn i1_full_disks_stop_their_nodes_and_lose_nothing() -> anyhow::Result<()>
     // The two others are full: there is no quorum until they have room.
     let (one, other) = tokio::join!(
         fill_until_it_stops(&cluster, 1),
-        cluster.node(2).wait_exit(PATIENCE)
+        cluster.node(2).wait_exit(FULL_WITHIN)
     );
     one?;
     other?;

@@ -21,6 +21,7 @@ mod membership;
 mod metrics;
 mod monitoring;
 mod older_copy;
+mod power_loss;
 mod quorum_loss;
 mod restore_all;
 mod restore_faults;

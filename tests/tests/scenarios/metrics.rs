@@ -51,6 +51,10 @@ const DIVERGED: Moves = In(
     "node/tests/kills/diverged.rs",
     "i2_a_replica_whose_state_differs_stays_up_and_serves_nothing",
 );
+const CLOCK: Moves = In(
+    "node/tests/kills/clock.rs",
+    "t01_clocks_that_jump_move_no_history_and_stop_no_snapshot",
+);
 const fn of_the_store(test: &'static str) -> Moves {
     In("snapshot/tests/stores/faults/measured.rs", test)
 }
@@ -64,6 +68,8 @@ const TABLE: &[(&str, Moves)] = &[
     ("confman_ready", At(Start)),
     ("confman_disk_free_bytes", At(Start)),
     ("confman_disk_size_bytes", At(Start)),
+    ("confman_clock_offset_seconds", CLOCK),
+    ("confman_group_time_ahead_seconds", CLOCK),
     ("confman_raft_term", At(Start)),
     ("confman_raft_is_leader", At(Start)),
     ("confman_raft_has_leader", At(Start)),
@@ -131,6 +137,7 @@ const TABLE: &[(&str, Moves)] = &[
         of_the_store("each_try_that_fails_is_an_error_and_each_one_more_a_retry"),
     ),
     ("confman_store_conditional_writes", At(Start)),
+    ("confman_store_fence_looks_total", At(Start)),
     ("confman_store_fence_look_timestamp_seconds", At(Start)),
     (
         "confman_store_foreign_objects",

@@ -188,6 +188,7 @@ async fn bytes_make_a_snapshot_due() -> anyhow::Result<()> {
         .flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
         .filter(|line| line.contains("snapshot is due") && line.contains(CONFIG))
         .collect();
+    assert!(!due.is_empty(), "nobody says why it was due");
     assert!(
         due.iter().all(|line| line.contains("bytes since")),
         "{due:?}"

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
-use confman_tests::delay::Link;
+use confman_tests::delay::{Delay, Link};
 use confman_tests::http::Api;
 use confman_tests::store::ConditionalWrites;
 use confman_tests::wait::wait_until;
@@ -99,7 +99,33 @@ async fn last_look(api: &Api) -> anyhow::Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_new_life_does()
 -> anyhow::Result<()> {
-    let plan = Plan::new("cut-off").links().env(INTERVAL, "8000");
+    cut_off("cut-off", "8000", None).await
+}
+
+/// The same, where the operator reaches no store and the survivor's answers it so slowly that one claim takes longer than a start waits for the
+/// store: what it has put is seen by the old majority all the same, and waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_a_store_that_is_slow_to_take_the_claim_lets_no_two_lives_write() -> anyhow::Result<()>
+{
+    cut_off("slow-claim", "4000", Some(Delay::millis(500, 0))).await
+}
+
+/// Makes the survivor's way to the store that long.
+async fn slow_store(cluster: &Cluster, survivor: usize, delay: Delay) -> anyhow::Result<Link> {
+    let env = cluster.node(survivor).env();
+    let endpoint = env.get("AWS_ENDPOINT_URL").context("no store")?;
+    let address = endpoint.trim_start_matches("http://").parse()?;
+    let way = Link::lay("127.0.0.1:0".parse()?, address).await?;
+    way.set(delay);
+    let endpoint = format!("http://{}", way.address());
+    cluster
+        .node(survivor)
+        .set_env("AWS_ENDPOINT_URL", &endpoint);
+    Ok(way)
+}
+
+async fn cut_off(name: &str, interval: &str, slow: Option<Delay>) -> anyhow::Result<()> {
+    let plan = Plan::new(name).links().env(INTERVAL, interval);
     let cluster = plan.lay_out().await?;
     let mut ways = Vec::new();
     for node in cluster.nodes() {
@@ -138,8 +164,13 @@ async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_ne
     })
     .await?;
     let looked = Instant::now();
-    let apply = ["apply", "--yes", "--plan", "plan.json", &dir];
+    let mut apply = vec!["apply", "--yes", "--plan", "plan.json", &dir];
+    apply.extend(slow.map(|_| "--no-store"));
     operator(&cluster, survivor, &apply).await?;
+    let _way = match slow {
+        Some(delay) => Some(slow_store(&cluster, survivor, delay).await?),
+        None => None,
+    };
     cluster.node(survivor).start()?;
     let (status, text) = wait_until("the new life says that it waits", PATIENCE, || async {
         let (status, text) = readiness(&cluster, survivor).await?;
