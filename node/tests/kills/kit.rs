@@ -43,6 +43,11 @@ impl Points {
         Ok(())
     }
 
+    /// Whether nobody has died there yet.
+    pub(crate) fn waits_at(&self, point: &str) -> bool {
+        self.file(point).exists()
+    }
+
     /// Those at which nobody has died yet; takes them away.
     pub(crate) fn left(&self) -> anyhow::Result<BTreeSet<String>> {
         let mut left = BTreeSet::new();

@@ -1,9 +1,10 @@
 //! kill -9 of every node at every place at which it carries out a restore order.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, META, Plan};
+use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
 use confman_tests::restore::{apply, filled, ids, lose_every_node, make_plan, planned, wait_spent};
+use confman_tests::wait::wait_until;
 use serde_json::json;
 
 use super::kit::{DIR, Points, revived};
@@ -52,6 +53,14 @@ async fn i11_i17_kill_9_at_every_place_of_a_restore_order_comes_to_the_same_end(
     let work = async {
         cluster.wait_all_ready().await?;
         wait_spent(&cluster, 2).await?;
+        // The object is there before whoever wrote it dies of it.
+        let spent_by = || points.iter().any(|own| !own.waits_at("order::after-spent"));
+        wait_until(
+            "somebody dies after the end of the order",
+            PATIENCE,
+            || async { spent_by().then_some(()).context("nobody has") },
+        )
+        .await?;
         // Who comes to lead later comes by the leaders' places too, and shall not die there any more.
         let left: Vec<_> = points.iter().map(Points::left).collect::<Result<_, _>>()?;
         // Whoever died after the last of it is back too.
