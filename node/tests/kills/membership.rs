@@ -187,6 +187,7 @@ impl Town {
                     "RESULT_HAS_NO_QUORUM",
                     "MEMBERSHIP_CHANGED",
                     "MEMBER_DOWN",
+                    "NO_QUORUM",
                 ]
                 .iter()
                 .any(|code| ran.stderr.contains(code)) => {}
