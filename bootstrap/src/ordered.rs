@@ -124,6 +124,7 @@ impl Ordered<'_> {
             summary: order.summary.clone(),
             nodes: order.members.iter().map(node).collect(),
             expected: Vec::new(),
+            survivor_id: 0,
         }
     }
 }

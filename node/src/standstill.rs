@@ -99,11 +99,13 @@ fn seal(
 ) -> Result<(), StoreError> {
     let reason = format!("{reason}\nhint: {}", confman_bootstrap::HINT_REJOIN);
     front.fenced(&reason);
-    desk.enter(Stage::Fenced(Life::of(identity, false)));
+    let life = Life::of(identity, false);
     let mut identity = identity.clone();
     identity.set_state(IdentityState::Fenced);
     identity.reason.clone_from(&reason);
     data.write_identity(&identity)?;
+    // Not before: a new life waits no longer for who says this, so no restart may take it back.
+    desk.enter(Stage::Fenced(life));
     tracing::error!(cluster = %identity.cluster_uuid, incarnation = identity.incarnation, "this node is fenced and serves nothing: {reason}");
     Ok(())
 }
@@ -116,6 +118,8 @@ async fn close(node: &Arc<Node>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use futures::FutureExt as _;
     use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -142,11 +146,9 @@ mod tests {
         answer.expect("an answer").into_inner()
     }
 
-    /// The new life waits for every member of the old one that answers as such: one that has diverged would hold it for ever.
-    #[tokio::test]
-    async fn i13_a_node_that_stands_still_with_another_state_is_fenced_by_a_newer_life() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let data = DataDir::open(dir.path()).expect("open");
+    /// A node that stands still because its state differs.
+    fn diverged(dir: &Path) -> (DataDir, Identity, Arc<Desk>, Front) {
+        let data = DataDir::open(dir).expect("open");
         let identity = Identity {
             cluster_uuid: UUID.to_owned(),
             incarnation: 1,
@@ -167,6 +169,28 @@ mod tests {
         desk.enter(Stage::Diverged(Life::of(&identity, false)));
         let recorder = PrometheusBuilder::new().build_recorder();
         let front = Front::new("node3", recorder.handle());
+        (data, identity, desk, front)
+    }
+
+    /// A restart would find it unfenced, and the new life would have stopped waiting for it.
+    #[tokio::test]
+    async fn i13_who_cannot_write_down_that_it_is_fenced_does_not_say_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (data, identity, desk, front) = diverged(dir.path());
+        let file = data.paths().identity();
+        std::fs::remove_file(&file).expect("remove it");
+        std::fs::create_dir_all(file.join("in the way")).expect("something in its place");
+        let error = seal(&data, &identity, &desk, &front, "a newer life").expect_err("no room");
+        assert!(error.to_string().contains("identity"), "{error}");
+        let answer = asked_by(&desk, UUID, 2).await;
+        assert_eq!(answer.state(), State::Member);
+    }
+
+    /// The new life waits for every member of the old one that answers as such: one that has diverged would hold it for ever.
+    #[tokio::test]
+    async fn i13_a_node_that_stands_still_with_another_state_is_fenced_by_a_newer_life() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (data, identity, desk, front) = diverged(dir.path());
         let stop = std::future::pending();
         let mut staying = std::pin::pin!(stay(&data, &identity, &desk, &front, stop));
         for (uuid, incarnation) in [(UUID, 1), ("another", 2)] {

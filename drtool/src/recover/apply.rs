@@ -330,6 +330,7 @@ fn begin_incarnation(plan: &Plan, operator: &str) -> BeginIncarnation {
         kind: IncarnationKind::QuorumLoss.into(),
         plan_id: plan.plan_id.clone(),
         lineage: plan.plan_id.clone(),
+        survivor_id: plan.survivor.old_id,
         operator: operator.chars().take(200).collect(),
         summary: summary::of(plan),
         nodes: vec![NodeRecord {

@@ -314,6 +314,7 @@ pub(crate) fn check_survivor(world: &World, before: &BTreeMap<String, Vec<u8>>) 
     let begin = data.read_incarnation().unwrap().unwrap();
     assert_eq!(begin.operator, "tester");
     assert_eq!(begin.expected.len(), 4);
+    assert_eq!(begin.survivor_id, plan.survivor.old_id);
     drop(data);
     assert!(!root.join("repaired").exists());
     // The store knows of it, with the plan.

@@ -166,8 +166,8 @@ impl Client {
             if setback == Setback::Progressed {
                 (maybe_done, progressed) = (true, true);
                 deadline = Instant::now() + ask.total_max;
-                // The key stands for the last step alone, which was not taken.
-                unconfirmed = None;
+                // The key stands for the last step alone, which may have been taken although nobody confirmed it.
+                unconfirmed = Some(sent);
             }
             if !matches!(setback, Setback::Redirected { .. } | Setback::Progressed) {
                 self.routes.forget(ask.route.as_deref(), &endpoint);

@@ -15,6 +15,7 @@ use tonic::Status;
 use crate::forward;
 use crate::node::Node;
 use crate::peer::client::hello;
+use crate::peer::proto::hello_reply::State;
 use crate::peer::{Refusal, proto};
 
 /// Answers a node that asks to be taken in.
@@ -125,6 +126,8 @@ async fn admit_anew(
         let question = node.question();
         if let Ok(answer) = hello(node.channels(), &old.peer_addr, question).await
             && answer.cluster_uuid == node.cluster().uuid
+            // Who is fenced is of an older life and will not come back as this id.
+            && answer.state() != State::Fenced
             && answer.node.is_some_and(|n| n.id == old.id)
         {
             return Err(Refusal::NameInUse.status(format!(

@@ -152,7 +152,8 @@ async fn standing_against(
         }
     }
     // The registry is the older life's until this one has begun.
-    (waiting, silent(&node.registered(), node.id(), &heard))
+    let own = [node.id(), pending.survivor_id];
+    (waiting, silent(&node.registered(), &own, &heard))
 }
 
 /// The id of the older life that need not be waited for, because its own process says that it is of this life or that it is fenced.
@@ -169,10 +170,12 @@ fn heard_id(own: &Identity, answer: &proto::HelloReply) -> Option<u64> {
     (id != 0 && (of_this_life || fenced)).then_some(id)
 }
 
-/// The names of those registered of whom nothing was heard. A node may have the name of `own` and an id of its own: it is another one.
-fn silent(registered: &[NodeRecord], own: u64, heard: &BTreeSet<u64>) -> Vec<String> {
-    let unheard =
-        |n: &&NodeRecord| n.state() != NodeState::Retired && n.id != own && !heard.contains(&n.id);
+/// The names of those registered of whom nothing was heard, but for this very directory's ids in the new life and in the older one. A
+/// node may have its name and another id: that is another one.
+fn silent(registered: &[NodeRecord], own: &[u64], heard: &BTreeSet<u64>) -> Vec<String> {
+    let unheard = |n: &&NodeRecord| {
+        n.state() != NodeState::Retired && !own.contains(&n.id) && !heard.contains(&n.id)
+    };
     let mut names: Vec<String> = registered
         .iter()
         .filter(unheard)
@@ -231,9 +234,11 @@ mod tests {
         }
     }
 
-    fn unheard(own: &Identity, answers: &[proto::HelloReply]) -> Vec<String> {
-        let heard = answers.iter().filter_map(|a| heard_id(own, a)).collect();
-        silent(&registered(), own.node_id, &heard)
+    /// Of whom nothing was heard, for a node that was `survivor` in the older life, or nobody.
+    fn unheard(survivor: u64, answers: &[proto::HelloReply]) -> Vec<String> {
+        let own = own();
+        let heard = answers.iter().filter_map(|a| heard_id(&own, a)).collect();
+        silent(&registered(), &[own.node_id, survivor], &heard)
     }
 
     /// Machines that were replaced answer by the names and at the addresses of the old ones; the old ones may go on elsewhere.
@@ -244,17 +249,16 @@ mod tests {
             "node2 (node id 2)",
             "node3 (node id 3)",
         ];
-        let ordered = own();
         let empty = [
             answer("node2", 0, State::Empty, 0),
             answer("node3", 0, State::Empty, 0),
         ];
-        assert_eq!(unheard(&ordered, &empty), all);
+        assert_eq!(unheard(0, &empty), all);
         let members = [
             answer("node2", 5, State::Member, 2),
             answer("node3", 6, State::Member, 2),
         ];
-        assert_eq!(unheard(&ordered, &members), all, "under new ids");
+        assert_eq!(unheard(0, &members), all, "under new ids");
         let another_plan = proto::HelloReply {
             lineage: "another".to_owned(),
             ..answer("node2", 2, State::Member, 2)
@@ -263,20 +267,16 @@ mod tests {
             cluster_uuid: UUID.replace('1', "2"),
             ..answer("node3", 3, State::Fenced, 1)
         };
-        assert_eq!(unheard(&ordered, &[another_plan, another_cluster]), all);
+        assert_eq!(unheard(0, &[another_plan, another_cluster]), all);
     }
 
     #[test]
     fn i13_who_is_of_the_new_life_or_fenced_by_its_own_id_is_heard() {
-        let survivor = Identity {
-            node_id: 1,
-            ..own()
-        };
         let answers = [
             answer("node2", 2, State::Member, 2),
             answer("node3", 3, State::Fenced, 1),
         ];
-        assert!(unheard(&survivor, &answers).is_empty());
-        assert_eq!(unheard(&survivor, &answers[..1]), ["node3 (node id 3)"]);
+        assert!(unheard(1, &answers).is_empty());
+        assert_eq!(unheard(1, &answers[..1]), ["node3 (node id 3)"]);
     }
 }

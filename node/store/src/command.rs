@@ -412,6 +412,9 @@ pub struct BeginIncarnation {
     /// Names under which empty nodes may join.
     #[prost(message, repeated, tag = "9")]
     pub expected: Vec<ExpectedRecord>,
+    /// The id in the older life of the directory in which it is written; 0 where that had none. Nobody else can answer for it.
+    #[prost(uint64, tag = "10")]
+    pub survivor_id: u64,
 }
 
 /// What applying a command answered: the same on every replica.

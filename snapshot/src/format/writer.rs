@@ -74,8 +74,11 @@ impl Written {
     }
 }
 
-/// Writes the records, which come in ascending order of their keys, to a new file at `path` and makes it durable.
-/// Blocking. Nothing is left at `path` after an error.
+/// Writes the records, which come in ascending order of their keys, to a new file at `path`. Blocking. Nothing is left at `path`
+/// after an error.
+///
+/// The file is not synced: it is on its way to a store or a peer, is made again after a crash, and what arrives is checked
+/// against [`Written`]. A sync would hold up those of the log, which clients wait for (I5).
 pub fn write_snapshot<E: Into<BoxError>>(
     path: &Path,
     id: &SnapshotId,
@@ -292,8 +295,7 @@ impl<'a> Writer<'a> {
         });
         self.file.write_all(&bytes).map_err(io)?;
         self.file.write_all(&footer).map_err(io)?;
-        let file = self.file.into_inner().map_err(|e| io(e.into_error()))?;
-        file.sync_all().map_err(io)?;
+        self.file.flush().map_err(io)?;
         Ok(Written {
             file_bytes: self.offset + bytes.len() as u64 + FOOTER_BYTES,
             manifest,

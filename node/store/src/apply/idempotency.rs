@@ -14,15 +14,15 @@ use crate::error::StoreError;
 use crate::keys;
 use crate::records::IdempotencyRecord;
 
-/// How long a command with an idempotency key is remembered however many come after it, by the group's time: longer than the
-/// longest write timeout that can be set, after which a client sends it again, and longer than any client of ours goes on with that.
-pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(15 * 60);
+/// How long a command with an idempotency key is remembered however many come after it, by the group's time: longer than any client
+/// of ours sends it again, and the last of these may wait at a node for the longest write timeout that can be set.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(25 * 60);
 const KEPT_US: i64 = IDEMPOTENCY_KEPT.as_micros() as i64;
 /// How many commands are remembered for longer than that.
 pub(crate) const KEPT_AT_REST: u64 = 10_000;
 /// And for how long, in microseconds of the group's time.
 pub(crate) const REMEMBERED_US: i64 = 24 * 3600 * 1_000_000;
-/// How many are remembered at most: 15 minutes of 1,100 writes a second.
+/// How many are remembered at most: 25 minutes of 660 writes a second.
 pub(crate) const REMEMBERED_MAX: u64 = 1_000_000;
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;

@@ -43,6 +43,7 @@ fn begin(incarnation: u64, plan: &str) -> BeginIncarnation {
         summary: r#"{"lost":[]}"#.to_owned(),
         nodes: vec![node(2)],
         expected: vec![expected(1), expected(3)],
+        survivor_id: 2,
     }
 }
 
