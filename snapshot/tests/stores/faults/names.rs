@@ -171,6 +171,9 @@ async fn o12_a_bad_request_that_passes_does_not_take_the_fence_down(place: Place
     let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Configuration, "{error}");
     bench.store.heal();
+    // But asked again: what passes fails nothing.
+    bench.store.add(unsaid());
+    bench.small().await.unwrap();
     bench.store.add(unsaid().times(2));
     let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Configuration, "{error}");
@@ -179,21 +182,26 @@ async fn o12_a_bad_request_that_passes_does_not_take_the_fence_down(place: Place
 }
 
 async fn o12_what_came_between_two_tries_without_a_condition_stays(place: Place) {
-    let bench = Bench::at(&place);
-    bench.store.add(Rule::on(Op::Put, Fault::RefuseConditions));
-    bench.store.add(Rule::on(Op::Put, Fault::Hang));
-    let (ours, theirs) = (life("ours"), life("theirs"));
-    let other = async {
-        while bench.store.calls(Op::Put) < 2 {
-            tokio::task::yield_now().await;
-        }
-        let name = confman_snapshot::paths::cluster(&theirs.cluster);
-        let path = object_store::path::Path::from(format!("{}/{name}", bench.prefix));
-        let bytes = serde_json::to_vec(&theirs).unwrap();
-        bench.store.inner().put(&path, bytes.into()).await.unwrap();
-    };
-    let (begun, ()) = tokio::join!(bench.repository.begin_life(&ours), other);
-    assert_eq!(begun.unwrap(), Begun::Other(Box::new(theirs)));
+    let refused = Rule::on(Op::Put, Fault::RefuseConditions);
+    let ignored = Rule::on(Op::Put, Fault::Unconditional).always();
+    let hangs = Rule::on(Op::Put, Fault::Hang);
+    // Refused, and left out from then on; or sent each time, and never heeded.
+    for (rules, hanging) in [([refused, hangs.clone()], 2), ([hangs, ignored], 1)] {
+        let bench = Bench::at(&place);
+        rules.into_iter().for_each(|rule| bench.store.add(rule));
+        let (ours, theirs) = (life("ours"), life("theirs"));
+        let other = async {
+            while bench.store.calls(Op::Put) < hanging {
+                tokio::task::yield_now().await;
+            }
+            let name = confman_snapshot::paths::cluster(&theirs.cluster);
+            let path = object_store::path::Path::from(format!("{}/{name}", bench.prefix));
+            let bytes = serde_json::to_vec(&theirs).unwrap();
+            bench.store.inner().put(&path, bytes.into()).await.unwrap();
+        };
+        let (begun, ()) = tokio::join!(bench.repository.begin_life(&ours), other);
+        assert_eq!(begun.unwrap(), Begun::Other(Box::new(theirs)));
+    }
 }
 
 async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(place: Place) {
