@@ -21,6 +21,7 @@ on_every_store! {
     o12_a_bad_request_that_passes_does_not_take_the_fence_down
     o12_what_came_between_two_tries_without_a_condition_stays
     a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made
+    a_probe_that_finds_its_own_object_believes_the_first_look
     o03_a_claim_whose_answer_is_lost_is_ours
 }
 
@@ -216,6 +217,30 @@ async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(
     let prefix = object_store::path::Path::from(format!("{}/probe", bench.prefix));
     let there: Vec<_> = bench.store.inner().list(Some(&prefix)).collect().await;
     assert_eq!(there.len(), 1, "{there:?}");
+    // Gone by other hands, it is put again.
+    let name = there[0].as_ref().unwrap().location.clone();
+    bench.store.inner().delete(&name).await.unwrap();
+    bench.repository.probe_short().await.unwrap();
+}
+
+/// What lies there was listed late when it was put, and has been there for long now.
+async fn a_probe_that_finds_its_own_object_believes_the_first_look(place: Place) {
+    let bench = Bench::at(&place);
+    let denied = || Fault::Before(Failure::Denied);
+    bench.store.add(Rule::on(Op::Delete, denied()).always());
+    let hidden = Fault::Hide("probe".to_owned());
+    bench.store.add(Rule::on(Op::List, hidden));
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(!probe.delete && !probe.list_after_put);
+    // Nor may it be overwritten: a put is refused, whatever its mode.
+    bench.store.add(Rule::on(Op::Put, denied()).always());
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(!probe.delete && !probe.list_after_put);
+    // Where it can be deleted again, the next look is a first one.
+    bench.store.heal();
+    bench.repository.probe_short().await.unwrap();
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(probe.delete && probe.list_after_put);
 }
 
 fn life(nonce: &str) -> ClusterObject {
