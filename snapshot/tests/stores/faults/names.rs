@@ -174,7 +174,7 @@ async fn o12_a_bad_request_that_passes_does_not_take_the_fence_down(place: Place
     bench.store.heal();
     // But asked again: what passes fails nothing.
     bench.store.add(unsaid());
-    bench.small().await.unwrap();
+    bench.another(20, 5).await;
     bench.store.add(unsaid().times(2));
     let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Configuration, "{error}");
