@@ -40,6 +40,8 @@ pub(crate) enum DoorError {
         uuid: String,
         /// In which life.
         incarnation: u64,
+        /// The object of this node's own life was read there too.
+        ours_lies_there: bool,
     },
     /// Another recovery made a life of the same number and owns the prefix; the watch over it fences this node.
     #[error(
@@ -200,11 +202,15 @@ impl StoreDoor {
         }
         match repository.claim_cluster(&object).await? {
             Claim::Ours => {}
-            Claim::Foreign(others) => {
+            Claim::Foreign {
+                others,
+                ours_lies_there,
+            } => {
                 let other = others.into_iter().next().unwrap_or_else(|| cluster.clone());
                 return Err(DoorError::Foreign {
                     uuid: other.uuid,
                     incarnation: other.incarnation,
+                    ours_lies_there,
                 });
             }
             Claim::Rival(rival) => {
@@ -252,9 +258,12 @@ impl StoreDoor {
                 may_lie_there: true,
                 again: !matches!(kind, Kind::Credentials | Kind::Configuration),
             },
-            // The object of an ordered life lies there already, and nothing of its own cluster stands against it. Whoever shares
-            // its prefix is no other life of this cluster.
-            Ok(Err(DoorError::Foreign { .. })) if kind == IncarnationKind::Restore => Claimed::Ours,
+            // The object of an ordered life lies there, and nothing of its own cluster stands against it. Whoever shares its prefix
+            // is no other life of this cluster. One that is gone fences nobody.
+            Ok(Err(DoorError::Foreign {
+                ours_lies_there: true,
+                ..
+            })) if kind == IncarnationKind::Restore => Claimed::Ours,
             Ok(Err(against)) => Claimed::Against(against.to_string()),
             Err(_) => Claimed::Unknown {
                 why: format!("the claim was not answered within {CLAIM_WITHIN:?}"),
@@ -439,4 +448,48 @@ fn environment() -> Vec<(String, String)> {
                 .any(|p| name.starts_with(p))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ordered life on a prefix that another cluster shares is claimed by its object; one whose object is gone fences nobody.
+    #[tokio::test]
+    async fn i13_a_life_on_a_shared_prefix_is_claimed_only_where_its_object_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        let door = StoreDoor {
+            enabled: true,
+            url: format!("file://{}", store.display()),
+            data_dir: dir.path().to_owned(),
+            node_name: "node1".to_owned(),
+            known: Mutex::default(),
+        };
+        let others = ClusterId::new("22222222-2222-4222-8222-222222222222", 1);
+        let other = ClusterObject::new(others, 1, "node9", "n");
+        let repository = door.repository().await.unwrap();
+        let claim = repository.claim_cluster(&other).await.unwrap();
+        assert_eq!(claim, Claim::Ours);
+        let identity = Identity {
+            cluster_uuid: "11111111-1111-4111-8111-111111111111".to_owned(),
+            incarnation: 2,
+            lineage: "plan".to_owned(),
+            ..Identity::default()
+        };
+        let own = identity.cluster();
+        let claimed = door.claim_life(&identity, IncarnationKind::Restore).await;
+        assert!(matches!(claimed, Claimed::Against(_)), "{claimed:?}");
+        let object = ClusterObject::new(own.clone(), 1, "drtool", "n")
+            .with_recovery(serde_json::json!({ "planId": "plan" }));
+        let path = store.join(confman_snapshot::paths::cluster(&own));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, serde_json::to_vec(&object).unwrap()).unwrap();
+        let claimed = door.claim_life(&identity, IncarnationKind::Restore).await;
+        assert!(matches!(claimed, Claimed::Ours), "{claimed:?}");
+        // Whoever recovers names the store: a prefix of others is a mistake.
+        let kind = IncarnationKind::QuorumLoss;
+        let claimed = door.claim_life(&identity, kind).await;
+        assert!(matches!(claimed, Claimed::Against(_)), "{claimed:?}");
+    }
 }

@@ -141,13 +141,18 @@ async fn i13_a_shared_prefix_hides_neither_a_newer_life_nor_a_rival_nor_a_withdr
         store.put(&path, bytes.into()).await.unwrap();
     };
     put(&ClusterObject::new(other.clone(), 1, "node9", "n")).await;
-    let foreign = Claim::Foreign(vec![other]);
+    let foreign = |ours_lies_there| Claim::Foreign {
+        others: vec![other.clone()],
+        ours_lies_there,
+    };
     let ours = object(2, "a").with_order(&order());
     // Not there yet: it is not put.
-    assert_eq!(repository.claim_cluster(&ours).await.unwrap(), foreign);
+    let claim = repository.claim_cluster(&ours).await.unwrap();
+    assert_eq!(claim, foreign(false));
     assert_eq!(repository.read_life(&life(2)).await.unwrap(), None);
     put(&ours).await;
-    assert_eq!(repository.claim_cluster(&ours).await.unwrap(), foreign);
+    let claim = repository.claim_cluster(&ours).await.unwrap();
+    assert_eq!(claim, foreign(true));
     let mut rival = order();
     rival.plan_id = "another".to_owned();
     put(&object(2, "b").with_order(&rival)).await;

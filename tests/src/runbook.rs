@@ -4,7 +4,7 @@
 //! fills in must be what the test knows.
 //!
 //! A block may say where it is carried out (`sh on {node}`) or when (`sh after the store is back`); the test that knows what
-//! was broken supplies both. A line may say how its command ends (`# exit code 1`), otherwise it must succeed. What the
+//! was broken supplies both. A block `text on {node}` is for a tool that not every machine has: the test does what it says. A line may say how its command ends (`# exit code 1`), otherwise it must succeed. What the
 //! machines' own tools do (`systemctl`, `mv`) is done by the harness; any other command is an error, so that nothing on a
 //! page goes untried.
 
@@ -39,6 +39,8 @@ type Finder<'a> = Box<dyn Fn() -> anyhow::Result<Vec<usize>> + Send + Sync + 'a>
 #[derive(Debug)]
 struct Block {
     info: String,
+    /// It is not for a shell that the harness has: the test carries it out.
+    by_hand: bool,
     lines: Vec<String>,
 }
 
@@ -99,7 +101,8 @@ impl<'a> Runbook<'a> {
         self
     }
 
-    /// Carries the page out. `event` is awaited at each block that waits for something (`after ...`).
+    /// Carries the page out. `event` is awaited at each block that waits for something (`after ...`), and for each line that is
+    /// carried out by a tool of the machine's own.
     ///
     /// # Errors
     /// A command ends otherwise than the page says, or is none that an operator could have meant.
@@ -140,6 +143,12 @@ impl<'a> Runbook<'a> {
                 Some(("on", place)) => {
                     let written = raw.info.strip_prefix("on ").unwrap_or_default();
                     let nodes = self.nodes_at(written, place)?;
+                    if block.by_hand {
+                        for line in &block.lines {
+                            event(line).await?;
+                        }
+                        continue;
+                    }
                     nodes.into_iter().map(Some).collect()
                 }
                 Some(_) => bail!("{}: a block is marked {:?}", self.name, block.info),
@@ -403,9 +412,11 @@ fn blocks(page: &str) -> Vec<Block> {
         .step_by(2)
         .filter_map(|text| {
             let (info, body) = text.split_once('\n')?;
-            let info = info.strip_prefix("sh")?.trim();
+            let by_hand = info.starts_with("text on ");
+            let info = info.strip_prefix(if by_hand { "text" } else { "sh" })?;
             Some(Block {
-                info: info.to_owned(),
+                info: info.trim().to_owned(),
+                by_hand,
                 lines: body
                     .lines()
                     .map(str::trim)
@@ -441,9 +452,14 @@ mod tests {
 
     #[test]
     fn blocks_and_words_are_what_a_reader_sees() {
-        let page = "text\n```sh on {node}\na b\n\nc \"d e\"  # exit code 1\n```\nmore\n```json\n{}\n```\n```sh\nf\n```\n";
+        let page = "text\n```sh on {node}\na b\n\nc \"d e\"  # exit code 1\n```\nmore\n```json\n{}\n```\n```sh\nf\n```\n```text\ng\n```\n```text on {node}\nh\n```\n";
         let found = blocks(page);
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
+        assert!(found[2].by_hand && !found[0].by_hand);
+        assert_eq!(
+            (found[2].info.as_str(), found[2].lines.len()),
+            ("on {node}", 1)
+        );
         assert_eq!(found[0].info, "on {node}");
         assert_eq!(found[0].lines.len(), 2);
         assert_eq!(words("c \"d e\" f"), ["c", "d e", "f"]);

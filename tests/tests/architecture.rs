@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -204,4 +205,42 @@ fn every_package_takes_the_lints_of_the_workspace() {
             "{manifest} does not take the lints of the workspace"
         );
     }
+}
+
+/// A page that nobody carries out is wrong one day.
+#[test]
+fn every_runbook_is_carried_out_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("read the tree");
+    let mut tests = String::new();
+    let mut folders = vec![
+        root.join("tests/tests/scenarios"),
+        root.join("node/tests/kills"),
+    ];
+    while let Some(folder) = folders.pop() {
+        for item in std::fs::read_dir(folder).expect("read the tree") {
+            let path = item.expect("read the tree").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                tests += &std::fs::read_to_string(path).expect("read the tree");
+            }
+        }
+    }
+    let mut pages = 0;
+    for page in std::fs::read_dir(root.join("drtool/runbooks")).expect("read the tree") {
+        let page = page.expect("read the tree").path();
+        let name = page
+            .file_stem()
+            .expect("read the tree")
+            .to_str()
+            .expect("read the tree");
+        assert!(
+            tests.contains(&format!("Runbook::new(\"{name}\",")),
+            "no test carries out {name}"
+        );
+        pages += 1;
+    }
+    assert!(pages >= 18, "only {pages} pages");
 }

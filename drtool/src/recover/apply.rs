@@ -108,14 +108,14 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
     let store = store_side::Door::new(named.then_some(&args.store), global);
     let (told, copied) = match standing.role() {
         Role::Survivor => {
-            let repaired = survivor(&consent, &path, &sources, &operator, &store);
+            let repaired = survivor(&consent, &mut look, &path, &sources, &operator, &store);
             global
                 .during("copy and repair the directory", repaired)
                 .await?
         }
         Role::Other => (
             store_side::Told::default(),
-            set_aside(&consent, &path, &operator)?,
+            set_aside(&consent, &mut look, &path, &operator).await?,
         ),
     };
     let done = Applied {
@@ -202,6 +202,7 @@ fn mark(data: &DataDir, plan: &Plan, role: Role) -> Result<(), Failure> {
 /// The directory that begins the new life.
 async fn survivor(
     consent: &Consent<'_, Plan>,
+    look: &mut Look<'_>,
     path: &Path,
     sources: &Sources,
     operator: &str,
@@ -209,8 +210,10 @@ async fn survivor(
 ) -> Result<(store_side::Told, Copied), Failure> {
     let plan = consent.plan();
     let (data, standing) = lock(path, plan)?;
+    step("apply::locked");
     let mut copied = Copied::default();
     if matches!(standing, Standing::Done(_)) {
+        look.refuse().await?;
         return Ok((store.claim(plan, operator).await?, copied));
     }
     let fresh = matches!(standing, Standing::Fresh(_));
@@ -220,6 +223,8 @@ async fn survivor(
         swap::clear_repaired(data.paths())?;
         room::check(&data, plan, sources, standing)?;
     }
+    // Every log was read since the operator agreed, which takes as long as they are large.
+    look.refuse().await?;
     mark(&data, plan, Role::Survivor)?;
     step("recover::marked");
     // Before anything else: of two operators one is refused, and then nothing has happened here.
@@ -363,12 +368,19 @@ fn keep_plan(data: &DataDir, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// A directory whose node joins the new life empty.
-fn set_aside(consent: &Consent<'_, Plan>, path: &Path, operator: &str) -> Result<Copied, Failure> {
+async fn set_aside(
+    consent: &Consent<'_, Plan>,
+    look: &mut Look<'_>,
+    path: &Path,
+    operator: &str,
+) -> Result<Copied, Failure> {
     let plan = consent.plan();
     let (data, standing) = lock(path, plan)?;
+    step("apply::locked");
     if matches!(standing, Standing::Done(_)) {
         return Ok(Copied::default());
     }
+    look.refuse().await?;
     mark(&data, plan, Role::Other)?;
     step("recover::marked");
     tracing::debug!(operator, "set aside");

@@ -130,17 +130,32 @@ fn merge(into: &mut Collection, other: Collection) {
     into.store = into.store.take().or(other.store);
 }
 
-/// The same directory, read again, takes the place of what was read before.
+/// Of two readings of one directory the later one counts, in whatever order they come.
 fn take_in(directories: &mut Vec<Directory>, read: Directory) {
-    directories.retain(|known| place_of(known) != place_of(&read));
-    directories.push(read);
+    let mut is_last = true;
+    directories.retain(|known| {
+        let is_older = known.read_at <= read.read_at;
+        let is_same = is_same_place(known, &read);
+        is_last &= !is_same || is_older;
+        !is_same || !is_older
+    });
+    if is_last {
+        directories.push(read);
+    }
 }
 
-/// Which directory it is. Two machines may have one name and one path, as containers do: whose it is tells them apart.
-fn place_of(directory: &Directory) -> (&str, &str, Option<(&str, u64)>) {
-    let identity = directory.identity.as_ref();
-    let node = identity.map(|i| (i.cluster_uuid.as_str(), i.node_id));
-    (&directory.path, &directory.host, node)
+/// Whether two readings are of one directory. Two machines may have one name and one path, as containers do: whose it is tells them
+/// apart, where both say it. A directory that could not be read, or that was empty once, is the one that was read before or after.
+fn is_same_place(one: &Directory, other: &Directory) -> bool {
+    let node = |d: &Directory| {
+        let identity = d.identity.as_ref();
+        identity.map(|i| (i.cluster_uuid.clone(), i.node_id))
+    };
+    let is_of_one = match (node(one), node(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    };
+    (&one.path, &one.host) == (&other.path, &other.host) && is_of_one
 }
 
 /// The API URLs of everybody that the directories name.
@@ -374,5 +389,26 @@ mod tests {
         }
         merge(&mut merged, kit::collection(vec![foreign]));
         assert_eq!(merged.directories.len(), 3);
+    }
+
+    /// It was unreadable, or not there yet, when it was collected first.
+    #[test]
+    fn a_reading_that_does_not_say_whose_it_is_does_not_outlive_a_later_one() {
+        let read = |at: i64, has_identity: bool| {
+            let mut read = kit::node(1, 3, kit::at(2, 7), kit::at(2, 7));
+            read.read_at = Time::from_us(at);
+            read.identity = read.identity.filter(|_| has_identity);
+            read
+        };
+        for (first, second) in [(false, true), (true, false), (true, true)] {
+            let (old, new) = (read(1, first), read(2, second));
+            for order in [[&old, &new], [&new, &old]] {
+                let mut merged = kit::collection(Vec::new());
+                for reading in order {
+                    merge(&mut merged, kit::collection(vec![reading.clone()]));
+                }
+                assert_eq!(merged.directories, [new.clone()], "{first} {second}");
+            }
+        }
     }
 }

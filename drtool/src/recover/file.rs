@@ -39,8 +39,8 @@ struct Head {
     version: u32,
 }
 
-/// Whether the file is of this kind and of a version that is known; the complaint if not.
-pub(super) fn check_head(bytes: &[u8], kind: &str, newest: u32) -> Result<(), String> {
+/// The version of a file that is of this kind, and not newer than what is known; the complaint if it is not.
+pub(super) fn check_head(bytes: &[u8], kind: &str, newest: u32) -> Result<u32, String> {
     let head: Head = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if head.kind != kind {
         let found: String = head.kind.chars().take(60).collect();
@@ -52,7 +52,7 @@ pub(super) fn check_head(bytes: &[u8], kind: &str, newest: u32) -> Result<(), St
             head.version
         ));
     }
-    Ok(())
+    Ok(head.version)
 }
 
 /// Writes a document readably: beside the place first, then by a rename, so that it is whole or not there.

@@ -19,8 +19,8 @@ use super::file;
 
 use crate::codes;
 
-/// The version that this program writes, and the newest that it carries out.
-pub const VERSION: u32 = 1;
+/// The version that this program writes, and the only one that it carries out. Until 2, nodes were told by their names.
+pub const VERSION: u32 = 2;
 /// What the file calls itself.
 pub const KIND: &str = "confman-recovery-plan";
 /// Largest plan that is read, in bytes.
@@ -267,7 +267,15 @@ impl Plan {
             )
             .with_hint("`drtool recover plan` makes one from a collection")
         };
-        file::check_head(&bytes, KIND, VERSION).map_err(wrong)?;
+        let version = file::check_head(&bytes, KIND, VERSION).map_err(wrong)?;
+        if version < VERSION {
+            let text = format!(
+                "{} has version {version} and was made by an older drtool, this one carries out version {VERSION}",
+                path.display()
+            );
+            let hint = "use that drtool to end or undo it; a plan of which nothing was begun is made anew, from a new collection";
+            return Err(codes::refuse("RECOVER_FILE", ErrorKind::Refused, text).with_hint(hint));
+        }
         let plan: Self = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
         if plan.digest != plan.compute_digest() {
             let text = format!(

@@ -96,7 +96,7 @@ impl<'a> Door<'a> {
                     &format!("incarnation {} is there", newer.incarnation),
                 ));
             }
-            Ok(Ok(Claim::Foreign(others))) => {
+            Ok(Ok(Claim::Foreign { others, .. })) => {
                 let names: Vec<String> = others.iter().map(ToString::to_string).collect();
                 let text = format!("the store belongs to {}", names.join(", "));
                 return Err(

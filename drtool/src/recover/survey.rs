@@ -203,7 +203,7 @@ impl<'c> Survey<'c> {
                         "{place} and {} on {} are both of {} (node id {}): one is a copy",
                         other.path, other.host, identity.name, identity.node_id
                     ),
-                    "collect again with one of them: the one that the node ran on last",
+                    "collect again with one of them: the one that the node ran on last; or collect without --merge if one is an older reading",
                 ));
                 continue;
             }
@@ -441,7 +441,7 @@ fn foreign(place: &str, found: &IdentityFacts, expected: &IdentityFacts) -> Refu
             text(found),
             text(expected)
         ),
-        "collect again without the directories of another cluster or of a life that is over",
+        "collect again without the directories of another cluster or of a life that is over, or collect without --merge if that is an older reading of the same directory",
     )
 }
 

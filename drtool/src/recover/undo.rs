@@ -358,7 +358,19 @@ async fn refuse_living(
     urls.insert(plan.survivor.info.api_url.clone());
     let urls: Vec<String> = urls.into_iter().filter(|url| !url.is_empty()).collect();
     for live in ask(&urls, caller).await? {
-        let Some(status) = &live.status else { continue };
+        let Some(status) = &live.status else {
+            // It serves, and may be of the new life as well as of the old one.
+            if live.readiness.as_ref().is_some_and(|r| r.ready) {
+                let why = live.why.as_deref().unwrap_or("no word");
+                let text = format!(
+                    "a node is ready at {} and does not say of which life: {why}",
+                    live.url
+                );
+                return Err(codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, text)
+                    .with_hint("give the API key (--api-key-file, or CONFMAN_API_KEY), so that it can say of which life it is"));
+            }
+            continue;
+        };
         if status.cluster_uuid == plan.cluster.uuid && status.incarnation >= plan.new_incarnation {
             return Err(newer(format!(
                 "{} at {} is of incarnation {}",

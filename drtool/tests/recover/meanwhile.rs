@@ -4,37 +4,91 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use confman_client::wire::{
     GroupStatus, LeaderRef, NodeRef, Readiness, ReplicaRole, StateHashStatus, Status,
 };
+use confman_drtool::recover::directory;
 use confman_snapshot::model::GroupId;
 use confman_store::DataPaths;
 use confman_store::surgery::{Operation, operate};
 
 use super::kit::*;
 
-/// A node of the old life that follows a leader: what `/health/ready` and `/api/v1/status` say of it. Gives its URL.
-fn living_node() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let node = NodeRef {
+/// A node that answers whoever asks.
+struct Node {
+    url: String,
+    /// Whether it follows a leader, and with it a quorum.
+    is_led: Arc<AtomicBool>,
+}
+
+impl Node {
+    /// One of an incarnation, which may follow a leader. Who has no key learns of it only that it is ready, if it is.
+    fn start(incarnation: u64, is_led: bool, wants_key: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let is_led = Arc::new(AtomicBool::new(is_led));
+        let led = is_led.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head).to_lowercase();
+                let led = led.load(Ordering::SeqCst);
+                let (code, body) = if head.starts_with("get /health/ready ") {
+                    ("200 OK", serde_json::to_string(&readiness(led)).unwrap())
+                } else if wants_key && !head.contains("authorization:") {
+                    ("401 Unauthorized", "{}".to_owned())
+                } else {
+                    let status = status(incarnation, led);
+                    ("200 OK", serde_json::to_string(&status).unwrap())
+                };
+                let answer = format!(
+                    "HTTP/1.1 {code}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        Self { url, is_led }
+    }
+}
+
+fn node4() -> NodeRef {
+    NodeRef {
         id: 4,
         name: "node4".to_owned(),
-    };
-    let readiness = Readiness {
-        ready: true,
-        node: Some(node.clone()),
+    }
+}
+
+fn readiness(is_led: bool) -> Readiness {
+    Readiness {
+        ready: is_led,
+        node: Some(node4()),
         reason: None,
         groups: Vec::new(),
+    }
+}
+
+fn status(incarnation: u64, is_led: bool) -> Status {
+    let leader = LeaderRef {
+        id: 5,
+        name: "node5".to_owned(),
+        api_url: info(5).api_url,
     };
-    let status = Status {
+    Status {
         cluster_uuid: UUID.to_owned(),
-        incarnation: 1,
-        node,
-        ready: true,
+        incarnation,
+        node: node4(),
+        ready: is_led,
         version: None,
         time: None,
         disk: None,
@@ -43,11 +97,7 @@ fn living_node() -> String {
             group: "__meta/0".to_owned(),
             role: ReplicaRole::Follower,
             term: 9,
-            leader: Some(LeaderRef {
-                id: 5,
-                name: "node5".to_owned(),
-                api_url: info(5).api_url,
-            }),
+            leader: is_led.then_some(leader),
             last_index: 9,
             committed_index: 9,
             applied_index: 9,
@@ -64,33 +114,12 @@ fn living_node() -> String {
             members: Vec::new(),
             membership_wait: None,
         }],
-    };
-    let (readiness, status) = (
-        serde_json::to_string(&readiness).unwrap(),
-        serde_json::to_string(&status).unwrap(),
-    );
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8_lossy(&head);
-            let body = if head.starts_with("GET /health/ready ") {
-                &readiness
-            } else {
-                &status
-            };
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            );
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    url
+    }
+}
+
+/// A node of the old life that follows a leader. Gives its URL.
+fn living_node() -> String {
+    Node::start(1, true, false).url
 }
 
 fn apply_beside(world: &World, url: &str, more: &[&str]) -> std::process::Output {
@@ -277,6 +306,76 @@ fn i13_a_directory_is_not_let_go_beside_a_life_that_was_begun_while_the_undo_wai
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("[RECOVER_NEWER_LIFE]"), "{said}");
     assert!(world.aside("node2").join("identity").exists());
+}
+
+/// Reading gigabytes of log again, under the lock, takes longer than a look is good for.
+fn check_refused_when_a_quorum_comes_back_under_the_lock(world: &World, node: &str) {
+    let living = Node::start(1, false, false);
+    let args = ["recover", "apply", "--yes", "--operator", "tester", node];
+    let args = [&args[..], &["--endpoints", &living.url]].concat();
+    let held = Held::start(world, &args, "apply::locked");
+    let begin = Instant::now();
+    while directory::read(&world.path(node), 0)
+        .unwrap()
+        .in_use
+        .is_none()
+    {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no lock");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // All that is left to come is what is held: nobody is asked any more for what was asked before.
+    living.is_led.store(true, Ordering::SeqCst);
+    let refused = held.go_on();
+    expect(&refused, 3);
+    let said = text(&refused);
+    assert!(said.contains("[RECOVER_QUORUM_ALIVE]"), "{said}");
+    assert!(!world.is_claimed());
+}
+
+#[test]
+fn i13_a_quorum_that_comes_back_while_the_directory_is_read_under_its_lock_is_not_recovered_from() {
+    let world = World::new();
+    for node in ["node1", "node2"] {
+        let before = world.untouched(node);
+        check_refused_when_a_quorum_comes_back_under_the_lock(&world, node);
+        assert_eq!(world.untouched(node), before);
+        assert!(!DataPaths::new(world.path(node)).surgery().exists());
+    }
+    expect(&world.apply("node1", None), 0);
+}
+
+#[test]
+fn i13_nor_is_it_fenced_by_a_claim_that_comes_late() {
+    let world = World::new();
+    let args = ["recover", "apply", "--yes", "--no-store", "node1"];
+    expect(&tool(world.dir.path(), &args, None), 0);
+    check_refused_when_a_quorum_comes_back_under_the_lock(&world, "node1");
+}
+
+/// The claim was made in no store, so that a node of the new life is all that can tell of it, and it tells nobody without a key.
+#[test]
+fn i13_a_directory_is_not_let_go_beside_a_ready_node_that_does_not_say_of_which_life() {
+    let world = World::new();
+    expect(&world.apply("node2", None), 0);
+    let undo = |url: &str, key: Option<&str>| {
+        let args = ["recover", "undo", "--yes", "--plan", "plan.json", "node2"];
+        let args = [&args[..], &["--endpoints", url]].concat();
+        let mut command = command(world.dir.path(), &args, None);
+        command.envs(key.map(|key| ("CONFMAN_API_KEY", key)));
+        command.output().unwrap()
+    };
+    let newer = Node::start(2, true, true).url;
+    for (key, hint) in [(None, "give the API key"), (Some("key"), "undo the plan")] {
+        let refused = undo(&newer, key);
+        expect(&refused, 3);
+        let said = text(&refused);
+        assert!(said.contains("[RECOVER_NEWER_LIFE]"), "{said}");
+        assert!(said.contains(hint), "{said}");
+        assert!(world.aside("node2").join("identity").exists());
+    }
+    // One of the old life is what is gone back to.
+    let older = Node::start(1, true, true).url;
+    expect(&undo(&older, Some("key")), 0);
 }
 
 /// The directory that gives a group is nobody's to lock from here: its node runs on it while it is copied.

@@ -12,6 +12,7 @@ mod diverged;
 mod kit;
 mod membership;
 mod restore_order;
+mod wrong_clock;
 
 /// A place that no test comes by would be dead code in the program, and a crash there untried.
 #[test]

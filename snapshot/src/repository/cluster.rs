@@ -110,7 +110,12 @@ pub enum Claim {
     /// The prefix is ours, now or from before.
     Ours,
     /// Another cluster owns the prefix: upload nothing.
-    Foreign(Vec<ClusterId>),
+    Foreign {
+        /// Which.
+        others: Vec<ClusterId>,
+        /// Our object was read there all the same: whoever looks sees that this life was begun.
+        ours_lies_there: bool,
+    },
     /// The life of this number was claimed by another plan, which is named: fence.
     Rival(String),
     /// A newer life of this cluster owns the prefix: fence.
@@ -123,7 +128,8 @@ impl Repository {
     /// Makes the prefix this cluster's, or says whose it is. Does not depend on conditional writes: every cluster writes its
     /// own object and looks again; when two come at the same moment, both may withdraw, and one must ask again.
     ///
-    /// What ends this life comes before whose the prefix is: [`Claim::Foreign`] says that nothing else stands against it.
+    /// What ends this life comes before whose the prefix is: [`Claim::Foreign`] says that nothing else stands against it, and
+    /// that ours lies there only when it was read.
     pub async fn claim_cluster(&self, ours: &ClusterObject) -> Result<Claim, StoreError> {
         let id = ours.cluster.clone();
         id.check()
@@ -136,8 +142,12 @@ impl Repository {
         let fresh = !there.contains(&id);
         let foreign = judge_others(&id, &there);
         if fresh {
-            if let Some(foreign) = foreign {
-                return Ok(foreign);
+            if let Some(others) = foreign {
+                let ours_lies_there = false;
+                return Ok(Claim::Foreign {
+                    others,
+                    ours_lies_there,
+                });
             }
             self.put_cluster(&object, ours).await?;
         }
@@ -146,20 +156,27 @@ impl Repository {
         if claimed.lineage() != ours.lineage() {
             return Ok(Claim::Rival(claimed.lineage().to_owned()));
         }
-        if let Some(foreign) = foreign {
-            return Ok(foreign);
+        if let Some(others) = foreign {
+            let ours_lies_there = true;
+            return Ok(Claim::Foreign {
+                others,
+                ours_lies_there,
+            });
         }
         let (there, undone) = self.cluster_ids().await?;
         if let Some(over) = judge_own(&id, &there, &undone) {
             return Ok(over);
         }
-        let Some(foreign) = judge_others(&id, &there) else {
+        let Some(others) = judge_others(&id, &there) else {
             return Ok(Claim::Ours);
         };
         if fresh {
             self.delete(&object).await?;
         }
-        Ok(foreign)
+        Ok(Claim::Foreign {
+            others,
+            ours_lies_there: !fresh,
+        })
     }
 
     /// Every life that has an object under the prefix, by name: one listing, and nothing is read.
@@ -370,13 +387,13 @@ fn judge_own(ours: &ClusterId, there: &[ClusterId], undone: &[ClusterId]) -> Opt
 }
 
 /// The other clusters that own the prefix, if any do.
-fn judge_others(ours: &ClusterId, there: &[ClusterId]) -> Option<Claim> {
+fn judge_others(ours: &ClusterId, there: &[ClusterId]) -> Option<Vec<ClusterId>> {
     let foreign: Vec<ClusterId> = there
         .iter()
         .filter(|c| c.uuid != ours.uuid)
         .cloned()
         .collect();
-    (!foreign.is_empty()).then_some(Claim::Foreign(foreign))
+    (!foreign.is_empty()).then_some(foreign)
 }
 
 pub(super) mod rfc3339 {

@@ -53,17 +53,18 @@ impl Way {
     }
 
     /// The way to go on at once after an error that may be about the condition; none where it is not. Stores answer 400 to much that
-    /// passes, so the fence is taken down only by one that names the condition or says the same twice, and never where it is
-    /// known to hold.
+    /// passes, so each is asked again first. The fence is taken down only by one that names the condition or says the same
+    /// twice, and never where it is known to hold.
     fn after(self, error: &StoreError, known: Conditions) -> Option<Self> {
         let doubtful = error.kind == Kind::Configuration && error.hint.is_empty();
-        if self == Self::Replace || !doubtful || known == Conditions::Honoured {
-            return None;
+        match self {
+            _ if !doubtful => None,
+            Self::Replace => None,
+            Self::Create if !names_condition(error) => Some(Self::CreateAgain),
+            Self::Create | Self::CreateAgain => {
+                (known != Conditions::Honoured).then_some(Self::Replace)
+            }
         }
-        Some(match self {
-            Self::Create if !names_condition(error) => Self::CreateAgain,
-            _ => Self::Replace,
-        })
     }
 }
 
@@ -118,8 +119,9 @@ impl Repository {
         let mut way = Way::of(self.conditions());
         let mut looked = false;
         loop {
-            // A store that ignores the condition, or is asked without one, must not lose what lies there: who replaces looks each time.
-            if !looked || way == Way::Replace {
+            // A store that may ignore the condition, or is asked without one, must not lose what came between two tries.
+            let is_fenced = way != Way::Replace && self.conditions() == Conditions::Honoured;
+            if !looked || !is_fenced {
                 match self.present(object, ours).await? {
                     Present::Ours => return Ok(()),
                     Present::Other => return Err(self.conflict(object)),

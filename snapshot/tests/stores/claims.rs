@@ -45,7 +45,11 @@ async fn o23_a_prefix_belongs_to_one_cluster_in_its_newest_life(place: Place) {
     assert_eq!(repository.list_clusters().await.unwrap(), [object(red, 1)]);
     // O23: another cluster is refused and leaves no trace.
     let foreign = repository.claim_cluster(&object(blue, 9)).await.unwrap();
-    assert_eq!(foreign, Claim::Foreign(vec![ClusterId::new(red, 1)]));
+    let nothing_put = Claim::Foreign {
+        others: vec![ClusterId::new(red, 1)],
+        ours_lies_there: false,
+    };
+    assert_eq!(foreign, nothing_put);
     assert_eq!(repository.list_clusters().await.unwrap().len(), 1);
     // I13: the next life of the cluster takes over, and the old one is told.
     assert_eq!(

@@ -20,6 +20,9 @@ const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/power/undo.c");
 /// Offset, length and the file's length before, of `struct record`.
 const HEAD_BYTES: usize = 24;
 
+/// What the nodes of one test overwrite between two syncs, with room to spare.
+const RECORDS_BYTES: u64 = 256 << 20;
+
 /// Why power losses cannot be had here.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
@@ -27,7 +30,8 @@ pub struct Unavailable(pub String);
 /// The disks of a cluster, and what they may forget.
 #[derive(Debug)]
 pub struct Power {
-    dir: TempDir,
+    library: TempDir,
+    records: TempDir,
 }
 
 /// What a power loss took.
@@ -40,22 +44,26 @@ pub struct Lost {
 }
 
 impl Power {
-    /// Builds the library.
+    /// Builds the library, and sees that it is loaded.
     ///
     /// # Errors
-    /// There is no C compiler, or this is no Linux: power losses cannot be had.
+    /// There is no C compiler, nothing can be preloaded, or memory has no room for the records: power losses cannot be had.
     pub fn build() -> Result<Self, Unavailable> {
         if !cfg!(target_os = "linux") {
             return Err(Unavailable("nothing can be preloaded here".to_owned()));
         }
-        // In memory, so that what is remembered costs no disk of its own.
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let dir = dir.map_err(|error| Unavailable(format!("make a directory: {error}")))?;
+        let failed = |error| Unavailable(format!("make a directory: {error}"));
+        // Not beside the records: containers mount memory so that nothing is executed from it.
+        let library = tempfile::tempdir().map_err(failed)?;
+        let power = Self {
+            library,
+            records: records_dir(Path::new("/dev/shm"), RECORDS_BYTES)?,
+        };
         let compiled = Command::new("cc")
             .args([
                 "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o",
             ])
-            .arg(dir.path().join("undo.so"))
+            .arg(power.library())
             .arg(SOURCE)
             .output()
             .map_err(|error| Unavailable(format!("no C compiler: {error}")))?;
@@ -65,7 +73,33 @@ impl Power {
             "{}",
             String::from_utf8_lossy(&compiled.stderr)
         );
-        Ok(Self { dir })
+        power.check_loaded()?;
+        Ok(power)
+    }
+
+    fn library(&self) -> PathBuf {
+        self.library.path().join("undo.so")
+    }
+
+    /// The loader only warns of a library that it cannot use, and the program runs without it.
+    fn check_loaded(&self) -> Result<(), Unavailable> {
+        let path = self.library();
+        let ran = Command::new("cat")
+            .arg("/proc/self/maps")
+            .env("LD_PRELOAD", &path)
+            .env("UNDO_DIR", self.records.path())
+            .env("UNDO_UNDER", self.library.path())
+            .output()
+            .map_err(|error| Unavailable(format!("run cat: {error}")))?;
+        let maps = String::from_utf8_lossy(&ran.stdout);
+        if maps.contains(&*path.to_string_lossy()) {
+            return Ok(());
+        }
+        let why = String::from_utf8_lossy(&ran.stderr);
+        Err(Unavailable(format!(
+            "{} is not loaded: {why}",
+            path.display()
+        )))
     }
 
     /// Gives every node such a disk, from its next start on.
@@ -76,10 +110,7 @@ impl Power {
         for node in cluster.nodes() {
             let undo = self.undo(&node.data_dir);
             fs::create_dir_all(&undo)?;
-            node.set_env(
-                "LD_PRELOAD",
-                &self.dir.path().join("undo.so").to_string_lossy(),
-            );
+            node.set_env("LD_PRELOAD", &self.library().to_string_lossy());
             node.set_env("UNDO_DIR", &undo.to_string_lossy());
             node.set_env("UNDO_UNDER", &node.data_dir.to_string_lossy());
         }
@@ -116,8 +147,21 @@ impl Power {
 
     fn undo(&self, data_dir: &Path) -> PathBuf {
         let name = data_dir.to_string_lossy().replace('/', "_");
-        self.dir.path().join(name)
+        self.records.path().join(name)
     }
+}
+
+/// Where what is overwritten is kept: in memory, so that it costs no disk of its own.
+fn records_dir(memory: &Path, needed_bytes: u64) -> Result<TempDir, Unavailable> {
+    let at = |why: String| Unavailable(format!("{}: {why}", memory.display()));
+    let space = rustix::fs::statvfs(memory).map_err(|error| at(error.to_string()))?;
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    if free_bytes < needed_bytes {
+        return Err(at(format!(
+            "{free_bytes} bytes are free, {needed_bytes} are needed (docker run --shm-size)"
+        )));
+    }
+    tempfile::tempdir_in(memory).map_err(|error| at(error.to_string()))
 }
 
 /// Regular files at any depth.
@@ -213,6 +257,28 @@ mod tests {
     use super::*;
     use crate::skip::skipped;
 
+    /// Both are reasons to skip a test, and not to fail it: containers have little memory, and execute nothing from it.
+    #[test]
+    fn where_memory_is_short_or_the_library_is_not_loaded_no_power_can_be_lost()
+    -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        records_dir(dir.path(), 1).map_err(|Unavailable(why)| anyhow::anyhow!(why))?;
+        let Err(Unavailable(why)) = records_dir(dir.path(), u64::MAX) else {
+            bail!("it fits");
+        };
+        assert!(why.contains("are needed"), "{why}");
+        let power = Power {
+            library: tempfile::tempdir()?,
+            records: dir,
+        };
+        fs::write(power.library(), "no library")?;
+        let Err(Unavailable(why)) = power.check_loaded() else {
+            bail!("it was loaded");
+        };
+        assert!(why.contains("is not loaded"), "{why}");
+        Ok(())
+    }
+
     /// What a program that was killed has left, of what it wrote with and without a sync.
     #[test]
     fn what_was_synced_stays_and_nothing_else() -> anyhow::Result<()> {
@@ -242,7 +308,7 @@ os.kill(os.getpid(), 9)
         let ran = Command::new("python3")
             .args(["-c", script])
             .arg(data.path())
-            .env("LD_PRELOAD", power.dir.path().join("undo.so"))
+            .env("LD_PRELOAD", power.library())
             .env("UNDO_DIR", &undo)
             .env("UNDO_UNDER", data.path())
             .status();

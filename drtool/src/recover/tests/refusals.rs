@@ -254,7 +254,8 @@ fn i19_hostile_files_are_refused_with_a_reason() {
         "",
         "{}",
         "[[[[[[[[",
-        "{\"kind\":\"confman-recovery-plan\",\"version\":1}",
+        "{\"kind\":\"confman-recovery-plan\",\"version\":0}",
+        "{\"kind\":\"confman-recovery-plan\",\"version\":2}",
         "{\"kind\":\"confman-recovery-plan\",\"version\":99}",
         "{\"kind\":\"confman-recovery-collection\",\"version\":1,\"directories\":{}}",
     ] {
@@ -262,6 +263,20 @@ fn i19_hostile_files_are_refused_with_a_reason() {
         Plan::read(&path).unwrap_err();
         crate::recover::collection::Collection::read(&path).unwrap_err();
     }
+}
+
+#[test]
+fn a_plan_of_an_older_drtool_is_ended_with_that_one() {
+    // What it says of nodes looks otherwise, and must not be what is complained of.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plan.json");
+    let plan = r#"{"kind": "confman-recovery-plan", "version": 1, "groups": [{"from": "node2"}]}"#;
+    std::fs::write(&path, plan).unwrap();
+    let refused = Plan::read(&path).unwrap_err();
+    assert!(refused.to_string().contains("an older drtool"), "{refused}");
+    let told = crate::codes::document(&refused).unwrap();
+    let hint = told["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("end or undo it"), "{hint}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! - a living cluster may have recorded what is deleted here, unmarked: it loses nothing that it needs, because as many newer
 //!   generations as it keeps are proven, which is why that number must be said;
 //! - who restores from an old snapshot has the grace between two runs to end;
+//! - restore orders are read again when all has been read that stays: an order may be given while somebody thinks about the plan;
 //! - a pin is asked for by name right before each deletion;
 //! - every step can be killed and run again (I17).
 
@@ -21,9 +22,11 @@ use confman_snapshot::{GroupId, Repository, SnapshotId};
 use serde::Serialize;
 
 use super::judged::{Fate, Item};
+use super::orders::Orders;
 use super::view::View;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::store::reader::StoreReader;
 use crate::store::{errors, now_us};
 
 /// Who marks, in the marks.
@@ -141,11 +144,17 @@ async fn carry_out(
         steps: Vec::new(),
         damaged: Vec::new(),
     };
+    let store = StoreReader::new(repository.clone());
     for item in plan.stale() {
         unmark(repository, item).await?;
         applied.step(item, Done::Unmarked, None);
     }
+    let orders = Orders::read(&store).await?;
     for item in plan.due(Fate::Mark) {
+        if let Some(why) = orders.hold(&item.group, &item.id) {
+            applied.step(item, Done::Left, Some(why));
+            continue;
+        }
         let (group, now) = (item.group.clone(), now_us());
         let note = Note::new(group, item.id, now, MARKED_BY, &item.reason);
         let put = repository.put_note(NoteKind::Mark, &note).await;
@@ -155,10 +164,12 @@ async fn carry_out(
     let mut groups: Vec<&GroupId> = plan.due(Fate::Delete).map(|item| &item.group).collect();
     groups.dedup();
     for group in groups {
-        let proven = prove(repository, plan, group, &mut applied).await?;
+        let unproven = prove(repository, plan, group, &mut applied).await?;
+        // Reading those that stay may have taken hours.
+        let orders = Orders::read(&store).await?;
         for item in plan.due(Fate::Delete).filter(|i| i.group == *group) {
-            if !proven {
-                let why = "a generation that stays is damaged".to_owned();
+            let held = || orders.hold(group, &item.id);
+            if let Some(why) = unproven.map(str::to_owned).or_else(held) {
                 applied.step(item, Done::Left, Some(why));
                 continue;
             }
@@ -185,13 +196,13 @@ async fn unmark(repository: &Repository, item: &Item) -> Result<(), Failure> {
     removed.map_err(|error| errors::store(&error))
 }
 
-/// Reads the generations of a group that stay to their ends. False when one is damaged, or there is none.
+/// Reads the generations of a group that stay to their ends. Says why that proves nothing, if it does not.
 async fn prove(
     repository: &Repository,
     plan: &Plan<'_>,
     group: &GroupId,
     applied: &mut Applied,
-) -> Result<bool, Failure> {
+) -> Result<Option<&'static str>, Failure> {
     let (mut good, mut bad) = (0, 0);
     for item in plan
         .items
@@ -207,7 +218,11 @@ async fn prove(
             Err(error) => return Err(errors::snapshot(&error)),
         }
     }
-    Ok(good > 0 && bad == 0)
+    Ok(match (good, bad) {
+        (0, 0) => Some("there is no generation that stays"),
+        (_, 0) => None,
+        _ => Some("a generation that stays is damaged"),
+    })
 }
 
 impl Applied {
@@ -254,6 +269,15 @@ impl Applied {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use confman_snapshot::build::{BuildOptions, build_and_upload};
+    use confman_snapshot::repository::{
+        Claim, ClusterObject, OrderMember, RepositoryOptions, RestoreOrder,
+    };
+    use confman_snapshot::testing::{FaultStore, view};
+    use confman_snapshot::{ClusterId, Codec, SnapshotRecord, WriteOptions};
+
     use super::*;
 
     /// What is agreed to: marks that are taken back, marks that are set, and what goes for ever.
@@ -296,5 +320,116 @@ mod tests {
             ..plan
         };
         assert!(kept.is_empty(), "nothing is asked where nothing is due");
+    }
+    const UUID: &str = "0d0a3a8e-6d4c-4f0e-9a57-3c1b2d9e8f70";
+
+    /// A snapshot that has been put.
+    async fn put(repository: &Repository, group: GroupId, index: u64) -> SnapshotRecord {
+        let dir = tempfile::tempdir().unwrap();
+        let options = BuildOptions {
+            write: WriteOptions {
+                codec: Codec::Zstd,
+                chunk_bytes: 16 * 1024,
+            },
+            tmp_dir: dir.path().to_owned(),
+            builder_node: 1,
+            nonce: 7,
+        };
+        let view = view(&group, index, 3, 100);
+        let built = build_and_upload(view, repository, &options, |_| {}).await;
+        built.unwrap()
+    }
+
+    fn repository() -> Repository {
+        let store = Arc::new(FaultStore::in_memory());
+        Repository::over(store, "p", "memory:///p", RepositoryOptions::default())
+    }
+
+    fn item(record: &SnapshotRecord, decision: Fate) -> Item {
+        Item {
+            group: record.group.clone(),
+            id: record.id,
+            object: record.object.clone(),
+            bytes: record.object_bytes,
+            decision,
+            reason: "a reason".to_owned(),
+            generation: decision == Fate::Keep,
+            stale_mark: false,
+        }
+    }
+
+    fn order(meta: &SnapshotRecord, config: &SnapshotRecord) -> RestoreOrder {
+        RestoreOrder {
+            version: RestoreOrder::VERSION,
+            plan_id: "plan".to_owned(),
+            shards: 1,
+            term: 1003,
+            groups: vec![meta.clone(), config.clone()],
+            members: vec![OrderMember {
+                id: 4,
+                name: "node1".to_owned(),
+                api_url: "http://127.0.0.1:1".to_owned(),
+                peer_addr: "127.0.0.1:2".to_owned(),
+            }],
+            next_node_id: 6,
+            operator: "me".to_owned(),
+            summary: "all".to_owned(),
+        }
+    }
+
+    async fn carried_out(repository: &Repository, items: &[Item]) -> Vec<(Done, Option<String>)> {
+        let plan = Plan {
+            url: repository.url(),
+            items,
+        };
+        let consent = consent::ask(consent::show(&plan).unwrap(), true, "").unwrap();
+        let applied = carry_out(repository, &consent).await.unwrap();
+        let steps = applied.steps.into_iter();
+        steps.map(|step| (step.done, step.why)).collect()
+    }
+
+    fn left(why: &str) -> (Done, Option<String>) {
+        (Done::Left, Some(why.to_owned()))
+    }
+
+    /// It is what the nodes of the new life are about to read.
+    #[tokio::test]
+    async fn i10_what_a_restore_order_names_stays_though_the_order_is_younger_than_the_plan() {
+        let repository = &repository();
+        let meta = &put(repository, GroupId::meta(), 100).await;
+        let mut records = Vec::new();
+        for index in [100, 200, 300, 400] {
+            records.push(put(repository, GroupId::config(0), index).await);
+        }
+        let fates = [Fate::Delete, Fate::Mark, Fate::Delete, Fate::Keep];
+        let items: Vec<Item> = records.iter().zip(fates).map(|(r, f)| item(r, f)).collect();
+        let object = |life| ClusterObject::new(ClusterId::new(UUID, life), 1, "me", "nonce");
+        // All is agreed to, and then these are given.
+        for (life, config) in [(2, &records[0]), (3, &records[1])] {
+            let order = object(life).with_order(&order(meta, config));
+            repository.begin_life(&order).await.unwrap();
+        }
+        let steps = carried_out(repository, &items).await;
+        let names = |life| left(&format!("the restore order of incarnation {life} names it"));
+        assert_eq!(steps, [names(3), names(2), (Done::Deleted, None)]);
+        // One that this program does not understand may name any.
+        let mut unknown = object(4);
+        unknown.order = Some(serde_json::json!({ "version": 99 }));
+        let claimed = repository.claim_cluster(&unknown).await.unwrap();
+        assert_eq!(claimed, Claim::Ours);
+        let marked = item(&records[3], Fate::Mark);
+        let steps = carried_out(repository, &[marked]).await;
+        let may = "the restore order of incarnation 4 cannot be read and may name it";
+        assert_eq!(steps, [left(may)]);
+        let there = repository.list_snapshots(&GroupId::config(0)).await;
+        assert_eq!(there.unwrap().snapshots.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn where_no_generation_stays_the_words_say_that_and_not_that_one_is_damaged() {
+        let repository = &repository();
+        let only = put(repository, GroupId::config(0), 100).await;
+        let steps = carried_out(repository, &[item(&only, Fate::Delete)]).await;
+        assert_eq!(steps, [left("there is no generation that stays")]);
     }
 }

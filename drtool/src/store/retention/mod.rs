@@ -1,6 +1,7 @@
 //! `drtool retention`: which snapshots stay, which may go, and why; and letting them go where no cluster does.
 //!
 //! - `view`: what the store tells about every object;
+//! - `orders`: what restore orders need;
 //! - `judged`: the verdict over each, by the nodes' own pure function;
 //! - `apply`: the plan of what would change, and carrying it out.
 //!
@@ -10,6 +11,7 @@
 
 mod apply;
 mod judged;
+mod orders;
 mod view;
 
 use std::process::ExitCode;

@@ -1,14 +1,15 @@
 //! What the store tells about a group's snapshots: which are there, which were recorded, marked, pinned, referred to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use confman_cli::failure::Failure;
 use confman_snapshot::paths::NoteKind;
-use confman_snapshot::repository::{ClusterObject, Listed};
+use confman_snapshot::repository::Listed;
 use confman_snapshot::retention::{Holds, SnapshotFact};
 use confman_snapshot::{GroupId, Repository, SnapshotId, SnapshotRecord, paths};
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::orders::Orders;
 use crate::store::errors;
 use crate::store::facts::Facts;
 use crate::store::reader::StoreReader;
@@ -41,7 +42,7 @@ pub(super) async fn look(
     group: Option<&GroupId>,
 ) -> Result<Vec<View>, Failure> {
     let store = StoreReader::new(repository.clone());
-    let orders = orders(&store).await?;
+    let orders = Orders::read(&store).await?;
     let mut views = Vec::new();
     for (group, listed) in store.groups(group).await? {
         views.push(one(repository, &store, group, listed, &orders).await?);
@@ -49,61 +50,20 @@ pub(super) async fn look(
     Ok(views)
 }
 
-/// What a restore order that is not spent needs.
-enum Ordered {
-    These(String, BTreeSet<(GroupId, SnapshotId)>),
-    /// It cannot be read: it may need any.
-    Unknown(String),
-}
-
-async fn orders(store: &StoreReader) -> Result<Vec<Ordered>, Failure> {
-    let told = |error| errors::store(&error);
-    let mut ordered = Vec::new();
-    for object in store.clusters().await.map_err(told)? {
-        if object.order.is_some() && store.may_be_open(&object.cluster).await.map_err(told)? {
-            ordered.push(needs(&object));
-        }
-    }
-    Ok(ordered)
-}
-
-fn needs(object: &ClusterObject) -> Ordered {
-    let name = format!(
-        "the restore order of incarnation {}",
-        object.cluster.incarnation
-    );
-    match object.order() {
-        Ok(order) => {
-            let records = order.into_iter().flat_map(|order| order.groups);
-            Ordered::These(name, records.map(|r| (r.group, r.id)).collect())
-        }
-        Err(_) => Ordered::Unknown(name),
-    }
-}
-
 async fn one(
     repository: &Repository,
     store: &StoreReader,
     group: GroupId,
     listed: Vec<Listed>,
-    orders: &[Ordered],
+    orders: &Orders,
 ) -> Result<View, Failure> {
     let told = |error| errors::store(&error);
     let facts = store.facts(&group, &listed).await;
     let facts = facts.map_err(|error| errors::snapshot(&error))?;
     let mut holds = Holds::new();
     for listed in &listed {
-        let key = (group.clone(), listed.id);
-        for order in orders {
-            match order {
-                Ordered::These(name, these) if these.contains(&key) => {
-                    holds.insert(listed.id, format!("{name} names it"));
-                }
-                Ordered::Unknown(name) => {
-                    holds.insert(listed.id, format!("{name} cannot be read and may name it"));
-                }
-                Ordered::These(..) => {}
-            }
+        if let Some(why) = orders.hold(&group, &listed.id) {
+            holds.insert(listed.id, why);
         }
     }
     let mut unreadable = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! A short look at what a store honours, which nodes take at their start.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -70,6 +70,9 @@ pub(in crate::repository) struct Known {
     conditions: AtomicU8,
     /// Of the object of its probes: one for all of them, because where it may not be deleted each name stays for ever.
     nonce: OnceLock<u64>,
+    /// Of a probe whose object could not be deleted: whether that was listed as soon as it was put. It is looked for under the same
+    /// name from then on, and a listing that has it proves nothing more.
+    left: Mutex<Option<bool>>,
 }
 
 impl Known {
@@ -108,11 +111,16 @@ impl Repository {
         let nonce = *self.inner.conditions.nonce.get_or_init(rand::random);
         let object = paths::probe(nonce);
         let content = Bytes::from(format!("confman probe {nonce:016x}\n"));
-        self.put_probe(&object, &content).await?;
+        let left = self.left_listed(&object, &content).await;
+        if left.is_none() {
+            self.put_probe(&object, &content).await?;
+        }
         let learned = self.learn(&object, &content).await;
         let deleted = self.delete(&object).await;
-        let (conditions, list_after_put) = learned?;
+        let (conditions, listed) = learned?;
+        let list_after_put = left.unwrap_or(listed);
         self.inner.conditions.set(conditions);
+        *self.left() = deleted.is_err().then_some(list_after_put);
         let delete_error = deleted.err().map(|e| e.to_string());
         Ok(Probe {
             conditions,
@@ -120,6 +128,19 @@ impl Repository {
             delete: delete_error.is_none(),
             delete_error,
         })
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, Option<bool>> {
+        let left = self.inner.conditions.left.lock();
+        left.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the object of an earlier probe, which could not be deleted and is still there, was listed as soon as it was put.
+    /// Where it may not be overwritten either, it cannot be put again.
+    async fn left_listed(&self, object: &str, content: &Bytes) -> Option<bool> {
+        let listed = (*self.left())?;
+        let there = self.read(object, 0..content.len() as u64).await;
+        there.is_ok_and(|there| there == *content).then_some(listed)
     }
 
     async fn put_probe(&self, object: &str, content: &Bytes) -> Result<(), StoreError> {

@@ -21,6 +21,7 @@ on_every_store! {
     o12_a_bad_request_that_passes_does_not_take_the_fence_down
     o12_what_came_between_two_tries_without_a_condition_stays
     a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made
+    a_probe_that_finds_its_own_object_believes_the_first_look
     o03_a_claim_whose_answer_is_lost_is_ours
 }
 
@@ -171,6 +172,9 @@ async fn o12_a_bad_request_that_passes_does_not_take_the_fence_down(place: Place
     let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Configuration, "{error}");
     bench.store.heal();
+    // But asked again: what passes fails nothing.
+    bench.store.add(unsaid());
+    bench.another(20, 5).await;
     bench.store.add(unsaid().times(2));
     let error = bench.repository.begin_life(&life("n")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Configuration, "{error}");
@@ -179,21 +183,26 @@ async fn o12_a_bad_request_that_passes_does_not_take_the_fence_down(place: Place
 }
 
 async fn o12_what_came_between_two_tries_without_a_condition_stays(place: Place) {
-    let bench = Bench::at(&place);
-    bench.store.add(Rule::on(Op::Put, Fault::RefuseConditions));
-    bench.store.add(Rule::on(Op::Put, Fault::Hang));
-    let (ours, theirs) = (life("ours"), life("theirs"));
-    let other = async {
-        while bench.store.calls(Op::Put) < 2 {
-            tokio::task::yield_now().await;
-        }
-        let name = confman_snapshot::paths::cluster(&theirs.cluster);
-        let path = object_store::path::Path::from(format!("{}/{name}", bench.prefix));
-        let bytes = serde_json::to_vec(&theirs).unwrap();
-        bench.store.inner().put(&path, bytes.into()).await.unwrap();
-    };
-    let (begun, ()) = tokio::join!(bench.repository.begin_life(&ours), other);
-    assert_eq!(begun.unwrap(), Begun::Other(Box::new(theirs)));
+    let refused = Rule::on(Op::Put, Fault::RefuseConditions);
+    let ignored = Rule::on(Op::Put, Fault::Unconditional).always();
+    let hangs = Rule::on(Op::Put, Fault::Hang);
+    // Refused, and left out from then on; or sent each time, and never heeded.
+    for (rules, hanging) in [([refused, hangs.clone()], 2), ([hangs, ignored], 1)] {
+        let bench = Bench::at(&place);
+        rules.into_iter().for_each(|rule| bench.store.add(rule));
+        let (ours, theirs) = (life("ours"), life("theirs"));
+        let other = async {
+            while bench.store.calls(Op::Put) < hanging {
+                tokio::task::yield_now().await;
+            }
+            let name = confman_snapshot::paths::cluster(&theirs.cluster);
+            let path = object_store::path::Path::from(format!("{}/{name}", bench.prefix));
+            let bytes = serde_json::to_vec(&theirs).unwrap();
+            bench.store.inner().put(&path, bytes.into()).await.unwrap();
+        };
+        let (begun, ()) = tokio::join!(bench.repository.begin_life(&ours), other);
+        assert_eq!(begun.unwrap(), Begun::Other(Box::new(theirs)));
+    }
 }
 
 async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(place: Place) {
@@ -208,6 +217,30 @@ async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(
     let prefix = object_store::path::Path::from(format!("{}/probe", bench.prefix));
     let there: Vec<_> = bench.store.inner().list(Some(&prefix)).collect().await;
     assert_eq!(there.len(), 1, "{there:?}");
+    // Gone by other hands, it is put again.
+    let name = there[0].as_ref().unwrap().location.clone();
+    bench.store.inner().delete(&name).await.unwrap();
+    bench.repository.probe_short().await.unwrap();
+}
+
+/// What lies there was listed late when it was put, and has been there for long now.
+async fn a_probe_that_finds_its_own_object_believes_the_first_look(place: Place) {
+    let bench = Bench::at(&place);
+    let denied = || Fault::Before(Failure::Denied);
+    bench.store.add(Rule::on(Op::Delete, denied()).always());
+    let hidden = Fault::Hide("probe".to_owned());
+    bench.store.add(Rule::on(Op::List, hidden));
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(!probe.delete && !probe.list_after_put);
+    // Nor may it be overwritten: a put is refused, whatever its mode.
+    bench.store.add(Rule::on(Op::Put, denied()).always());
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(!probe.delete && !probe.list_after_put);
+    // Where it can be deleted again, the next look is a first one.
+    bench.store.heal();
+    bench.repository.probe_short().await.unwrap();
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert!(probe.delete && probe.list_after_put);
 }
 
 fn life(nonce: &str) -> ClusterObject {
