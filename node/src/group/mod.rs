@@ -282,7 +282,8 @@ impl Group {
             return Err(ProposeError::Unavailable(self.why_failed(fatal)));
         }
         loop {
-            command.time_us = self.stamp_us();
+            // Before it is known whether this node leads; apply makes it later than the entry before.
+            command.time_us = self.now_us();
             let written =
                 tokio::time::timeout_at(deadline, self.client_write(command.clone(), traced))
                     .await
@@ -368,12 +369,6 @@ impl Group {
     pub(crate) fn now_us(&self) -> i64 {
         let clock_us = self.acquaintances().clock().now_us();
         self.time.now_us(clock_us, self.state.last_time_us())
-    }
-
-    /// The same for a command.
-    fn stamp_us(&self) -> i64 {
-        let clock_us = self.acquaintances().clock().now_us();
-        self.time.stamp_us(clock_us, self.state.last_time_us())
     }
 
     /// How far the newest time in the log is ahead of the nodes' clocks, in microseconds.
