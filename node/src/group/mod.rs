@@ -371,6 +371,13 @@ impl Group {
         self.time.now_us(clock_us, self.state.last_time_us())
     }
 
+    /// When a time of this group's was by the clocks, for those who have no other: as long ago as it is in the group's time.
+    pub(crate) fn by_clock_us(&self, us: i64) -> i64 {
+        let clock_us = self.acquaintances().clock().now_us();
+        let now_us = self.time.now_us(clock_us, self.state.last_time_us());
+        time::by_clock_us(us, now_us, clock_us)
+    }
+
     /// How far the newest time in the log is ahead of the nodes' clocks, in microseconds.
     pub(crate) fn ahead_us(&self) -> i64 {
         time::ahead_us(self.acquaintances().clock(), self.state.last_time_us())

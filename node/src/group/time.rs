@@ -67,6 +67,11 @@ pub(super) fn ahead_us(clock: &Clock, last_us: i64) -> i64 {
     last_us.saturating_sub(clock.now_us()).max(0)
 }
 
+/// When a time of the group's was by the clocks, if the group's time is `now_us` and theirs is `clock_us`: as long ago for both.
+pub(super) fn by_clock_us(us: i64, now_us: i64, clock_us: i64) -> i64 {
+    clock_us.saturating_sub(now_us.saturating_sub(us))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -108,6 +113,13 @@ mod tests {
         assert_eq!(time.now_us(5, 100 * SECOND, begin), 100 * SECOND);
         let now = begin + Duration::from_secs(1);
         assert_eq!(time.now_us(5, 300 * SECOND, now), 300 * SECOND);
+    }
+
+    #[test]
+    fn t01_what_is_an_hour_old_is_so_by_the_clocks_too() {
+        // Both alike; the group a day ahead, and what it dated lies in the future.
+        assert_eq!(by_clock_us(100, 3700, 3700), 100);
+        assert_eq!(by_clock_us(90_000, 93_600, 7_200), 3_600);
     }
 
     #[test]
