@@ -516,10 +516,10 @@ fn age(newest: &Newest, created_us: i64, cluster: &Cluster, now_us: i64) -> Stri
     let id = newest.id.to_string();
     let told = cluster.groups.iter().filter(|g| g.group == newest.group);
     let told = told.filter_map(|g| g.protected.as_ref());
-    let told = told.filter(|p| p.snapshot_id == id).map(|p| p.age_seconds);
+    let mut told = told.filter(|p| p.snapshot_id == id).map(|p| p.age_seconds);
     let since_us = now_us.saturating_sub(created_us);
     let since = words::age(since_us.unsigned_abs() / 1_000_000);
-    match told.last() {
+    match told.next() {
         Some(seconds) => format!("{} old", words::age(seconds)),
         None if since_us < 0 => format!("dated {since} ahead of this machine's clock"),
         None => format!("{since} old"),
