@@ -148,6 +148,7 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
             id: record.id.to_string(),
             index: record.position.index,
             time: Time::from_us(record.created_us),
+            age_seconds: Some(age_seconds(group.now_us(), record.created_us)),
             verified: true,
         }),
         snapshot_error: failures
@@ -161,6 +162,10 @@ fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> Gro
         members,
         group: name,
     }
+}
+
+fn age_seconds(now_us: i64, us: i64) -> u64 {
+    now_us.saturating_sub(us).max(0).unsigned_abs() / 1_000_000
 }
 
 /// Failures are recorded as `phase: message` with the remedy in a line of its own.
@@ -370,7 +375,7 @@ fn gauges(node: &Node, group: &Group) -> Vec<(&'static str, f64)> {
         gauge("confman_snapshot_last_index", record.position.index as f64);
         gauge(
             "confman_snapshot_last_timestamp_seconds",
-            record.created_us as f64 / 1e6,
+            group.by_clock_us(record.created_us) as f64 / 1e6,
         );
     }
     // Equal hashes at equal positions: the first 48 bits are exact in a float.

@@ -5,13 +5,15 @@
 //! its own while that is near the middle of all of them, and the middle otherwise.
 //!
 //! - What was heard goes on by the steady clock. So one's own jump shows at once, and another's when it is heard again.
-//! - Of an even number the earlier middle counts: time that is late catches up, time that is ahead stays.
+//! - Of an even number the earlier middle counts: time that is late catches up, time that is ahead stays. Which of two is wrong is not
+//!   known: both say that they differ.
+//! - A clock that was found to be off does not become right because nobody is heard any more: the last middle goes on by the steady clock
+//!   until the own clock is near it, or somebody is heard.
 //! - Nothing of safety hangs on it: positions order everything. That all clocks are wrong alike is not seen here; see
 //!   [`crate::group`] for how time goes on when they are put right.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -36,19 +38,106 @@ struct Reading {
 }
 
 impl Reading {
-    /// What that clock says at `now`, unless it was read too long ago.
-    fn at(self, now: Instant) -> Option<i64> {
+    /// What that clock says at `now`.
+    fn at(self, now: Instant) -> i64 {
         let age = now.saturating_duration_since(self.at);
-        (age <= HEARD_WITHIN).then(|| self.time_us.saturating_add(micros(age)))
+        self.time_us.saturating_add(micros(age))
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) <= HEARD_WITHIN
     }
 }
 
 /// The clocks that this process knows, its own first.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
-    others: Mutex<HashMap<u64, Reading>>,
-    /// The own clock was found to be off, and the log was told.
-    off: AtomicBool,
+    known: Mutex<Known>,
+    /// What the log was told last.
+    told: Mutex<Finding>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    others: HashMap<u64, Reading>,
+    /// The last middle, where the own clock was far from it.
+    middle: Option<Reading>,
+}
+
+/// What is known of this machine's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Finding {
+    /// It is followed: the others are near, or there is nothing to say against it.
+    #[default]
+    Near,
+    /// It is far from the middle of at least three.
+    Off,
+    /// It and the only other one that is heard differ: either may be wrong.
+    OneOfTwo,
+    /// It was far from the middle when somebody was heard last, and still is.
+    Unheard,
+}
+
+/// What was found of this machine's clock, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    finding: Finding,
+    /// How far it is ahead of the middle of all that are known.
+    offset_us: i64,
+    /// How far it is ahead of the other one, where there is one other.
+    ahead_us: i64,
+}
+
+impl Known {
+    /// Compares `own` with those that are known.
+    fn look(&mut self, own: i64, now: Instant) -> Look {
+        let others = self.others.values().filter(|r| r.is_fresh(now));
+        let others: Vec<i64> = others.map(|r| r.at(now)).collect();
+        if others.is_empty() {
+            return self.look_alone(own, now);
+        }
+        let middle = middle(own, &others);
+        let offset_us = own.saturating_sub(middle);
+        let off = beyond(offset_us) != 0;
+        self.middle = off.then_some(Reading {
+            time_us: middle,
+            at: now,
+        });
+        let ahead_us = match *others {
+            [other] => own.saturating_sub(other),
+            _ => offset_us,
+        };
+        let finding = match others.len() {
+            1 if beyond(ahead_us) != 0 => Finding::OneOfTwo,
+            _ if off => Finding::Off,
+            _ => Finding::Near,
+        };
+        Look {
+            finding,
+            offset_us,
+            ahead_us,
+        }
+    }
+
+    /// The same where nobody is heard.
+    fn look_alone(&mut self, own: i64, now: Instant) -> Look {
+        let offset_us = self
+            .middle
+            .map_or(0, |middle| own.saturating_sub(middle.at(now)));
+        let finding = match beyond(offset_us) {
+            0 => Finding::Near,
+            _ => Finding::Unheard,
+        };
+        if finding == Finding::Near {
+            // It was put right, and is the better one from now on: a steady clock drifts, and stands while a machine sleeps.
+            self.middle = None;
+        }
+        Look {
+            finding,
+            offset_us,
+            ahead_us: offset_us,
+        }
+    }
 }
 
 impl Clock {
@@ -61,50 +150,69 @@ impl Clock {
         let now = Instant::now();
         let way = now.saturating_duration_since(asked) / 2;
         let at = now.checked_sub(way).unwrap_or(now);
-        self.others.lock().insert(id, Reading { time_us, at });
+        self.known.lock().others.insert(id, Reading { time_us, at });
+    }
+
+    /// There is no other node: what others said last does not outweigh the only clock for ever.
+    fn nobody_else(&self) {
+        self.known.lock().middle = None;
     }
 
     /// The time to go by, in microseconds since 1970 UTC.
     pub(crate) fn now_us(&self) -> i64 {
         let own = wall_us();
-        own.saturating_sub(beyond(self.offset_us(own)))
+        own.saturating_sub(beyond(self.look(own).offset_us))
     }
 
-    /// How far this machine's clock is ahead of the middle of all that are known, in microseconds.
-    pub(crate) fn own_offset_us(&self) -> i64 {
-        self.offset_us(wall_us())
+    fn look(&self, own: i64) -> Look {
+        self.known.lock().look(own, Instant::now())
     }
 
-    fn offset_us(&self, own: i64) -> i64 {
-        let now = Instant::now();
-        let others = self.others.lock();
-        let others = others.values().filter_map(|reading| reading.at(now));
-        own.saturating_sub(middle(own, others))
-    }
-
-    /// Says in the log when this machine's clock goes off, and when it is back.
+    /// Says in the log when what is known of this machine's clock changes, and shows how far it is off.
     fn tell(&self) {
-        let offset = self.own_offset_us();
-        let off = beyond(offset) != 0;
-        if self.off.swap(off, Ordering::AcqRel) == off {
-            return;
+        let look = self.look(wall_us());
+        let told = std::mem::replace(&mut *self.told.lock(), look.finding);
+        if told != look.finding {
+            look.say();
         }
-        let seconds = offset as f64 / 1e6;
-        match off {
-            true => tracing::warn!(
+        metrics::gauge!("confman_clock_offset_seconds").set(look.offset_us as f64 / 1e6);
+    }
+}
+
+impl Look {
+    fn say(self) {
+        let seconds = self.ahead_us as f64 / 1e6;
+        let side = if self.ahead_us > 0 {
+            "ahead of"
+        } else {
+            "behind"
+        };
+        match self.finding {
+            Finding::Near => tracing::info!(seconds, "this machine's clock is followed again"),
+            Finding::Off => tracing::warn!(
                 seconds,
-                "this machine's clock is {} the other nodes': they are followed until it is put right\n\
-                 hint: see to its time service (timedatectl, chronyc tracking); `drtool doctor` compares all of them",
-                if offset > 0 { "ahead of" } else { "behind" }
+                "this machine's clock is {side} the other nodes': they are followed until it is put right\n\
+                 hint: see to its time service (timedatectl, chronyc tracking); `drtool doctor` compares all of them"
             ),
-            false => tracing::info!(seconds, "this machine's clock agrees with the other nodes'"),
+            Finding::OneOfTwo => tracing::warn!(
+                seconds,
+                "two clocks differ by {:.0} s, one of them is wrong, this machine's or that of the only other node that is heard: \
+                 the earlier is followed\n\
+                 hint: `drtool doctor` compares them with the store's and that of the machine it runs on",
+                seconds.abs()
+            ),
+            Finding::Unheard => tracing::warn!(
+                seconds,
+                "nobody is heard, and this machine's clock is {side} what the other nodes said last: time goes on from that\n\
+                 hint: see to the network and to its time service (timedatectl, chronyc tracking); `drtool doctor` compares all clocks"
+            ),
         }
     }
 }
 
 /// The middle of all clocks, of two the earlier.
-fn middle(own: i64, others: impl Iterator<Item = i64>) -> i64 {
-    let mut all: Vec<i64> = std::iter::once(own).chain(others).collect();
+fn middle(own: i64, others: &[i64]) -> i64 {
+    let mut all: Vec<i64> = others.iter().copied().chain([own]).collect();
     all.sort_unstable();
     all.get((all.len() - 1) / 2).copied().unwrap_or(own)
 }
@@ -138,10 +246,14 @@ pub(crate) fn micros(duration: Duration) -> i64 {
 pub(crate) async fn listen(node: Arc<Node>, closing: CancellationToken) {
     loop {
         // What it is asked for here is the time in the answers.
-        reach::peers(&node).await;
-        let clock = node.clock();
-        clock.tell();
-        metrics::gauge!("confman_clock_offset_seconds").set(clock.own_offset_us() as f64 / 1e6);
+        if reach::peers(&node).await.is_empty() {
+            node.clock().nobody_else();
+        }
+        // It was told to end while it asked: what it showed may have been taken back since.
+        if closing.is_cancelled() {
+            return;
+        }
+        node.clock().tell();
         tokio::select! {
             () = closing.cancelled() => return,
             () = tokio::time::sleep(LISTEN_EVERY) => {}
@@ -160,7 +272,7 @@ mod tests {
 
     /// The time that a node with that clock goes by, among others.
     fn gone_by(own: i64, others: &[i64]) -> i64 {
-        own - beyond(own - middle(own, others.iter().copied()))
+        own - beyond(own - middle(own, others))
     }
 
     #[test]
@@ -185,6 +297,17 @@ mod tests {
         }
     }
 
+    const SECOND: i64 = 1_000_000;
+
+    /// What is known where so many others said 0 at that moment.
+    fn known(others: u64, at: Instant) -> Known {
+        let reading = Reading { time_us: 0, at };
+        Known {
+            others: (0..others).map(|id| (id, reading)).collect(),
+            middle: None,
+        }
+    }
+
     #[test]
     fn t01_what_was_heard_goes_on_and_is_forgotten() {
         let clock = Clock::default();
@@ -193,16 +316,71 @@ mod tests {
             time_us: 5,
             at: now,
         };
-        assert_eq!(reading.at(now + Duration::from_micros(7)), Some(12));
-        assert_eq!(reading.at(now + HEARD_WITHIN * 2), None);
+        assert_eq!(reading.at(now + Duration::from_micros(7)), 12);
+        assert!(reading.is_fresh(now + HEARD_WITHIN));
+        assert!(!reading.is_fresh(now + HEARD_WITHIN * 2));
         // A node that says nothing, and two that are an hour behind this one.
         clock.heard(1, 0, now);
-        assert_eq!(clock.own_offset_us(), 0);
+        assert_eq!(clock.look(wall_us()).offset_us, 0);
         let behind = wall_us() - HOUR;
         clock.heard(2, behind, Instant::now());
         clock.heard(3, behind, Instant::now());
         assert!((clock.now_us() - behind).abs() < NEAR_US);
-        assert!((clock.own_offset_us() - HOUR).abs() < NEAR_US);
+        assert!((clock.look(wall_us()).offset_us - HOUR).abs() < NEAR_US);
+    }
+
+    #[test]
+    fn t01_a_clock_that_was_off_is_not_followed_when_nobody_is_heard_any_more() {
+        let begin = Instant::now();
+        let alone = begin + HEARD_WITHIN * 10;
+        let passed = 600 * SECOND;
+        for off in [YEAR, -YEAR] {
+            let mut known = known(2, begin);
+            let look = known.look(off, begin);
+            assert_eq!((look.finding, look.offset_us), (Finding::Off, off));
+            for _ in 0..2 {
+                let look = known.look(off + passed, alone);
+                assert_eq!((look.finding, look.offset_us), (Finding::Unheard, off));
+            }
+            // It was put right, and is followed from then on, wherever it goes.
+            let look = known.look(passed + 3, alone);
+            assert_eq!((look.finding, look.offset_us), (Finding::Near, 3));
+            assert_eq!(known.look(YEAR, alone).offset_us, 0);
+        }
+        // One that was right while others were heard is followed without them too.
+        let mut well = known(2, begin);
+        assert_eq!(well.look(5, begin).finding, Finding::Near);
+        let look = well.look(HOUR, alone);
+        assert_eq!((look.finding, look.offset_us), (Finding::Near, 0));
+    }
+
+    #[test]
+    fn t01_the_only_node_that_is_left_goes_by_its_own_clock() {
+        let begin = Instant::now();
+        let clock = Clock::default();
+        *clock.known.lock() = known(1, begin);
+        let alone = begin + HEARD_WITHIN * 2;
+        let look = |own| clock.known.lock().look(own, alone);
+        clock.known.lock().look(YEAR, begin);
+        assert_eq!(look(YEAR).finding, Finding::Unheard);
+        clock.nobody_else();
+        assert_eq!(
+            (look(YEAR).finding, look(YEAR).offset_us),
+            (Finding::Near, 0)
+        );
+    }
+
+    #[test]
+    fn t01_of_two_clocks_neither_is_accused() {
+        let now = Instant::now();
+        let hour = |own| known(1, now).look(own, now);
+        for (own, offset_us) in [(HOUR, HOUR), (-HOUR, 0)] {
+            let look = hour(own);
+            assert_eq!(look.finding, Finding::OneOfTwo);
+            assert_eq!((look.ahead_us, look.offset_us), (own, offset_us));
+        }
+        assert_eq!(hour(NEAR_US).finding, Finding::Near);
+        assert_eq!(known(2, now).look(-HOUR, now).finding, Finding::Off);
     }
 
     proptest! {

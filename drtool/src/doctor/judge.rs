@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use confman_config::SnapshotSettings;
 
-use super::facts::{ClusterFacts, StoreFacts, StoreRead};
+use super::facts::{ClusterFacts, Newest, StoreFacts, StoreRead};
 use super::report::{Check, Outcome, Subject};
 use super::{clocks, disks, report};
 use crate::finding::Finding;
@@ -74,7 +74,7 @@ pub(super) fn report(seen: Facts<'_>) -> report::Report {
     }
     checks.extend(snapshots(seen.cluster, seen.snapshots.as_ref()));
     if let StoreFacts::Read(read) = seen.store {
-        checks.extend(snapshots_in_store(read, seen.now_us));
+        checks.extend(snapshots_in_store(read, seen.cluster, seen.now_us));
         checks.extend(drills(read));
     }
     report::Report::new(checks, answered)
@@ -511,12 +511,26 @@ fn overdue(group: &GroupReport, thresholds: &SnapshotSettings) -> Option<String>
     })
 }
 
-fn snapshots_in_store(read: &StoreRead, now_us: i64) -> Vec<Check> {
+/// How old a snapshot is: by the group's own time where a node tells it, because that may be ahead of this machine's clock.
+fn age(newest: &Newest, created_us: i64, cluster: &Cluster, now_us: i64) -> String {
+    let id = newest.id.to_string();
+    let told = cluster.groups.iter().filter(|g| g.group == newest.group);
+    let told = told.filter_map(|g| g.protected.as_ref());
+    let mut told = told.filter(|p| p.snapshot_id == id).map(|p| p.age_seconds);
+    let since_us = now_us.saturating_sub(created_us);
+    let since = words::age(since_us.unsigned_abs() / 1_000_000);
+    match told.next() {
+        Some(seconds) => format!("{} old", words::age(seconds)),
+        None if since_us < 0 => format!("dated {since} ahead of this machine's clock"),
+        None => format!("{since} old"),
+    }
+}
+
+fn snapshots_in_store(read: &StoreRead, cluster: &Cluster, now_us: i64) -> Vec<Check> {
     let view = format!("store {}", read.url);
     let checks = read.newest.iter().map(|newest| match &newest.opened {
         Ok(created_us) => {
-            let age_us = now_us.saturating_sub(*created_us).max(0);
-            let age = words::age(age_us.unsigned_abs() / 1_000_000);
+            let age = age(newest, *created_us, cluster, now_us);
             let which = match newest.recorded {
                 true => "the snapshot that the group counts on",
                 false => "the newest snapshot",
@@ -525,7 +539,7 @@ fn snapshots_in_store(read: &StoreRead, now_us: i64) -> Vec<Check> {
                 Subject::Snapshots,
                 view.clone(),
                 format!(
-                    "{}: {which} is there, {} (index {}, {age} old); its manifest is whole, its data was not read",
+                    "{}: {which} is there, {} (index {}, {age}); its manifest is whole, its data was not read",
                     newest.group, newest.id, newest.id.index
                 ),
             )

@@ -237,6 +237,42 @@ fn a_drill_that_failed_is_wrong_and_one_that_nobody_made_is_worth_knowing() {
 }
 
 #[test]
+fn t01_a_snapshot_that_is_dated_ahead_has_the_age_that_its_group_tells() {
+    // Its group's time is an hour ahead of this machine's clock.
+    let dated = |told: Option<u64>| {
+        let mut visit = visit();
+        let ahead_us = NOW_US + 3_600_000_000;
+        visit.store().newest[1].opened = Ok(ahead_us);
+        for account in &mut visit.town.nodes {
+            let status = account.status.as_mut().unwrap();
+            let group = status.groups.iter_mut().find(|g| g.group == "config/0");
+            let snapshot = group.unwrap().snapshot.as_mut().unwrap();
+            snapshot.time = Time::from_us(ahead_us);
+            snapshot.age_seconds = told;
+        }
+        visit
+    };
+    let mut visit = dated(Some(9_000));
+    let text = visit.transcript();
+    assert!(
+        text.contains("config/0: the snapshot that the group counts on is there")
+            && text.contains("2 h 30 min old)"),
+        "{text}"
+    );
+    // Nobody tells: what is known is that the two clocks do not agree.
+    visit = dated(None);
+    visit.store().newest[1].recorded = false;
+    visit.store().newest[1].id = "00000000000000000879-0000000001-0000000004-0a1b2c3d"
+        .parse()
+        .unwrap();
+    let text = visit.transcript();
+    assert!(
+        text.contains("dated 1 h 0 min ahead of this machine's clock)"),
+        "{text}"
+    );
+}
+
+#[test]
 fn nobody_answers_and_no_store_is_named() {
     let mut visit = visit();
     for node in 1..=3 {

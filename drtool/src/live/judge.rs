@@ -441,13 +441,17 @@ fn protected(
         );
         return None;
     };
-    let age_us = now_us.saturating_sub(snapshot.time.as_us()).max(0);
+    // Its time is the group's, which may be ahead of this machine's clock: who knows the group's time says how old it is.
+    let age_seconds = snapshot.age_seconds.unwrap_or_else(|| {
+        let age_us = now_us.saturating_sub(snapshot.time.as_us()).max(0);
+        age_us.unsigned_abs() / 1_000_000
+    });
     let protected = Protected {
         index: snapshot.index,
         entries_behind: committed.saturating_sub(snapshot.index),
         snapshot_id: snapshot.id.clone(),
         time: snapshot.time,
-        age_seconds: age_us.unsigned_abs() / 1_000_000,
+        age_seconds,
     };
     if protected.age_seconds > SNAPSHOT_AGE_MAX_SECONDS && protected.entries_behind > LAG_MAX {
         let what = format!(

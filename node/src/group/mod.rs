@@ -282,7 +282,8 @@ impl Group {
             return Err(ProposeError::Unavailable(self.why_failed(fatal)));
         }
         loop {
-            command.time_us = self.stamp_us();
+            // Before it is known whether this node leads; apply makes it later than the entry before.
+            command.time_us = self.now_us();
             let written =
                 tokio::time::timeout_at(deadline, self.client_write(command.clone(), traced))
                     .await
@@ -370,10 +371,11 @@ impl Group {
         self.time.now_us(clock_us, self.state.last_time_us())
     }
 
-    /// The same for a command.
-    fn stamp_us(&self) -> i64 {
+    /// When a time of this group's was by the clocks, for those who have no other: as long ago as it is in the group's time.
+    pub(crate) fn by_clock_us(&self, us: i64) -> i64 {
         let clock_us = self.acquaintances().clock().now_us();
-        self.time.stamp_us(clock_us, self.state.last_time_us())
+        let now_us = self.time.now_us(clock_us, self.state.last_time_us());
+        time::by_clock_us(us, now_us, clock_us)
     }
 
     /// How far the newest time in the log is ahead of the nodes' clocks, in microseconds.

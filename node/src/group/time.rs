@@ -1,7 +1,11 @@
 //! The time of a group: what its leader stamps, and what everything is measured by that its log has a time for.
 //!
-//! A hybrid logical clock. It follows the clocks of the nodes ([`Clock`]), and never goes back. Where it is ahead of them, because all of
-//! them were, it goes on at half their speed until they have caught up: what waits for a time to pass waits twice as long, not for ever.
+//! A hybrid logical clock. It follows the clocks of the nodes ([`Clock`]), and is never behind what the log says. Where the log is ahead of
+//! them, because all of them were, it goes on at half their speed until they have caught up: what waits for a time to pass waits twice
+//! as long, not for ever.
+//!
+//! What this node stamped itself is not kept: whether it leads and whether its entry lasts is not known then, and a time that nobody else
+//! has must not come back when it leads later. Apply makes every entry later than the one before it, whatever their stamps say.
 
 use std::time::Instant;
 
@@ -25,20 +29,14 @@ impl GroupTime {
         }
     }
 
-    /// Now, given the clocks' word for it and the newest time in the log.
+    /// Now, given the clocks' word for it and the newest time that was applied.
     pub(super) fn now_us(&self, clock_us: i64, last_us: i64) -> i64 {
         let now = Instant::now();
         self.newest.lock().now_us(clock_us, last_us, now)
     }
-
-    /// Now, and later than every time that was given before: for a command.
-    pub(super) fn stamp_us(&self, clock_us: i64, last_us: i64) -> i64 {
-        let now = Instant::now();
-        self.newest.lock().stamp_us(clock_us, last_us, now)
-    }
 }
 
-/// The newest time that is known, and since when.
+/// The newest time that was applied, and since when it is known.
 #[derive(Debug)]
 struct Newest {
     us: i64,
@@ -47,29 +45,31 @@ struct Newest {
 
 impl Newest {
     fn now_us(&mut self, clock_us: i64, last_us: i64, now: Instant) -> i64 {
-        if last_us > self.us {
-            self.is(last_us, now);
+        // What has gone on from an older one may be later by now, and time would stand if each entry began it anew.
+        if last_us > self.at(now) {
+            *self = Self {
+                us: last_us,
+                since: now,
+            };
         }
+        clock_us.max(self.at(now))
+    }
+
+    /// What the log's time has become, at half speed.
+    fn at(&self, now: Instant) -> i64 {
         let passed = now.saturating_duration_since(self.since);
-        clock_us.max(self.us.saturating_add(micros(passed) / 2))
-    }
-
-    fn stamp_us(&mut self, clock_us: i64, last_us: i64, now: Instant) -> i64 {
-        let us = self.now_us(clock_us, last_us, now);
-        let us = us.max(self.us.saturating_add(1));
-        self.is(us, now);
-        us
-    }
-
-    fn is(&mut self, us: i64, now: Instant) {
-        self.us = us;
-        self.since = now;
+        self.us.saturating_add(micros(passed) / 2)
     }
 }
 
 /// How far the newest time in a log is ahead of the clocks, in microseconds; 0 where it is not.
 pub(super) fn ahead_us(clock: &Clock, last_us: i64) -> i64 {
     last_us.saturating_sub(clock.now_us()).max(0)
+}
+
+/// When a time of the group's was by the clocks, if the group's time is `now_us` and theirs is `clock_us`: as long ago for both.
+pub(super) fn by_clock_us(us: i64, now_us: i64, clock_us: i64) -> i64 {
+    clock_us.saturating_sub(now_us.saturating_sub(us))
 }
 
 #[cfg(test)]
@@ -88,22 +88,22 @@ mod tests {
     }
 
     #[test]
-    fn t01_time_never_goes_back_and_never_stands() {
+    fn t01_time_goes_on_at_half_speed_where_the_log_is_ahead() {
         let begin = Instant::now();
         let mut time = newest(begin);
-        assert_eq!(time.stamp_us(100 * SECOND, 0, begin), 100 * SECOND);
-        assert_eq!(time.stamp_us(100 * SECOND, 0, begin), 100 * SECOND + 1);
-        // All clocks went back; half as fast, whether it writes or not.
-        for seconds in [1, 2, 3] {
+        // The log has what the clocks said before they went back. Some of what is stamped is applied, and only looked at later.
+        let mut last = 100 * SECOND;
+        assert_eq!(time.now_us(10 * SECOND, last, begin), last);
+        for seconds in 1..100 {
             let now = begin + Duration::from_secs(2 * seconds);
-            let on = (100 + seconds as i64) * SECOND + 1;
-            assert_eq!(time.now_us(10 * SECOND, 0, now), on);
-            if seconds == 2 {
-                assert_eq!(time.stamp_us(10 * SECOND, 0, now), on);
+            let on = (100 + seconds as i64) * SECOND;
+            assert_eq!(time.now_us(10 * SECOND, last, now), on);
+            if seconds % 3 == 0 {
+                last = on;
             }
         }
         // And with them again, as soon as they are there.
-        assert_eq!(time.stamp_us(200 * SECOND, 0, begin), 200 * SECOND);
+        assert_eq!(time.now_us(300 * SECOND, last, begin), 300 * SECOND);
     }
 
     #[test]
@@ -111,8 +111,23 @@ mod tests {
         let begin = Instant::now();
         let mut time = newest(begin);
         assert_eq!(time.now_us(5, 100 * SECOND, begin), 100 * SECOND);
-        assert_eq!(time.stamp_us(5, 100 * SECOND, begin), 100 * SECOND + 1);
         let now = begin + Duration::from_secs(1);
-        assert_eq!(time.stamp_us(5, 300 * SECOND, now), 300 * SECOND + 1);
+        assert_eq!(time.now_us(5, 300 * SECOND, now), 300 * SECOND);
+    }
+
+    #[test]
+    fn t01_what_is_an_hour_old_is_so_by_the_clocks_too() {
+        // Both alike; the group a day ahead, and what it dated lies in the future.
+        assert_eq!(by_clock_us(100, 3700, 3700), 100);
+        assert_eq!(by_clock_us(90_000, 93_600, 7_200), 3_600);
+    }
+
+    #[test]
+    fn t01_what_was_stamped_and_never_applied_does_not_come_back() {
+        let begin = Instant::now();
+        let mut time = newest(begin);
+        // This node alone, by its own clock; then it hears the others, who have none of that.
+        assert_eq!(time.now_us(900_000 * SECOND, 5, begin), 900_000 * SECOND);
+        assert_eq!(time.now_us(100 * SECOND, 6, begin), 100 * SECOND);
     }
 }

@@ -61,7 +61,8 @@ impl Manager {
         if stats.last_snapshot.is_none() {
             let life_us = group.state().incarnation()?.map(|life| life.time_us);
             facts.born_us = born_us.max(life_us.unwrap_or(born_us));
-            facts.others_snapshot_us = others_snapshot_us(&self.node, group);
+            let others = self.node.groups().filter(|other| other.id() != group.id());
+            across(&mut facts, others.map(Seen::of));
         }
         let policy = TriggerPolicy {
             entries: snapshot.log_threshold,
@@ -78,13 +79,29 @@ impl Manager {
     }
 }
 
-/// When the newest snapshot of any other group was made, as far as this node knows.
-fn others_snapshot_us(node: &Node, group: &Group) -> Option<i64> {
-    let others = node.groups().filter(|other| other.id() != group.id());
-    others
-        .filter_map(|other| other.state().stats().last_snapshot)
-        .map(|record| record.created_us)
-        .max()
+/// What another group adds to the facts, as far as this node knows.
+struct Seen {
+    now_us: i64,
+    snapshot_us: Option<i64>,
+}
+
+impl Seen {
+    fn of(group: &Arc<Group>) -> Self {
+        let snapshot = group.state().stats().last_snapshot;
+        Self {
+            now_us: group.now_us(),
+            snapshot_us: snapshot.map(|record| record.created_us),
+        }
+    }
+}
+
+/// A first snapshot waits from what other groups dated: a birth by the time of `__meta/0`, their snapshots by their own. Where the
+/// logs of some are ahead, only the time of the furthest is later than all of that; by its own a group would wait until it is there.
+fn across(facts: &mut TriggerFacts, others: impl Iterator<Item = Seen>) {
+    for other in others {
+        facts.now_us = facts.now_us.max(other.now_us);
+        facts.others_snapshot_us = facts.others_snapshot_us.max(other.snapshot_us);
+    }
 }
 
 /// Why a task is taken back from its builder; none while it may go on.
@@ -368,6 +385,41 @@ async fn ended(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t01_a_first_snapshot_waits_for_no_other_groups_clock() {
+        const SECOND: i64 = 1_000_000;
+        const HOUR: i64 = 3600 * SECOND;
+        let policy = TriggerPolicy {
+            entries: 1000,
+            bytes: 0,
+            time: Duration::from_secs(3600),
+        };
+        let due = |meta_us: i64, born_us: i64, snapshot_us: Option<i64>| {
+            let mut facts = TriggerFacts {
+                born_us,
+                now_us: 5 * HOUR,
+                ..TriggerFacts::default()
+            };
+            let meta = Seen {
+                now_us: meta_us,
+                snapshot_us,
+            };
+            across(&mut facts, [meta].into_iter());
+            decide(&facts, &policy).is_some()
+        };
+        // Another's time is an hour ahead, and so is what it dated.
+        for ahead in [0, HOUR] {
+            let now_us = 5 * HOUR + ahead;
+            assert!(due(now_us, now_us - 301 * SECOND, None));
+            assert!(!due(now_us, now_us - 299 * SECOND, None));
+            let born_us = now_us - 200 * SECOND;
+            assert!(due(now_us, born_us, Some(now_us - 31 * SECOND)));
+            assert!(!due(now_us, born_us, Some(now_us - 29 * SECOND)));
+        }
+        // Or behind.
+        assert!(due(HOUR, 5 * HOUR - 301 * SECOND, None));
+    }
 
     #[test]
     fn a_silent_builder_and_a_slow_one_are_told_apart() {

@@ -189,8 +189,11 @@ pub struct SnapshotStatus {
     pub id: String,
     /// The log index it holds.
     pub index: u64,
-    /// When it was made.
+    /// When it was made, by the time of its group.
     pub time: Time,
+    /// How long ago, by the same time, which may be ahead of the clocks; none from a node of a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
     /// Read back from the store and decoded to the end.
     pub verified: bool,
 }
