@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::ensure;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, PATIENCE};
-use crate::drtool::Drtool;
+use crate::drtool::{Drtool, Ran};
 use crate::wait::wait_until;
 
 /// `drtool member ...`, told of the nodes that run.
@@ -20,6 +21,34 @@ pub fn member(cluster: &Cluster, args: &[&str]) -> Drtool {
     cluster
         .drtool([&["member"], args].concat())
         .env("CONFMAN_ENDPOINTS", &running.join(","))
+}
+
+/// Refusals that pass by themselves: a node is missed for a moment, or the members changed under the plan.
+pub const PASSING: [&str; 4] = [
+    "MEMBER_DOWN",
+    "NO_QUORUM",
+    "RESULT_HAS_NO_QUORUM",
+    "MEMBERSHIP_CHANGED",
+];
+
+/// `drtool member ...` that must end well; run again while it is refused for what passes by itself, which on a busy machine is at
+/// any time.
+///
+/// # Errors
+/// It ends otherwise, or is refused for too long.
+pub async fn changed(cluster: &Cluster, args: &[&str]) -> anyhow::Result<Ran> {
+    wait_until(
+        &format!("member {args:?} is not refused"),
+        PATIENCE,
+        || async {
+            let ran = member(cluster, args).run().await?;
+            let passes = ran.code == 3 && PASSING.iter().any(|code| ran.stderr.contains(code));
+            ensure!(!passes, "{ran}");
+            Ok(ran)
+        },
+    )
+    .await?
+    .expect(0)
 }
 
 /// What `drtool member list --json` says.

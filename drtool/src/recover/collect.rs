@@ -407,7 +407,11 @@ mod tests {
                 for reading in order {
                     merge(&mut merged, kit::collection(vec![reading.clone()]));
                 }
-                assert_eq!(merged.directories, std::slice::from_ref(&new), "{first} {second}");
+                assert_eq!(
+                    merged.directories,
+                    std::slice::from_ref(&new),
+                    "{first} {second}"
+                );
             }
         }
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::drtool::Ran;
 use confman_tests::load::{Load, LoadPlan};
-use confman_tests::members::{member, members, named, node, voters, wait_expected};
+use confman_tests::members::{changed, member, members, named, node, voters, wait_expected};
 use confman_tests::wait::wait_until;
 use confman_tests::{agree, audit};
 use serde_json::{Value, json};
@@ -115,10 +115,7 @@ async fn i1_i14_three_grow_to_five_and_shrink_to_three_under_load_and_nothing_is
         let leader = cluster.wait_leader(group).await?;
         let name = cluster.node(leader).name.clone();
         let less = ["--allow-less-tolerance", "--yes"];
-        let ran = member(&cluster, &[&["remove", &name][..], &less].concat())
-            .run()
-            .await?
-            .expect(0)?;
+        let ran = changed(&cluster, &[&["remove", &name][..], &less].concat()).await?;
         assert!(ran.stderr.contains("hands over what it leads"), "{ran}");
         let said = ends(&cluster, leader).await?;
         assert!(said.contains("was removed at index"), "{said}");
@@ -180,13 +177,8 @@ async fn a_node_is_replaced_by_a_new_machine_demoted_promoted_and_led_by() -> an
         .await?
         .expect(3)?;
     assert!(ran.stderr.contains("error[LESS_TOLERANCE]"), "{ran}");
-    member(
-        &cluster,
-        &["demote", "node4", "--yes", "--allow-less-tolerance"],
-    )
-    .run()
-    .await?
-    .expect(0)?;
+    let demote = ["demote", "node4", "--yes", "--allow-less-tolerance"];
+    changed(&cluster, &demote).await?;
     assert_eq!(
         voters(&members(&cluster).await?)?,
         named(&["node1", "node3"])
@@ -195,21 +187,12 @@ async fn a_node_is_replaced_by_a_new_machine_demoted_promoted_and_led_by() -> an
     cluster.wait_ready(3).await?;
     load.wait_progress(30, PATIENCE).await?;
     agree::audits(&cluster, Some("none")).await?;
-    member(&cluster, &["promote", "node4"])
-        .run()
-        .await?
-        .expect(0)?;
-    let ran = member(&cluster, &["promote", "node4"])
-        .run()
-        .await?
-        .expect(0)?;
+    changed(&cluster, &["promote", "node4"]).await?;
+    let ran = changed(&cluster, &["promote", "node4"]).await?;
     assert!(ran.stderr.contains("nothing to do"), "{ran}");
 
     for name in ["node4", "node1", "node3"] {
-        member(&cluster, &["transfer-leader", name])
-            .run()
-            .await?
-            .expect(0)?;
+        changed(&cluster, &["transfer-leader", name]).await?;
         let told = members(&cluster).await?;
         let id = &node(&told, name).unwrap()["id"];
         let led = told["groups"].as_array().unwrap();
@@ -230,10 +213,7 @@ async fn i14_an_id_is_never_given_twice_whatever_becomes_of_its_node() -> anyhow
         add(&cluster, 3).await?;
         let id = cluster.status(3).await?["node"]["id"].as_u64().unwrap();
         assert!(ids.insert(id), "round {round}: id {id} was used before");
-        member(&cluster, &["remove", "node4", "--yes"])
-            .run()
-            .await?
-            .expect(0)?;
+        changed(&cluster, &["remove", "node4", "--yes"]).await?;
         ends(&cluster, 3).await?;
 
         // It comes back with its old disk: fenced by what the others say, and the cluster goes on.
