@@ -16,7 +16,8 @@ use confman_snapshot::model::{ClusterId, Membership, NodeInfo};
 use confman_snapshot::repository::{OrderMember, RestoreOrder};
 use confman_store::command::BeginIncarnation;
 use confman_store::datadir::{Claim, DataDir, Identity, IdentityState, MemberAtBirth};
-use confman_store::records::{IncarnationKind, NodeRecord, NodeState};
+use confman_store::membership::NodeWish;
+use confman_store::records::{IncarnationKind, NodeRecord, NodeState, versions_of_life_from};
 use confman_store::{DataPaths, GroupPaths, StoreError};
 use futures::StreamExt;
 use tokio::time::Instant;
@@ -111,6 +112,10 @@ impl Ordered<'_> {
             api_url: member.api_url.clone(),
             peer_addr: member.peer_addr.clone(),
             state: NodeState::Active.into(),
+            wish: match member.learner {
+                true => NodeWish::Learner.into(),
+                false => NodeWish::Voter.into(),
+            },
             ..NodeRecord::default()
         };
         let (life, order) = (self.life, self.order);
@@ -125,6 +130,7 @@ impl Ordered<'_> {
             nodes: order.members.iter().map(node).collect(),
             expected: Vec::new(),
             survivor_id: 0,
+            versions_from: versions_of_life_from(life.incarnation),
         }
     }
 }

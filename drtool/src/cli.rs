@@ -158,8 +158,7 @@ fn not_understood(error: &clap::Error, args: impl Iterator<Item = OsString>) -> 
     eprintln!("error[USAGE]: {}", message.trim_end());
     let mut options = args.take_while(|arg| arg != "--");
     if options.any(|arg| arg == "--json")
-        && let Some(document) =
-            codes::document(&codes::named(codes::usage("USAGE", one_line(message))))
+        && let Some(document) = codes::named(codes::usage("USAGE", one_line(message))).document()
     {
         // Whoever does not read stdout has read stderr.
         let _ = output::json(&document);
@@ -198,13 +197,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
 
 /// A failure on stderr for people, under a name that `drtool explain` knows, and as the one document on stdout for scripts.
 fn report(failure: Failure, json: bool) -> ExitCode {
-    let failure = codes::named(failure);
-    let code = failure.report();
-    if let Some(document) = codes::document(&failure).filter(|_| json) {
-        // Whoever does not read stdout has read stderr.
-        let _ = output::json(&document);
-    }
-    code
+    codes::named(failure).report_as(json)
 }
 
 /// The command as it is declared, with `--dev` wherever a store can be named.

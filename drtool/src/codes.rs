@@ -162,36 +162,6 @@ pub(crate) fn named(failure: Failure) -> Failure {
     }
 }
 
-/// The document of a failure, for `--json`; none when there is nobody to tell.
-pub(crate) fn document(failure: &Failure) -> Option<serde_json::Value> {
-    let Failure::Told {
-        kind,
-        message,
-        hint,
-        code,
-        also,
-    } = failure
-    else {
-        return None;
-    };
-    let reason = |failure: &Failure| match failure {
-        Failure::Told {
-            message,
-            hint,
-            code,
-            ..
-        } => Some(serde_json::json!({ "code": code, "message": message, "hint": hint })),
-        Failure::PipeClosed => None,
-    };
-    let reasons: Vec<_> = std::iter::once(failure)
-        .chain(also)
-        .filter_map(reason)
-        .collect();
-    Some(serde_json::json!({ "error": {
-        "code": code, "exitCode": kind.exit_code(), "message": message, "hint": hint, "refusals": reasons,
-    }}))
-}
-
 /// The code of that name, whatever its case.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Code> {
@@ -259,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_bug_ends_with_the_exit_code_of_a_bug() {
-        let document = document(&bug("it broke")).unwrap();
+        let document = bug("it broke").document().unwrap();
         assert_eq!(document["error"]["exitCode"], 70, "{document}");
         assert_eq!(document["error"]["code"], "BUG", "{document}");
     }
@@ -268,7 +238,7 @@ mod tests {
     fn no_reason_is_lost_on_a_script() {
         let refused = refuse("CONSENT_NEEDED", ErrorKind::Refused, "one")
             .with_also(vec![usage("ARGUMENT", "two"), Failure::usage("three")]);
-        let document = document(&named(refused)).unwrap();
+        let document = named(refused).document().unwrap();
         let reasons = document["error"]["refusals"].as_array().unwrap();
         let codes: Vec<_> = reasons.iter().map(|r| r["code"].clone()).collect();
         assert_eq!(codes, ["CONSENT_NEEDED", "ARGUMENT", "USAGE"], "{document}");

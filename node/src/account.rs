@@ -235,6 +235,7 @@ pub(crate) fn readiness(node: &Node) -> Readiness {
             id: node.id(),
             name: node.name().to_owned(),
         }),
+        cluster_uuid: Some(node.cluster().uuid.clone()),
         reason,
         groups,
     }

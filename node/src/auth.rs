@@ -25,7 +25,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-pub use command::{KeyArgs, run};
+pub use command::KeyArgs;
+pub(crate) use command::run;
 pub use error::KeysError;
 pub use file::{KeyRecord, create_key, list_keys, revoke_key};
 

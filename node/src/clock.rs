@@ -7,6 +7,8 @@
 //! - What was heard goes on by the steady clock. So one's own jump shows at once, and another's when it is heard again.
 //! - Of an even number the earlier middle counts: time that is late catches up, time that is ahead stays. Which of two is wrong is not
 //!   known: both say that they differ.
+//! - What three clocks or more said last is not forgotten when only one other is heard: their middle goes on by the steady clock and counts
+//!   as the third, or a clock that is behind would be the earlier of two.
 //! - A clock that was found to be off does not become right because nobody is heard any more: the last middle goes on by the steady clock
 //!   until the own clock is near it, or somebody is heard.
 //! - Nothing of safety hangs on it: positions order everything. That all clocks are wrong alike is not seen here; see
@@ -62,6 +64,8 @@ struct Known {
     others: HashMap<u64, Reading>,
     /// The last middle, where the own clock was far from it.
     middle: Option<Reading>,
+    /// The last middle of at least three clocks, wherever the own clock was.
+    of_three: Option<Reading>,
 }
 
 /// What is known of this machine's clock.
@@ -70,9 +74,9 @@ enum Finding {
     /// It is followed: the others are near, or there is nothing to say against it.
     #[default]
     Near,
-    /// It is far from the middle of at least three.
+    /// It is far from the middle of at least three, one of which may be what they said last.
     Off,
-    /// It and the only other one that is heard differ: either may be wrong.
+    /// It and the only other one that is heard differ, and there was no third: either may be wrong.
     OneOfTwo,
     /// It was far from the middle when somebody was heard last, and still is.
     Unheard,
@@ -92,17 +96,26 @@ impl Known {
     /// Compares `own` with those that are known.
     fn look(&mut self, own: i64, now: Instant) -> Look {
         let others = self.others.values().filter(|r| r.is_fresh(now));
-        let others: Vec<i64> = others.map(|r| r.at(now)).collect();
-        if others.is_empty() {
-            return self.look_alone(own, now);
+        let mut others: Vec<i64> = others.map(|r| r.at(now)).collect();
+        let heard = others.len();
+        match heard {
+            0 => return self.look_alone(own, now),
+            1 => others.extend(self.of_three.map(|r| r.at(now))),
+            _ => {}
         }
         let middle = middle(own, &others);
-        let offset_us = own.saturating_sub(middle);
-        let off = beyond(offset_us) != 0;
-        self.middle = off.then_some(Reading {
+        let reading = Reading {
             time_us: middle,
             at: now,
-        });
+        };
+        let offset_us = own.saturating_sub(middle);
+        let off = beyond(offset_us) != 0;
+        self.middle = off.then_some(reading);
+        // With one other it is renewed only where all agree: a steady clock drifts, and who is far off shall not drag it along.
+        let agree = others.iter().all(|o| beyond(own.saturating_sub(*o)) == 0);
+        if heard > 1 || (others.len() > 1 && agree) {
+            self.of_three = Some(reading);
+        }
         let ahead_us = match *others {
             [other] => own.saturating_sub(other),
             _ => offset_us,
@@ -155,7 +168,8 @@ impl Clock {
 
     /// There is no other node: what others said last does not outweigh the only clock for ever.
     fn nobody_else(&self) {
-        self.known.lock().middle = None;
+        let mut known = self.known.lock();
+        (known.middle, known.of_three) = (None, None);
     }
 
     /// The time to go by, in microseconds since 1970 UTC.
@@ -188,7 +202,11 @@ impl Look {
             "behind"
         };
         match self.finding {
-            Finding::Near => tracing::info!(seconds, "this machine's clock is followed again"),
+            // It may have been followed all along, being the earlier of two, and there may be nobody else.
+            Finding::Near => tracing::info!(
+                seconds,
+                "this machine's clock is followed: it agrees with those that are heard, if any"
+            ),
             Finding::Off => tracing::warn!(
                 seconds,
                 "this machine's clock is {side} the other nodes': they are followed until it is put right\n\
@@ -304,7 +322,7 @@ mod tests {
         let reading = Reading { time_us: 0, at };
         Known {
             others: (0..others).map(|id| (id, reading)).collect(),
-            middle: None,
+            ..Known::default()
         }
     }
 
@@ -381,6 +399,129 @@ mod tests {
         }
         assert_eq!(hour(NEAR_US).finding, Finding::Near);
         assert_eq!(known(2, now).look(-HOUR, now).finding, Finding::Off);
+    }
+
+    #[test]
+    fn t01_what_three_clocks_said_is_the_third_where_one_other_is_heard() {
+        let begin = Instant::now();
+        let later = |seconds: u64| begin + Duration::from_secs(seconds);
+        let one = later(70);
+        let none = one + HEARD_WITHIN + Duration::from_secs(1);
+        // The own clock, that of the last one that is heard, and what is found while both are heard, one, and none.
+        let stories = [
+            // It is off, and what it was off from is known to the end.
+            (YEAR, 0, [Finding::Off, Finding::Off, Finding::Unheard]),
+            (-YEAR, 0, [Finding::Off, Finding::Off, Finding::Unheard]),
+            // The other one is, and moves nobody.
+            (0, YEAR, [Finding::Near; 3]),
+            (0, -YEAR, [Finding::Near; 3]),
+            (0, 0, [Finding::Near; 3]),
+        ];
+        for (own, last, findings) in stories {
+            let mut known = known(2, begin);
+            let times = [begin, one, none];
+            for (at, finding) in times.into_iter().zip(findings) {
+                let passed = micros(at - begin);
+                let reading = Reading {
+                    time_us: last + passed,
+                    at: at.min(one),
+                };
+                known.others.insert(1, reading);
+                // However often, and whatever is asked between.
+                for _ in 0..2 {
+                    let look = known.look(own + passed, at);
+                    assert_eq!(
+                        (look.finding, look.offset_us),
+                        (finding, own),
+                        "{own} {last}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn t01_what_three_clocks_said_follows_those_that_agree_and_no_others() {
+        let begin = Instant::now();
+        let mut known = known(2, begin);
+        known.look(0, begin);
+        // The steady clock loses a second where the others count ten minutes, for hours.
+        let mut at = begin;
+        let mut time_us = 0;
+        let mut heard = |known: &mut Known, off: i64| {
+            at += Duration::from_secs(600);
+            time_us += 601 * SECOND;
+            let reading = Reading {
+                time_us: time_us + off,
+                at,
+            };
+            known.others.insert(0, reading);
+            known.look(time_us, at)
+        };
+        for _ in 0..60 {
+            assert_eq!(heard(&mut known, 0).finding, Finding::Near);
+        }
+        // Then one of the two jumps, and who has not jumped is still known.
+        for off in [YEAR, -YEAR] {
+            let look = heard(&mut known, off);
+            assert_eq!(look.finding, Finding::Near, "{off}");
+        }
+        // Both are put elsewhere together: two against what was.
+        let look = known.look(time_us - YEAR, at);
+        assert_eq!((look.finding, look.offset_us), (Finding::Near, 0));
+    }
+
+    #[test]
+    fn t01_the_only_one_that_is_left_of_three_forgets_what_they_said() {
+        let begin = Instant::now();
+        let clock = Clock::default();
+        *clock.known.lock() = known(2, begin);
+        clock.known.lock().look(0, begin);
+        clock.nobody_else();
+        // A member that came later.
+        let later = begin + HEARD_WITHIN * 2;
+        let reading = Reading {
+            time_us: YEAR,
+            at: later,
+        };
+        clock.known.lock().others.insert(7, reading);
+        let look = clock.known.lock().look(0, later);
+        assert_eq!(look.finding, Finding::OneOfTwo);
+    }
+
+    /// The earlier of two was followed all along: it is not followed "again".
+    #[test]
+    fn t01_what_is_said_of_a_clock_that_is_near_holds_for_the_earlier_of_two() {
+        let page = Page::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer({
+                let page = page.clone();
+                move || page.clone()
+            })
+            .finish();
+        let near = Look {
+            finding: Finding::Near,
+            offset_us: 0,
+            ahead_us: 0,
+        };
+        tracing::subscriber::with_default(subscriber, || near.say());
+        let said = String::from_utf8_lossy(&page.0.lock()).into_owned();
+        assert!(said.contains("agrees with those that are heard"), "{said}");
+        assert!(!said.contains("again"), "{said}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     proptest! {

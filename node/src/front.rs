@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use confman_client::wire::NodeRef;
+use confman_client::wire::{NodeRef, Readiness};
 use confman_store::Identity;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower::ServiceExt;
@@ -26,8 +26,8 @@ pub(crate) struct Front {
 struct State {
     node_name: String,
     reason: ArcSwap<String>,
-    /// Who the node is by its data, as long as its life is not over.
-    owner: ArcSwap<Option<NodeRef>>,
+    /// Who the node is by its data, and of which cluster, as long as its life is not over.
+    owner: ArcSwap<Option<(NodeRef, String)>>,
     open: ArcSwap<Option<Router>>,
     prometheus: PrometheusHandle,
 }
@@ -69,7 +69,10 @@ impl Front {
             id: identity.node_id,
             name: identity.name.clone(),
         };
-        self.state.owner.store(Arc::new(Some(owner)));
+        let cluster_uuid = identity.cluster_uuid.clone();
+        self.state
+            .owner
+            .store(Arc::new(Some((owner, cluster_uuid))));
     }
 
     /// As [`Front::say`], for a node whose time is over.
@@ -136,7 +139,7 @@ fn closed(state: &State, path: &str) -> Response {
         "/health/ready" => (
             StatusCode::SERVICE_UNAVAILABLE,
             "application/json",
-            serde_json::json!({"ready": false, "node": *state.owner.load_full(), "reason": *reason, "groups": []}),
+            serde_json::json!(readiness(state, &reason)),
         ),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -151,9 +154,20 @@ fn closed(state: &State, path: &str) -> Response {
     (status, headers, Body::from(body.to_string())).into_response()
 }
 
+fn readiness(state: &State, reason: &str) -> Readiness {
+    let owner = state.owner.load_full();
+    let (node, cluster_uuid) = Option::clone(&owner).unzip();
+    Readiness {
+        ready: false,
+        node,
+        cluster_uuid,
+        reason: Some(reason.to_owned()),
+        groups: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use confman_client::wire::Readiness;
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
@@ -174,6 +188,7 @@ mod tests {
         front.owned_by(&Identity {
             node_id: 7,
             name: "node2".to_owned(),
+            cluster_uuid: "9364".to_owned(),
             ..Identity::default()
         });
         front.say("it opens its groups".to_owned());
@@ -182,6 +197,7 @@ mod tests {
             said.node.map(|n| (n.id, n.name)),
             Some((7, "node2".to_owned()))
         );
+        assert_eq!(said.cluster_uuid.as_deref(), Some("9364"));
         assert_eq!(said.reason.as_deref(), Some("it opens its groups"));
         front.fenced("a newer life is there");
         assert_eq!(ready(&front).await.node, None);

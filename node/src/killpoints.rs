@@ -17,7 +17,7 @@ use crate::group::Group;
 const DIR: &str = "KILL_POINTS_DIR";
 const CLOCK_OFF_FILE: &str = "CLOCK_OFF_FILE";
 
-/// Every place that can be named, in the order in which a change or a restore comes by.
+/// Every place that can be named, in the order in which a change, a recovery or a restore comes by.
 pub const POINTS: &[&str] = &[
     "membership::before-begin",
     "membership::after-begin",
@@ -53,6 +53,12 @@ pub const POINTS: &[&str] = &[
     "restore::installed",
     "order::restored",
     "order::taken-up",
+    "life::before-claim",
+    "life::after-claim",
+    "life::before-begin",
+    "life::after-begin",
+    "life::before-forget",
+    "life::after-forget",
     "order::before-record",
     "order::before-report",
     "order::before-spent",

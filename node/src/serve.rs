@@ -26,10 +26,14 @@ use confman_store::{
     DataDir, DataPaths, GroupStore, Identity, LogStore, OpenOptions, StateHandle, StateMachine,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use openraft::storage::RaftLogStorage as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::access::{Keyring, NoKeys};
+use crate::api::forward::Forwarder;
+use crate::api::forwarded;
 use crate::api::limits::Limits;
 use crate::fence::Fence;
 use crate::formation::{Established, Formation};
@@ -40,9 +44,7 @@ use crate::peer::acquaintance::{Acquaintances, Own};
 use crate::peer::client::Channels;
 use crate::peer::desk::{Desk, Stage};
 use crate::peer::network::Factory;
-use crate::peer::proto::peer_server::PeerServer;
-use crate::peer::service::Service;
-use crate::peer::{MESSAGE_BYTES_MAX, proto};
+use crate::peer::{listener, proto};
 use crate::store_door::StoreDoor;
 use crate::tls::Tls;
 use crate::tls::door::{self, Door, Listener};
@@ -202,7 +204,15 @@ async fn serve(
     ));
     let peer_door = Arc::new(Door::new(Listener::Peers, tls.clone()));
     let arrivals = door::arrivals(peers, peer_door);
-    let peers = tokio::spawn(serve_peers(arrivals, Arc::clone(&desk), closing.clone()));
+    let under_way = TaskTracker::new();
+    let admission = listener::admission_of(Arc::clone(&desk));
+    let forwarded = forwarded::door(front.router(), admission, &under_way);
+    let peers = tokio::spawn(listener::serve(
+        arrivals,
+        Arc::clone(&desk),
+        forwarded,
+        closing.clone(),
+    ));
     if let Some(tls) = &tls {
         // Until the end: a node that waits to be formed, or is fenced, answers too.
         tokio::spawn(tls::watch::run(Arc::clone(tls), closing.clone()));
@@ -281,12 +291,17 @@ async fn serve(
     };
     desk.enter(Stage::Member(Arc::clone(&node)));
     let backend: Arc<dyn crate::api::backend::Backend> = Arc::clone(&node) as _;
+    let forwarder = Forwarder::new(
+        tls,
+        settings.cluster_token.as_ref(),
+        listener::life_of(&node),
+    );
     front.open(crate::api::router(
         backend,
         keyring,
         limits,
         Arc::new(rand::random),
-        tls,
+        forwarder,
     ));
     tracing::info!(node = %settings.node_name, node_id = node.id(), groups = node.groups().count(), "serving");
 
@@ -328,7 +343,10 @@ async fn serve(
         }
     }
     closing.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
+    under_way.close();
+    // What clients have asked, here or by way of another node, is answered.
+    let answered = async { tokio::join!(api, under_way.wait()) };
+    let _ = tokio::time::timeout(Duration::from_secs(3), answered).await;
     stop::close(&node).await;
     peers.abort();
     for executor in executors {
@@ -353,30 +371,6 @@ async fn listen(addr: std::net::SocketAddr, setting: &str) -> anyhow::Result<Tcp
             "listen on {addr}: {e}\nhint: another process may have that port; see {setting}"
         )
     })
-}
-
-async fn serve_peers(
-    arrivals: tokio::sync::mpsc::Receiver<std::io::Result<door::Io>>,
-    desk: Arc<Desk>,
-    closing: CancellationToken,
-) {
-    let service = PeerServer::new(Service { desk })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let served = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .initial_stream_window_size(8 * 1024 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024)
-        .add_service(service)
-        .serve_with_incoming_shutdown(
-            tokio_stream::wrappers::ReceiverStream::new(arrivals),
-            closing.cancelled_owned(),
-        );
-    if let Err(error) = served.await {
-        tracing::error!("the peer listener ended: {error}");
-    }
 }
 
 /// What the node is assembled from, beside its data.
@@ -490,7 +484,7 @@ async fn run_group(
     outfit: &Outfit,
     identity: &Identity,
     id: &GroupId,
-    (log, machine, state): OpenedStore,
+    (mut log, machine, state): OpenedStore,
 ) -> anyhow::Result<Arc<Group>> {
     let settings = &outfit.settings;
     let context = GroupContext {
@@ -518,9 +512,12 @@ async fn run_group(
     };
     let control = machine.control();
     let config = Arc::new(raft_config(settings, id).validate()?);
+    let log_end = log.get_log_state().await?.last_log_id.map(|l| l.index);
     let raft = Raft::new(identity.node_id, config, factory, log, machine).await?;
     initialize(&raft, identity).await?;
-    Ok(Group::new(id.clone(), raft, state, control, context))
+    let group = Group::new(id.clone(), raft, state, control, context);
+    group.begins_behind(log_end);
+    Ok(group)
 }
 
 fn raft_config(settings: &Settings, group: &GroupId) -> openraft::Config {

@@ -52,7 +52,7 @@ fn record(group: GroupId) -> SnapshotRecord {
 
 fn order() -> RestoreOrder {
     RestoreOrder {
-        version: RestoreOrder::VERSION,
+        version: 1,
         plan_id: "6a1e1f0a-0000-4000-8000-000000000000".to_owned(),
         shards: 2,
         term: 1003,
@@ -74,6 +74,7 @@ fn member(id: u64, name: &str) -> OrderMember {
         name: name.to_owned(),
         api_url: format!("http://{name}:6100"),
         peer_addr: format!("{name}:6101"),
+        learner: false,
     }
 }
 
@@ -186,7 +187,7 @@ async fn i13_an_order_that_cannot_be_read_does_not_hide_that_the_life_is_there()
     let (repository, store) = repository();
     for (order, newer) in [
         (
-            serde_json::json!({"version": 2, "shape": ["another"]}),
+            serde_json::json!({"version": 3, "shape": ["another"]}),
             true,
         ),
         (serde_json::json!({"version": 1}), false),
@@ -202,7 +203,7 @@ async fn i13_an_order_that_cannot_be_read_does_not_hide_that_the_life_is_there()
         assert_eq!(there.len(), 1);
         let error = there[0].order().unwrap_err();
         assert_eq!(
-            matches!(error, OrderError::Newer { found: 2 }),
+            matches!(error, OrderError::Newer { found: 3 }),
             newer,
             "{error}"
         );
@@ -222,13 +223,18 @@ fn an_object_of_the_first_version_is_still_read_and_written_alike() {
 #[test]
 fn i19_orders_that_contradict_themselves_are_refused() {
     type Harm = fn(&mut RestoreOrder);
-    let harms: [(&str, Harm); 14] = [
+    let harms: [(&str, Harm); 16] = [
         ("no members", |o| o.members.clear()),
         ("an id twice", |o| o.members[1].id = 4),
         ("a name twice", |o| o.members[1].name = "node1".to_owned()),
         ("id zero", |o| o.members[0].id = 0),
         ("an id to be given again", |o| o.next_node_id = 5),
         ("no address", |o| o.members[0].peer_addr.clear()),
+        ("no voter", |o| {
+            o.version = 2;
+            o.members.iter_mut().for_each(|m| m.learner = true);
+        }),
+        ("a learner of version 1", |o| o.members[0].learner = true),
         ("a long name", |o| o.members[0].name = "x".repeat(2000)),
         ("no plan", |o| o.plan_id.clear()),
         ("a group missing", |o| drop(o.groups.pop())),
@@ -256,7 +262,17 @@ fn i19_orders_that_contradict_themselves_are_refused() {
 #[test]
 fn i14_the_members_of_an_order_are_the_membership_from_its_position_on() {
     let position = Position::new(3, 1, 40);
-    let membership = order().membership(position);
+    let mut order = order();
+    order.members[1].learner = true;
+    order.version = RestoreOrder::version_for(&order.members);
+    assert_eq!(order.version, 2);
+    order.check(&life(2)).unwrap();
+    let learns = order.membership(position);
+    assert_eq!(learns.voters, [[4].into()]);
+    assert!(learns.nodes.contains_key(&5), "{learns:?}");
+    order.members[1].learner = false;
+    assert_eq!(RestoreOrder::version_for(&order.members), 1);
+    let membership = order.membership(position);
     assert_eq!(membership.position, Some(position));
     assert_eq!(membership.voters, [[4, 5].into()]);
     assert_eq!(membership.nodes[&5].peer_addr, "node2:6101");

@@ -97,6 +97,8 @@ async fn main() -> anyhow::Result<()> {
         .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "1000000000")
         .env("CONFMAN_SNAPSHOT_BYTES_THRESHOLD", "1099511627776")
         .env("CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS", "31536000")
+        // As users have it, not as other tests do: the new life waits for three of them while the lost nodes are silent.
+        .env("CONFMAN_STORE_FENCE_INTERVAL_MS", "5000")
         .env("CONFMAN_HEARTBEAT_MS", "250")
         .env("CONFMAN_ELECTION_TIMEOUT_MIN_MS", "1500")
         .env("CONFMAN_ELECTION_TIMEOUT_MAX_MS", "3000")

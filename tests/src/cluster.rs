@@ -268,15 +268,24 @@ impl Cluster {
     /// # Errors
     /// It cannot be started.
     pub fn confman(&self, args: &[&str]) -> anyhow::Result<std::process::Output> {
-        Command::new(binary::confman()?)
+        let ran = self.confman_command(args)?.output();
+        ran.context("run confman")
+    }
+
+    /// The same, for who starts it and does not wait for its end.
+    ///
+    /// # Errors
+    /// The cluster has ended, or the program cannot be built.
+    pub fn confman_command(&self, args: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary::confman()?);
+        command
             .args(args)
             .env_clear()
             .env("CONFMAN_ENDPOINTS", self.endpoints().join(","))
             .env("CONFMAN_API_KEY", &self.key)
             .envs(self.client_tls())
-            .current_dir(self.dir()?)
-            .output()
-            .context("run confman")
+            .current_dir(self.dir()?);
+        Ok(command)
     }
 
     /// Starts every node that is down, and no spare that was never started.

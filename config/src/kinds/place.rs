@@ -286,10 +286,15 @@ impl Kind for StoreUrl {
                 Err(Some("the path is not absolute".to_owned()))
             };
         }
-        if rest.split('/').next().is_none_or(str::is_empty) {
+        // A name is for those that have several stores in one process: tests.
+        if scheme != "memory" && rest.split('/').next().is_none_or(str::is_empty) {
             return Err(Some("the bucket is missing".to_owned()));
         }
-        Ok(text.trim_end_matches('/').to_owned())
+        let shown = match text.trim_end_matches('/') {
+            "memory:" => "memory://",
+            trimmed => trimmed,
+        };
+        Ok(shown.to_owned())
     }
 
     fn show(&self, value: &String) -> String {

@@ -288,7 +288,7 @@ fn group(
     });
     weak(name, strength, leader.as_ref(), findings);
     snapshot_failures(name, &views, findings);
-    let protected = protected(name, &views, committed, now_us, findings);
+    let protected = protected(name, (&views, leader.as_ref()), committed, now_us, findings);
     let agreement = agreement(name, &views, findings);
     GroupReport {
         group: name.to_owned(),
@@ -410,7 +410,7 @@ fn snapshot_failures(name: &str, views: &[View<'_>], findings: &mut Vec<Finding>
 
 fn protected(
     name: &str,
-    views: &[View<'_>],
+    (views, leader): (&[View<'_>], Option<&NodeRef>),
     committed: u64,
     now_us: i64,
     findings: &mut Vec<Finding>,
@@ -441,8 +441,15 @@ fn protected(
         );
         return None;
     };
-    // Its time is the group's, which may be ahead of this machine's clock: who knows the group's time says how old it is.
-    let age_seconds = snapshot.age_seconds.unwrap_or_else(|| {
+    // Its time is the group's, which may be ahead of this machine's clock: who knows the group's time says how old it is. The
+    // leader gives that time; a replica's own goes on with its own clock until it hears more, and of several the one that has
+    // run ahead least is closest.
+    let same = views.iter().filter_map(|v| {
+        let told = v.group.snapshot.as_ref().filter(|s| s.id == snapshot.id)?;
+        Some((leader.is_some_and(|l| l.id == v.node.id), told.age_seconds?))
+    });
+    let age = same.min_by_key(|(leads, age)| (!leads, *age));
+    let age_seconds = age.map(|(_, age)| age).unwrap_or_else(|| {
         let age_us = now_us.saturating_sub(snapshot.time.as_us()).max(0);
         age_us.unsigned_abs() / 1_000_000
     });

@@ -7,7 +7,7 @@ use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
 use confman_store::DataPaths;
 
-use super::ask::{Caller, ask};
+use super::ask::{Caller, Foreign, ask};
 use super::plan::Plan;
 use super::role::{Role, Standing};
 
@@ -22,6 +22,7 @@ pub(super) struct Look<'a> {
     urls: Vec<String>,
     caller: Caller,
     last: LastLook,
+    foreign: Foreign,
 }
 
 impl<'a> Look<'a> {
@@ -40,6 +41,7 @@ impl<'a> Look<'a> {
             urls: urls.into_iter().collect(),
             caller,
             last: LastLook::default(),
+            foreign: Foreign::default(),
         }
     }
 
@@ -50,7 +52,9 @@ impl<'a> Look<'a> {
         }
         self.last = LastLook::now();
         for live in ask(&self.urls, &self.caller).await? {
-            self.judge(&live)?;
+            if !self.foreign.holds(&live, &self.plan.cluster.uuid) {
+                self.judge(&live)?;
+            }
         }
         Ok(())
     }
@@ -67,14 +71,10 @@ impl<'a> Look<'a> {
 
     fn judge(&self, live: &super::collection::Live) -> Result<(), Failure> {
         let (plan, role) = (self.plan, self.standing.role());
-        let status = live
-            .status
-            .as_ref()
-            .filter(|s| s.cluster_uuid == plan.cluster.uuid);
         let ready = live.readiness.as_ref().is_some_and(|r| r.ready);
-        let Some(status) = status else {
+        let Some(status) = &live.status else {
             // Who tells no more than that it is ready may be of the new life: then another directory may follow it.
-            if ready && live.status.is_none() && role == Role::Survivor {
+            if ready && role == Role::Survivor {
                 return Err(self.alive(&format!("a node is ready at {}", live.url)));
             }
             return Ok(());

@@ -16,7 +16,7 @@ use confman_snapshot::model::NodeInfo;
 use confman_store::command::BeginIncarnation;
 use confman_store::datadir::{IdentityState, Surgery};
 use confman_store::membership::{ExpectedRecord, NodeWish};
-use confman_store::records::{IncarnationKind, NodeRecord, NodeState};
+use confman_store::records::{IncarnationKind, NodeRecord, NodeState, versions_of_life_from};
 use confman_store::surgery::{Operation, operate};
 use confman_store::{DataDir, DataPaths, Identity, StoreError};
 use serde::Serialize;
@@ -134,12 +134,14 @@ pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, F
         store: told,
         seconds: start.elapsed().as_secs_f64(),
     };
+    let unclaimed = done.store.unclaimed(&plan);
     if global.json {
         output::json(&done)?;
     } else {
         tell(&done, &plan, standing.role())?;
     }
-    Ok(ExitCode::SUCCESS)
+    // What was done is told on stdout in any case, so this goes to stderr alone.
+    Ok(unclaimed.map_or(ExitCode::SUCCESS, |failure| failure.report()))
 }
 
 /// The directory that was named, or that of the node's own settings.
@@ -336,6 +338,7 @@ fn begin_incarnation(plan: &Plan, operator: &str) -> BeginIncarnation {
         plan_id: plan.plan_id.clone(),
         lineage: plan.plan_id.clone(),
         survivor_id: plan.survivor.old_id,
+        versions_from: versions_of_life_from(plan.new_incarnation),
         operator: operator.chars().take(200).collect(),
         summary: summary::of(plan),
         nodes: vec![NodeRecord {

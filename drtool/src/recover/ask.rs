@@ -1,5 +1,6 @@
 //! Asking nodes whether they live, and what they say of themselves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,6 +59,36 @@ pub(super) struct Caller {
     key: Option<SecretString>,
     tls: ClientTls,
     not_ours: NotOurs,
+}
+
+/// Whoever answers for another cluster. Each is told once, without being asked for: the addresses may be the wrong ones.
+#[derive(Debug, Default)]
+pub(super) struct Foreign(BTreeSet<String>);
+
+impl Foreign {
+    /// Whether what answered is of another cluster than that of this uuid.
+    pub(super) fn holds(&mut self, live: &Live, cluster_uuid: &str) -> bool {
+        if !live.is_foreign(cluster_uuid) {
+            return false;
+        }
+        if self.0.insert(live.url.clone()) {
+            let words = live.foreign_words();
+            eprintln!("note: {}", confman_cli::escape::text(&words));
+        }
+        true
+    }
+}
+
+impl Caller {
+    /// What to do about a node that lives and does not say more: `why` it did not.
+    pub(super) fn hint(&self, why: &str) -> String {
+        match self.key {
+            None => "give the API key (--api-key-file, or CONFMAN_API_KEY), so that it can say of which life it is".to_owned(),
+            Some(_) => format!(
+                "it did not take the API key that was given, or could not answer ({why}): give one of this cluster's (--api-key-file, or CONFMAN_API_KEY); a node that is not to live any more is to be stopped"
+            ),
+        }
+    }
 }
 
 /// The URLs that the operator names, and as whom to ask.

@@ -125,6 +125,11 @@ pub const CODES: &[Code] = &[
         remedy: "Run the same undo again when the store answers.",
     },
     Code {
+        name: "RECOVER_NOT_CLAIMED",
+        meaning: "The directory is repaired, but the store that was named did not take the claim of the new incarnation: another operator is not kept from a life of the same number, and nodes of the older life do not learn of this one there.",
+        remedy: "Run the same apply again when the store answers; it only claims then. Without a store on purpose: --no-store.",
+    },
+    Code {
         name: "RECOVER_UNVERIFIED",
         meaning: "The living cluster is not, or not yet, what the plan says.",
         remedy: "Each finding names the node and what to do; run `drtool recover verify` again afterwards.",

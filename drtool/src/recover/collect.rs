@@ -132,30 +132,27 @@ fn merge(into: &mut Collection, other: Collection) {
 
 /// Of two readings of one directory the later one counts, in whatever order they come.
 fn take_in(directories: &mut Vec<Directory>, read: Directory) {
-    let mut is_last = true;
-    directories.retain(|known| {
-        let is_older = known.read_at <= read.read_at;
-        let is_same = is_same_place(known, &read);
-        is_last &= !is_same || is_older;
-        !is_same || !is_older
-    });
-    if is_last {
+    directories.retain(|known| !replaces(&read, known));
+    if !directories.iter().any(|known| replaces(known, &read)) {
         directories.push(read);
     }
 }
 
-/// Whether two readings are of one directory. Two machines may have one name and one path, as containers do: whose it is tells them
-/// apart, where both say it. A directory that could not be read, or that was empty once, is the one that was read before or after.
-fn is_same_place(one: &Directory, other: &Directory) -> bool {
+/// Whether a reading makes an earlier one of the same directory void. Two machines may have one name and one path, as containers do,
+/// and one machine may mount several disks in turn in one place: whose a directory is tells readings apart. One that does not say
+/// whose it is may be of anybody there, so it never costs us one that does: that would be a node's data given up unseen. The
+/// other way round nothing is lost, since it cannot be used.
+fn replaces(later: &Directory, earlier: &Directory) -> bool {
     let node = |d: &Directory| {
         let identity = d.identity.as_ref();
         identity.map(|i| (i.cluster_uuid.clone(), i.node_id))
     };
-    let is_of_one = match (node(one), node(other)) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
+    let may_be_one = match (node(later), node(earlier)) {
+        (Some(later), Some(earlier)) => later == earlier,
+        (None, Some(_)) => false,
+        (_, None) => true,
     };
-    (&one.path, &one.host) == (&other.path, &other.host) && is_of_one
+    later.is_at_place_of(earlier) && later.read_at >= earlier.read_at && may_be_one
 }
 
 /// The API URLs of everybody that the directories name.
@@ -166,7 +163,8 @@ pub(super) fn members_of(directories: &[Directory]) -> BTreeSet<String> {
         let of_groups = directory
             .groups
             .iter()
-            .flat_map(|g| g.membership.nodes.values());
+            .flat_map(|g| &g.memberships)
+            .flat_map(|m| m.nodes.values());
         let registered = directory
             .nodes
             .iter()
@@ -300,7 +298,7 @@ fn show(collection: &Collection, args: &CollectArgs) -> Result<(), Failure> {
             .map_or(("-".to_owned(), "-".to_owned()), |i| {
                 (i.node_id.to_string(), i.incarnation.to_string())
             });
-        let note = note_of(directory);
+        let note = note_of(directory, collection);
         let mut row = |group: &str, last: &str, committed: &str, applied: &str| {
             let cells = [
                 directory.name(),
@@ -358,12 +356,20 @@ fn show(collection: &Collection, args: &CollectArgs) -> Result<(), Failure> {
     ))
 }
 
-fn note_of(directory: &Directory) -> String {
+fn note_of(directory: &Directory, collection: &Collection) -> String {
     if let Some(holder) = &directory.in_use {
         return format!("in use by {holder}");
     }
     let worst = directory.findings.iter().max_by_key(|f| f.severity);
-    worst.map_or_else(String::new, |f| f.code.clone())
+    let mut notes: Vec<String> = worst.map(|f| f.code.clone()).into_iter().collect();
+    let before = collection.read_before_at_place_of(directory);
+    if !before.is_empty() {
+        let before = before.join(", ");
+        notes.push(format!(
+            "read later than {before} there, without an identity"
+        ));
+    }
+    notes.join("; ")
 }
 
 #[cfg(test)]
@@ -391,28 +397,89 @@ mod tests {
         assert_eq!(merged.directories.len(), 3);
     }
 
+    fn reading(id: u64, at: i64, has_identity: bool) -> Directory {
+        let mut read = kit::node(id, 3, kit::at(2, 7), kit::at(2, 7));
+        "/mnt".clone_into(&mut read.path);
+        "rescue".clone_into(&mut read.host);
+        read.read_at = Time::from_us(at);
+        read.identity = read.identity.filter(|_| has_identity);
+        read
+    }
+
+    /// The same readings in every order, each in a collection of its own.
+    fn merged_in_every_order(readings: &[Directory]) -> Vec<Vec<Directory>> {
+        let mut orders: Vec<Vec<&Directory>> = vec![Vec::new()];
+        for reading in readings {
+            orders = orders
+                .iter()
+                .flat_map(|order| (0..=order.len()).map(move |at| (order, at)))
+                .map(|(order, at)| {
+                    let mut longer = order.clone();
+                    longer.insert(at, reading);
+                    longer
+                })
+                .collect();
+        }
+        let mut all = Vec::new();
+        for order in orders {
+            let mut merged = kit::collection(Vec::new());
+            for reading in order {
+                merge(&mut merged, kit::collection(vec![reading.clone()]));
+            }
+            merged.directories.sort_by_key(|d| d.read_at);
+            all.push(merged.directories);
+        }
+        all
+    }
+
     /// It was unreadable, or not there yet, when it was collected first.
     #[test]
     fn a_reading_that_does_not_say_whose_it_is_does_not_outlive_a_later_one() {
-        let read = |at: i64, has_identity: bool| {
-            let mut read = kit::node(1, 3, kit::at(2, 7), kit::at(2, 7));
-            read.read_at = Time::from_us(at);
-            read.identity = read.identity.filter(|_| has_identity);
-            read
-        };
-        for (first, second) in [(false, true), (true, false), (true, true)] {
-            let (old, new) = (read(1, first), read(2, second));
-            for order in [[&old, &new], [&new, &old]] {
-                let mut merged = kit::collection(Vec::new());
-                for reading in order {
-                    merge(&mut merged, kit::collection(vec![reading.clone()]));
-                }
-                assert_eq!(
-                    merged.directories,
-                    std::slice::from_ref(&new),
-                    "{first} {second}"
-                );
+        for (first, second) in [(false, true), (false, false), (true, true)] {
+            let (old, new) = (reading(1, 1, first), reading(1, 2, second));
+            for directories in merged_in_every_order(&[old, new.clone()]) {
+                assert_eq!(directories, std::slice::from_ref(&new), "{first} {second}");
             }
         }
+    }
+
+    /// Three disks are mounted one after the other in one place, or three containers have one name: the one that cannot be read
+    /// says nothing against those that can.
+    #[test]
+    fn a_reading_that_does_not_say_whose_it_is_costs_nobody_elses() {
+        let (old, unknown) = (reading(1, 1, true), reading(1, 2, false));
+        for directories in merged_in_every_order(&[old.clone(), unknown.clone()]) {
+            assert_eq!(directories, [old.clone(), unknown.clone()]);
+        }
+        let all = [
+            reading(1, 1, true),
+            reading(2, 2, true),
+            reading(3, 3, false),
+        ];
+        for directories in merged_in_every_order(&all) {
+            assert_eq!(directories, all);
+        }
+        let last = [all[2].clone(), reading(1, 4, true), reading(2, 5, true)];
+        for directories in merged_in_every_order(&last) {
+            assert_eq!(directories, last[1..]);
+        }
+        // It is told where it is shown, and where the plan is.
+        let seen = kit::collection(all.to_vec());
+        assert_eq!(note_of(&all[0], &seen), "");
+        assert_eq!(
+            note_of(&all[2], &seen),
+            "read later than node1, node2 there, without an identity"
+        );
+        let notes = kit::planned(
+            &kit::collection(vec![old, unknown]),
+            &kit::wishes(&["node2", "node3"]),
+        )
+        .notes;
+        assert!(
+            notes
+                .iter()
+                .any(|n| n.contains("read later than node1 there, without an identity")),
+            "{notes:?}"
+        );
     }
 }

@@ -17,8 +17,9 @@ use super::file;
 
 use crate::codes;
 
-/// The version that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The version that this program writes, and the only one that it plans from. Until 2, of the memberships only the last was told, and
+/// of the nodes not what they shall be.
+pub const VERSION: u32 = 2;
 /// What the file calls itself.
 pub const KIND: &str = "confman-recovery-collection";
 /// Largest collection that is read, in bytes.
@@ -66,6 +67,8 @@ pub struct Directory {
     pub groups: Vec<GroupFacts>,
     /// The nodes that `__meta/0` has registered, as far as this state has applied.
     pub nodes: Vec<NodeFacts>,
+    /// The names that may join and have not, as far as this state has applied.
+    pub expected: Vec<ExpectedFacts>,
     /// The id that the next node would get.
     pub next_node_id: u64,
     /// What is wrong with it, its groups included.
@@ -152,8 +155,8 @@ pub struct GroupFacts {
     pub state_bytes: u64,
     /// The state's hash at `applied`.
     pub state_hash: Option<String>,
-    /// The members: the last ones appended, committed or not.
-    pub membership: Membership,
+    /// The members: those known here to be committed, and all that were appended since, oldest first. The last are in effect.
+    pub memberships: Vec<Membership>,
     /// Bytes that a crash cut short at the end of the log.
     pub torn_bytes: u64,
     /// The newest snapshots that the group has recorded, newest first.
@@ -202,6 +205,30 @@ pub struct NodeFacts {
     pub info: NodeInfo,
     /// Whether its id is retired.
     pub retired: bool,
+    /// What it shall be, whatever it is now: one that was just admitted is a learner until it has caught up.
+    pub wish: WishFacts,
+}
+
+/// What a node shall be in every group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WishFacts {
+    /// It votes, once it has caught up.
+    Voter,
+    /// It follows and does not vote.
+    Learner,
+    /// It is being taken out.
+    Gone,
+}
+
+/// A name under which a node may join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExpectedFacts {
+    /// The name, and where it is to be.
+    pub info: NodeInfo,
+    /// It stays a learner.
+    pub learner: bool,
 }
 
 /// Something that is wrong.
@@ -294,8 +321,31 @@ impl Collection {
             )
             .with_hint("`drtool recover collect` makes one")
         };
-        file::check_head(&bytes, KIND, VERSION).map_err(wrong)?;
+        let version = file::check_head(&bytes, KIND, VERSION).map_err(wrong)?;
+        if version < VERSION {
+            let text = format!(
+                "{} has version {version} and was made by an older drtool, this one plans from version {VERSION}",
+                path.display()
+            );
+            return Err(codes::refuse("RECOVER_FILE", ErrorKind::Refused, text)
+                .with_hint("collect again with this drtool: `drtool recover collect DIR...`"));
+        }
         serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))
+    }
+
+    /// Whose data was read earlier in the place of a directory that does not say whose it is: it may be that of one of them by now,
+    /// or of somebody else whose machine has the same name.
+    pub fn read_before_at_place_of(&self, directory: &Directory) -> Vec<&str> {
+        let is_before = |known: &&Directory| {
+            known.identity.is_some()
+                && known.is_at_place_of(directory)
+                && known.read_at < directory.read_at
+        };
+        if directory.identity.is_some() {
+            return Vec::new();
+        }
+        let before = self.directories.iter().filter(is_before);
+        before.map(Directory::name).collect()
     }
 
     /// Writes it.
@@ -308,6 +358,19 @@ impl Collection {
 }
 
 impl GroupFacts {
+    /// The members in effect: the last ones appended, committed or not.
+    pub fn membership(&self) -> Option<&Membership> {
+        self.memberships.last()
+    }
+
+    /// The last members that this directory proves to be committed.
+    pub fn committed_membership(&self) -> Option<&Membership> {
+        let (proven, _) = self.proven()?;
+        let all = self.memberships.iter().rev();
+        let mut committed = all.filter(|m| m.position <= Some(proven));
+        committed.next()
+    }
+
     /// Where its data ends: the last entry, or the state where that was installed beyond the log.
     pub fn end(&self) -> Option<Position> {
         self.last.max(self.applied)
@@ -334,6 +397,11 @@ impl Directory {
         self.identity
             .as_ref()
             .map_or(self.path.as_str(), |i| i.name.as_str())
+    }
+
+    /// Whether both were read under one path of machines of one name.
+    pub fn is_at_place_of(&self, other: &Self) -> bool {
+        (&self.path, &self.host) == (&other.path, &other.host)
     }
 
     /// The facts of one group.
@@ -366,6 +434,27 @@ impl Directory {
 }
 
 impl Live {
+    /// Whether it says that it is of another cluster than this one: then nothing of it counts here, not even that it lives.
+    pub fn is_foreign(&self, cluster_uuid: &str) -> bool {
+        self.cluster_uuid().is_some_and(|told| told != cluster_uuid)
+    }
+
+    /// Of which cluster it says to be.
+    pub fn cluster_uuid(&self) -> Option<&str> {
+        let of_status = self.status.as_ref().map(|s| s.cluster_uuid.as_str());
+        of_status.or_else(|| self.readiness.as_ref()?.cluster_uuid.as_deref())
+    }
+
+    /// Who answers for another cluster, and where.
+    pub fn foreign_words(&self) -> String {
+        let name = self.node().map_or("a node", |node| node.name.as_str());
+        format!(
+            "another cluster answers at {}: {name} of {}; it does not count",
+            self.url,
+            self.cluster_uuid().unwrap_or_default()
+        )
+    }
+
     /// Who answered, as far as it said.
     pub fn node(&self) -> Option<&NodeRef> {
         let of_status = self.status.as_ref().map(|s| &s.node);

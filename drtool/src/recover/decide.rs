@@ -12,10 +12,9 @@ use confman_client::wire::Time;
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 
 use super::collection::{Collection, Live, Stage};
+use super::expected::{expected, left_out, names};
 use super::loss;
-use super::plan::{
-    Accepted, Expected, GroupPlan, KIND, LostNode, OtherDirectory, Plan, Survivor, VERSION,
-};
+use super::plan::{Accepted, GroupPlan, KIND, LostNode, OtherDirectory, Plan, Survivor, VERSION};
 use super::refusal::Refusal;
 use super::survey::{Candidate, Survey, survey};
 use crate::finding::Severity;
@@ -130,7 +129,10 @@ fn check_unseen(survey: &Survey<'_>, wishes: &Wishes, refusals: &mut Vec<Refusal
         }
     }
     let known = |name: &&String| survey.members.values().any(|info| info.name == **name);
-    for name in wishes.lost.iter().chain(&wishes.gone).filter(|n| !known(n)) {
+    let may_join = names(survey);
+    let unknown = wishes.lost.iter().filter(|n| !known(n));
+    let gone = wishes.gone.iter();
+    for name in unknown.chain(gone.filter(|n| !known(n) && !may_join.contains(*n))) {
         let names: BTreeSet<&str> = survey.members.values().map(|i| i.name.as_str()).collect();
         refusals.push(Refusal::new(
             "RECOVER_UNKNOWN_NAME",
@@ -315,7 +317,7 @@ fn write_down(
             data_loss: wishes.data_loss.clone(),
             not_ours: survey.not_ours().map(|live| live.url.clone()).collect(),
         },
-        notes: notes(survey),
+        notes: notes(survey, base),
         digest: String::new(),
     }
     .sealed()
@@ -341,29 +343,6 @@ fn others(survey: &Survey<'_>, base: Candidate<'_>, groups: &[GroupPlan]) -> Vec
             gives: gives(identity.node_id),
         })
         .collect()
-}
-
-/// Everybody who was a member may come back, empty, under a new id.
-fn expected(survey: &Survey<'_>, base: Candidate<'_>, wishes: &Wishes) -> Vec<Expected> {
-    let voters: BTreeSet<u64> = survey
-        .groups()
-        .iter()
-        .filter_map(|group| survey.membership(group))
-        .flat_map(|m| m.voters.iter().flatten().copied())
-        .collect();
-    let mut expected: Vec<Expected> = Vec::new();
-    for (id, info) in survey.members.iter().rev() {
-        let there = expected.iter().any(|e| e.info.name == info.name);
-        if there || info.name == base.name() || wishes.gone.contains(&info.name) {
-            continue;
-        }
-        expected.push(Expected {
-            learner: !voters.contains(id),
-            info: info.clone(),
-        });
-    }
-    expected.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-    expected
 }
 
 fn highest_incarnation(survey: &Survey<'_>) -> u64 {
@@ -415,7 +394,8 @@ fn highest_term(survey: &Survey<'_>) -> u64 {
 fn new_id(survey: &Survey<'_>) -> u64 {
     let of_directories = survey.collection.directories.iter().flat_map(|d| {
         let own = d.identity.as_ref().map(|i| i.node_id);
-        let members = d.groups.iter().flat_map(|g| g.membership.nodes.keys());
+        let memberships = d.groups.iter().flat_map(|g| &g.memberships);
+        let members = memberships.flat_map(|m| m.nodes.keys());
         let registered = d.nodes.iter().map(|n| &n.id);
         let known = members.chain(registered).copied();
         known.chain(own).chain([d.next_node_id.saturating_sub(1)])
@@ -430,7 +410,7 @@ fn new_id(survey: &Survey<'_>) -> u64 {
 }
 
 /// What stands against nothing and is to be known.
-fn notes(survey: &Survey<'_>) -> Vec<String> {
+fn notes(survey: &Survey<'_>, base: Candidate<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     match &survey.collection.store {
         None => notes.push("no store was asked: a snapshot there may be newer than every directory, and nobody else is kept from recovering at the same time".to_owned()),
@@ -442,10 +422,18 @@ fn notes(survey: &Survey<'_>) -> Vec<String> {
     }
     for directory in &survey.collection.directories {
         let Some(identity) = &directory.identity else {
-            notes.push(format!(
+            let mut note = format!(
                 "{} on {} cannot be used: nothing says whose it is",
                 directory.path, directory.host
-            ));
+            );
+            let before = survey.collection.read_before_at_place_of(directory);
+            if !before.is_empty() {
+                note.push_str(&format!(
+                    "; it was read later than {} there, without an identity: if it is the same directory, look what became of it before you apply",
+                    before.join(", ")
+                ));
+            }
+            notes.push(note);
             continue;
         };
         if identity.stage != Stage::Initialized {
@@ -462,6 +450,7 @@ fn notes(survey: &Survey<'_>) -> Vec<String> {
             ));
         }
     }
+    notes.extend(left_out(survey, base));
     notes.extend(only_here(&survey.collection.live));
     for live in survey.not_ours() {
         notes.push(format!(
@@ -470,13 +459,9 @@ fn notes(survey: &Survey<'_>) -> Vec<String> {
             live.why.as_deref().unwrap_or_default()
         ));
     }
-    for live in &survey.collection.live {
-        if let Some(status) = &live.status
-            && status.cluster_uuid != survey.life.cluster_uuid
-        {
-            notes.push(format!("{} answers for another cluster", live.url));
-        }
-    }
+    let foreign = |live: &&Live| live.is_foreign(&survey.life.cluster_uuid);
+    let all = survey.collection.live.iter();
+    notes.extend(all.filter(foreign).map(Live::foreign_words));
     notes
 }
 

@@ -6,17 +6,21 @@ use std::path::Path;
 use confman_cli::failure::Failure;
 use confman_client::ErrorKind;
 use confman_client::wire::Time;
+use confman_snapshot::model::NodeInfo;
 use confman_store::StoreError;
 use confman_store::command::Op;
 use confman_store::datadir::{self, IdentityState};
 use confman_store::keys;
-use confman_store::offline::{OfflineFinding, OfflineGroup, OfflineNode, OfflineSeverity, codes};
+use confman_store::membership::{ExpectedRecord, NodeWish};
+use confman_store::offline::{
+    OfflineFinding, OfflineGroup, OfflineNode, OfflineSeverity, OfflineState, codes,
+};
 use confman_store::records::{ClusterRecord, NodeRecord, NodeState};
 use confman_store::wire::{PayloadKind, WirePayload};
 
 use super::collection::{
-    Directory, FindingFacts, GroupFacts, IdentityFacts, NodeFacts, SnapshotFacts, Stage, TailEntry,
-    VoteFacts,
+    Directory, ExpectedFacts, FindingFacts, GroupFacts, IdentityFacts, NodeFacts, SnapshotFacts,
+    Stage, TailEntry, VoteFacts, WishFacts,
 };
 use crate::finding::Severity;
 
@@ -58,7 +62,7 @@ pub fn read(path: &Path, now_us: i64) -> Result<Directory, Failure> {
             what: cut(error.to_string().lines().next().unwrap_or_default()),
         });
     }
-    let (nodes, next_node_id) = registry(&node);
+    let registry = registry(&node);
     Ok(Directory {
         path: node.paths.root().display().to_string(),
         host: host(),
@@ -69,8 +73,9 @@ pub fn read(path: &Path, now_us: i64) -> Result<Directory, Failure> {
         surgery: surgery.ok().flatten().map(|s| s.plan_id),
         unborn: unborn.ok().flatten().map(|begin| begin.plan_id),
         groups: node.groups.iter().map(group).collect(),
-        nodes,
-        next_node_id,
+        nodes: registry.nodes,
+        expected: registry.expected,
+        next_node_id: registry.next_node_id,
         findings: kept,
         findings_more: findings.len().saturating_sub(FINDINGS_MAX) as u64,
     })
@@ -170,7 +175,7 @@ fn group(group: &OfflineGroup) -> GroupFacts {
         log_bytes: group.log.as_ref().map_or(0, |log| log.bytes()),
         state_bytes: group.state.as_ref().map_or(0, |state| state.bytes()),
         state_hash: group.state_hash.map(|hash| hash.to_string()),
-        membership: group.membership.clone(),
+        memberships: group.memberships.clone(),
         torn_bytes: group.torn_tail.as_ref().map_or(0, |tail| tail.bytes),
         snapshots,
         last_write_at: tail
@@ -252,31 +257,22 @@ pub(super) fn is_write(op: &Op) -> bool {
     )
 }
 
-/// The nodes that the state of `__meta/0` knows, and the first id that none of them and none admitted since has.
-fn registry(node: &OfflineNode) -> (Vec<NodeFacts>, u64) {
+/// What the state of `__meta/0` knows of nodes.
+#[derive(Default)]
+struct Registry {
+    nodes: Vec<NodeFacts>,
+    expected: Vec<ExpectedFacts>,
+    /// The first id that none of them and none admitted since has.
+    next_node_id: u64,
+}
+
+fn registry(node: &OfflineNode) -> Registry {
     let Some(meta) = node.groups.iter().find(|g| g.group.is_meta()) else {
-        return (Vec::new(), 0);
+        return Registry::default();
     };
     let Some(state) = &meta.state else {
-        return (Vec::new(), 0);
+        return Registry::default();
     };
-    // The kind of the record is the first byte of its key.
-    let prefix = keys::node(0).into_iter().take(1).collect::<Vec<u8>>();
-    let records = state.records(&prefix, None).into_iter().flatten();
-    let nodes: Vec<NodeFacts> = records
-        .filter_map(Result::ok)
-        .filter_map(|(key, value)| state.decode::<NodeRecord>(&key, value).ok())
-        .take(NODES_MAX)
-        .map(|record| NodeFacts {
-            id: record.id,
-            retired: record.state() == NodeState::Retired,
-            info: confman_snapshot::model::NodeInfo {
-                name: record.name,
-                api_url: record.api_url,
-                peer_addr: record.peer_addr,
-            },
-        })
-        .collect();
     let cluster = state.record::<ClusterRecord>(&keys::cluster());
     let next = cluster.ok().flatten().map_or(0, |c| c.next_node_id);
     // Each admission that the state has not applied gives one more.
@@ -287,7 +283,49 @@ fn registry(node: &OfflineNode) -> (Vec<NodeFacts>, u64) {
         .filter_map(Result::ok)
         .filter(|(_, payload)| admits(payload))
         .count() as u64;
-    (nodes, next.saturating_add(admitted))
+    Registry {
+        nodes: records(state, &keys::node(0))
+            .map(|record: NodeRecord| NodeFacts {
+                id: record.id,
+                retired: record.state() == NodeState::Retired,
+                wish: match record.wish() {
+                    NodeWish::Voter => WishFacts::Voter,
+                    NodeWish::Learner => WishFacts::Learner,
+                    NodeWish::Gone => WishFacts::Gone,
+                },
+                info: NodeInfo {
+                    name: record.name,
+                    api_url: record.api_url,
+                    peer_addr: record.peer_addr,
+                },
+            })
+            .collect(),
+        expected: records(state, &keys::expected(""))
+            .map(|record: ExpectedRecord| ExpectedFacts {
+                learner: record.learner_only,
+                info: NodeInfo {
+                    name: record.name,
+                    api_url: record.api_url,
+                    peer_addr: record.peer_addr,
+                },
+            })
+            .collect(),
+        next_node_id: next.saturating_add(admitted),
+    }
+}
+
+/// The records of one kind, as far as they can be read.
+fn records<T: prost::Message + Default>(
+    state: &OfflineState,
+    key: &[u8],
+) -> impl Iterator<Item = T> {
+    // The kind of a record is the first byte of its key.
+    let kind = key.get(..1).unwrap_or_default();
+    let records = state.records(kind, None).into_iter().flatten();
+    records
+        .filter_map(Result::ok)
+        .filter_map(|(key, value)| state.decode::<T>(&key, value).ok())
+        .take(NODES_MAX)
 }
 
 /// The name of this machine.

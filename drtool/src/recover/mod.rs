@@ -10,6 +10,7 @@
 //! Promises:
 //! - nothing is planned while a quorum lives or could form, from fewer directories than there are members unless the
 //!   missing are given up by name, or from damaged, fenced or contradicting ones;
+//! - who shall vote in the new life is what was wished for in the old one, and the plan says it;
 //! - a plan says beforehand what it loses (I15), is refused when it was changed, and when the directory was;
 //! - a repaired copy is swapped in, the old contents are kept, and what is killed half way can be gone on with or taken
 //!   back (I17); no node starts on a directory in between.
@@ -25,6 +26,7 @@ pub mod collection;
 mod copy;
 pub mod decide;
 pub mod directory;
+mod expected;
 mod file;
 mod loss;
 pub mod plan;

@@ -213,7 +213,7 @@ pub struct LostNode {
 pub struct Expected {
     /// Its name, and where it was.
     pub info: NodeInfo,
-    /// It did not vote, and shall not.
+    /// It shall not vote.
     pub learner: bool,
 }
 
@@ -378,7 +378,11 @@ impl fmt::Display for Plan {
                 lost.info.name, lost.id, lost.why
             )?;
         }
-        let expected: Vec<&str> = self.expected.iter().map(|e| e.info.name.as_str()).collect();
+        let role = |learner: bool| if learner { "learner" } else { "voter" };
+        let expected = self.expected.iter();
+        let expected: Vec<String> = expected
+            .map(|e| format!("{} ({})", e.info.name, role(e.learner)))
+            .collect();
         if expected.is_empty() {
             writeln!(f, "  nobody may join the new life")?;
         } else {

@@ -64,7 +64,7 @@ mod tests {
     fn no_refusal_is_lost_on_a_script() {
         let refusals = ["RECOVER_TOO_FEW", "RECOVER_RUNNING", "RECOVER_BEHIND"]
             .map(|code| Refusal::new(code, format!("{code} it is"), "do this"));
-        let document = codes::document(&failure(refusals.to_vec()));
+        let document = failure(refusals.to_vec()).document();
         let error = &document.unwrap_or_default()["error"];
         assert_eq!(error["code"], "RECOVER_TOO_FEW");
         let told = error["refusals"].as_array().into_iter().flatten();

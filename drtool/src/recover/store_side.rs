@@ -1,7 +1,8 @@
 //! What a recovery leaves in the store, where one is reachable: the claim of the new incarnation, and the plan as a report.
 //!
 //! The claim comes before anything is done: of two operators who reach the store one is refused. Without a store the
-//! recovery goes on; then only the nodes themselves keep two lives apart.
+//! recovery goes on; then only the nodes themselves keep two lives apart. Where a store was named, that is told by the exit code:
+//! whoever counts on the claim must know that it is not there.
 
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::context::Global;
 use crate::step::step;
 use crate::store::{StoreArgs, errors};
 
+/// What an apply is called whose claim the store did not take.
+const NOT_CLAIMED: &str = "RECOVER_NOT_CLAIMED";
 /// How long the store is given.
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -36,6 +39,10 @@ pub(super) struct Told {
     pub(super) report: Option<String>,
     /// What went wrong.
     pub(super) error: Option<String>,
+    /// The stable name of what went wrong.
+    pub(super) code: Option<&'static str>,
+    /// Why there is no report, though the store answers.
+    pub(super) report_error: Option<String>,
 }
 
 impl Told {
@@ -48,6 +55,41 @@ impl Told {
                 url.as_deref().unwrap_or_default()
             ),
             (Some(url), None) => format!("the new incarnation is claimed in {url}"),
+        }
+    }
+
+    /// Why it is only half done, where a store was named and does not have the claim: nothing keeps another operator from a life
+    /// of the same number.
+    pub(super) fn unclaimed(&self, plan: &Plan) -> Option<Failure> {
+        let error = self.error.as_ref()?;
+        let text = format!(
+            "the directory is repaired, but incarnation {} is not claimed in the store {}: {error}",
+            plan.new_incarnation,
+            self.url.as_deref().unwrap_or_default()
+        );
+        Some(codes::refuse(NOT_CLAIMED, ErrorKind::Unknown, text).with_hint(
+            "run the same apply again when the store answers, then it is claimed; until then nobody may recover this cluster elsewhere. To go without a store on purpose: --no-store",
+        ))
+    }
+
+    fn failed(mut self, why: String) -> Self {
+        self.error = Some(why);
+        self.code = Some(NOT_CLAIMED);
+        self
+    }
+
+    /// Keeps the name of the report, or says why there is none: it is asked for afterwards, so that nobody may have to guess.
+    fn reported(&mut self, kept: Result<String, StoreError>) {
+        match kept {
+            Ok(object) => self.report = Some(object),
+            Err(error) => {
+                let why = one_line(&error);
+                eprintln!(
+                    "note: no report of this is kept in the store: {}",
+                    confman_cli::escape::text(&why)
+                );
+                self.report_error = Some(why);
+            }
         }
     }
 }
@@ -105,23 +147,14 @@ impl<'a> Door<'a> {
                     ),
                 );
             }
-            Ok(Err(error)) => {
-                told.error = Some(one_line(&error));
-                return Ok(told);
-            }
+            Ok(Err(error)) => return Ok(told.failed(one_line(&error))),
             Err(_) => {
-                told.error = Some(format!("no answer within {} s", WITHIN.as_secs()));
-                return Ok(told);
+                return Ok(told.failed(format!("no answer within {} s", WITHIN.as_secs())));
             }
         }
         step("recover::store-claimed");
         let body = json!({ "event": "applied", "plan": plan });
-        match put_report(&repository, plan, &plan.plan_id, body).await {
-            Ok(object) => told.report = Some(object),
-            Err(error) => self
-                .global
-                .note(format!("keep the plan in the store: {error}")),
-        }
+        told.reported(put_report(&repository, plan, &plan.plan_id, body).await);
         Ok(told)
     }
 
@@ -153,12 +186,7 @@ impl<'a> Door<'a> {
         step("recover::undo-store-withdrawn");
         let id = format!("{}-undone", plan.plan_id);
         let body = json!({ "event": "undone", "planId": plan.plan_id });
-        match put_report(&repository, plan, &id, body).await {
-            Ok(object) => told.report = Some(object),
-            Err(error) => self
-                .global
-                .note(format!("keep a report in the store: {error}")),
-        }
+        told.reported(put_report(&repository, plan, &id, body).await);
         Ok(told)
     }
 

@@ -128,17 +128,37 @@ impl<'c> Survey<'c> {
 
     /// The members of the group, by the log that ends last.
     pub(super) fn membership(&self, group: &GroupId) -> Option<&'c Membership> {
-        Some(&self.best(group)?.group(group)?.membership)
+        self.best(group)?.group(group)?.membership()
     }
 
-    /// The voters of the group of whom no directory can be used.
+    /// The memberships under which anything may have been acknowledged that no directory here proves, oldest first: the last one
+    /// that is proven to be committed, and all that were appended after it. The last of them alone does not say it: a change that
+    /// its leader appended and nobody else got was never in effect, and those who did not get it went on under the one before.
+    /// What a later leader replaced was never committed, and does not count.
+    pub(super) fn memberships(&self, group: &GroupId) -> Vec<&'c Membership> {
+        let facts = || self.usable.iter().filter_map(|c| c.group(group));
+        let best = self.best(group).and_then(|best| best.group(group));
+        let is_there = |m: &&Membership| match (best, m.position) {
+            (Some(best), Some(position)) => holds(best, position),
+            _ => true,
+        };
+        let committed = facts().filter_map(|f| f.committed_membership()?.position);
+        let floor = committed.max();
+        let mut all: Vec<&Membership> = facts()
+            .flat_map(|f| &f.memberships)
+            .filter(|m| m.position >= floor)
+            .filter(is_there)
+            .collect();
+        all.sort_by_key(|m| m.position);
+        all.dedup_by_key(|m| m.position);
+        all
+    }
+
+    /// The voters of the group, by any of those memberships, of whom no directory can be used.
     pub(super) fn unseen_voters(&self, group: &GroupId) -> BTreeSet<u64> {
-        let voters = self
-            .membership(group)
-            .into_iter()
-            .flat_map(|m| m.voters.iter().flatten());
+        let voters = self.memberships(group).into_iter();
         voters
-            .copied()
+            .flat_map(|m| m.voters.iter().flatten().copied())
             .filter(|id| !self.usable.iter().any(|c| c.id() == *id))
             .collect()
     }
@@ -157,11 +177,14 @@ impl<'c> Survey<'c> {
         })
     }
 
-    /// Whether the voters that were not seen are enough to have acknowledged entries among themselves.
+    /// Whether the voters that were not seen are enough to have acknowledged entries among themselves. Of a membership in
+    /// transition each half counts by itself: once it is committed, those unseen may have gone on to either of them.
     pub(super) fn unseen_could_commit(&self, group: &GroupId) -> bool {
         let unseen = self.unseen_voters(group);
-        self.membership(group)
-            .is_some_and(|m| has_quorum(m, &unseen))
+        let memberships = self.memberships(group).into_iter();
+        memberships
+            .flat_map(|m| &m.voters)
+            .any(|set| is_majority(set, &unseen))
     }
 
     /// What answers and cannot be asked, and is no node of the cluster by the operator's word.
@@ -234,12 +257,10 @@ impl<'c> Survey<'c> {
                 "nothing is to be recovered: a quorum lives. Bring the other nodes back with their directories, or empty ones: they rejoin by themselves",
             )
         };
-        if let Some(readiness) = live.readiness.as_ref().filter(|r| r.ready)
-            && live
-                .status
-                .as_ref()
-                .is_none_or(|s| s.cluster_uuid == self.life.cluster_uuid)
-        {
+        if live.is_foreign(&self.life.cluster_uuid) {
+            return;
+        }
+        if let Some(readiness) = live.readiness.as_ref().filter(|r| r.ready) {
             let name = readiness.node.as_ref().map_or("a node", |n| &n.name);
             refusals.push(alive(format!("{name} at {} is ready", live.url)));
             return;
@@ -252,9 +273,6 @@ impl<'c> Survey<'c> {
             }
             return;
         };
-        if status.cluster_uuid != self.life.cluster_uuid {
-            return;
-        }
         if status.incarnation > self.life.incarnation {
             refusals.push(newer(format!(
                 "{} at {} is of incarnation {}, the directories are of {}",
@@ -319,26 +337,30 @@ impl<'c> Survey<'c> {
             );
         }
         // Later words are better: the registry knows those that moved.
+        let mut of_groups = BTreeSet::new();
         for group in self.groups() {
-            if let Some(membership) = self.membership(&group) {
+            for membership in self.memberships(&group) {
                 let nodes = membership.nodes.iter().map(|(id, i)| (*id, i.clone()));
                 self.members.extend(nodes);
+                of_groups.extend(membership.nodes.keys().copied());
             }
         }
-        let of_groups: BTreeSet<u64> = self
-            .groups()
-            .iter()
-            .filter_map(|group| self.membership(group))
-            .flat_map(|m| m.nodes.keys().copied())
-            .collect();
         self.members.retain(|id, _| of_groups.contains(id));
-        if let Some(best) = self.best(&GroupId::meta()) {
-            for node in best.directory.nodes.iter().filter(|n| !n.retired) {
+        if let Some(registry) = self.registry() {
+            for node in registry.nodes.iter().filter(|n| !n.retired) {
                 if let Some(known) = self.members.get_mut(&node.id) {
                     *known = node.info.clone();
                 }
             }
         }
+    }
+
+    /// The directory whose state knows most of nodes and names.
+    pub(super) fn registry(&self) -> Option<&'c Directory> {
+        let applied = |c: &&Candidate<'c>| Some(c.group(&GroupId::meta())?.applied);
+        // Of equals the first by name.
+        let most = self.usable.iter().rev().max_by_key(applied);
+        most.map(|c| c.directory)
     }
 
     /// Directories of one life cannot contradict each other; where they do, one of them is not what it seems.
@@ -463,10 +485,11 @@ fn diverged(what: String) -> Refusal {
 
 /// Whether these nodes are a quorum of every set of voters.
 fn has_quorum(membership: &Membership, there: &BTreeSet<u64>) -> bool {
-    membership
-        .voters
-        .iter()
-        .all(|set| set.intersection(there).count() > set.len() / 2)
+    membership.voters.iter().all(|set| is_majority(set, there))
+}
+
+fn is_majority(of: &BTreeSet<u64>, there: &BTreeSet<u64>) -> bool {
+    of.intersection(there).count() > of.len() / 2
 }
 
 /// The leader that wrote the entry at `index` of this log; none when the directory does not tell any more.

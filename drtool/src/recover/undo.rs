@@ -11,7 +11,6 @@ use clap::Args;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::ErrorKind;
-use confman_store::command::Op;
 use confman_store::datadir::{self, IdentityState, Surgery};
 use confman_store::offline::OfflineNode;
 use confman_store::wire::{PayloadKind, WirePayload};
@@ -19,7 +18,7 @@ use confman_store::{DataDir, DataPaths, Identity};
 use serde::Serialize;
 
 use super::apply::{data_failure, directory, stale};
-use super::ask::{AskArgs, Caller, ask};
+use super::ask::{AskArgs, Caller, Foreign, ask};
 use super::plan::Plan;
 use super::role::Lock;
 use super::store_side;
@@ -130,8 +129,9 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
     let lets_go = what == What::Unfence || what == What::Return;
     let asks = lets_go.then(|| args.ask.given(&plan, global)).transpose()?;
     let looked = LastLook::now();
+    let mut foreign = Foreign::default();
     if let Some((given, caller)) = &asks {
-        refuse_living(&plan, given, caller, &door).await?;
+        refuse_living(&plan, given, caller, &door, &mut foreign).await?;
     }
     let undoing = Undoing {
         plan: &plan,
@@ -143,7 +143,7 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
     step("recover::undo-agreed");
     // The new life may have been started while somebody thought about it.
     if let Some((given, caller)) = asks.as_ref().filter(|_| !looked.is_good()) {
-        refuse_living(&plan, given, caller, &door).await?;
+        refuse_living(&plan, given, caller, &door, &mut foreign).await?;
     }
     carry_out(&consent)?;
     // Whoever sees the claim fences itself: it goes after the directory that it speaks of.
@@ -321,13 +321,7 @@ fn acknowledged(payload: &WirePayload, alone: u64) -> Option<&'static str> {
             (ids != BTreeSet::from([alone])).then_some("taken in another node")
         }
         Some(PayloadKind::Command(command)) => match &command.op {
-            Some(
-                Op::BeginIncarnation(_)
-                | Op::UpdateNode(_)
-                | Op::AssignSnapshot(_)
-                | Op::FinishSnapshotTask(_)
-                | Op::SnapshotVerified(_),
-            ) => None,
+            Some(op) if op.is_housekeeping() => None,
             Some(op) if super::directory::is_write(op) => Some("acknowledged a write"),
             _ => Some("changed what is there"),
         },
@@ -340,6 +334,7 @@ async fn refuse_living(
     given: &[String],
     caller: &Caller,
     door: &store_side::Door<'_>,
+    foreign: &mut Foreign,
 ) -> Result<(), Failure> {
     let newer = |what: String| {
         codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, what).with_hint(format!(
@@ -358,6 +353,9 @@ async fn refuse_living(
     urls.insert(plan.survivor.info.api_url.clone());
     let urls: Vec<String> = urls.into_iter().filter(|url| !url.is_empty()).collect();
     for live in ask(&urls, caller).await? {
+        if foreign.holds(&live, &plan.cluster.uuid) {
+            continue;
+        }
         let Some(status) = &live.status else {
             // It serves, and may be of the new life as well as of the old one.
             if live.readiness.as_ref().is_some_and(|r| r.ready) {
@@ -366,12 +364,14 @@ async fn refuse_living(
                     "a node is ready at {} and does not say of which life: {why}",
                     live.url
                 );
-                return Err(codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, text)
-                    .with_hint("give the API key (--api-key-file, or CONFMAN_API_KEY), so that it can say of which life it is"));
+                return Err(
+                    codes::refuse("RECOVER_NEWER_LIFE", ErrorKind::Refused, text)
+                        .with_hint(caller.hint(why)),
+                );
             }
             continue;
         };
-        if status.cluster_uuid == plan.cluster.uuid && status.incarnation >= plan.new_incarnation {
+        if status.incarnation >= plan.new_incarnation {
             return Err(newer(format!(
                 "{} at {} is of incarnation {}",
                 status.node.name, live.url, status.incarnation

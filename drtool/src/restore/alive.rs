@@ -32,6 +32,7 @@ impl AskArgs {
     pub(super) async fn probe(
         &self,
         mut addresses: Vec<Address>,
+        cluster_uuid: &str,
         global: &Global,
     ) -> Result<Vec<Probed>, Failure> {
         let (named, target) = endpoints::named(self.endpoints.as_deref(), None, global)?;
@@ -47,7 +48,7 @@ impl AskArgs {
         }
         let looks = addresses
             .iter()
-            .map(|address| probe_one(address, &target.tls, &self.not_ours));
+            .map(|address| probe_one(address, cluster_uuid, &target.tls, &self.not_ours));
         Ok(futures::future::join_all(looks).await)
     }
 }
@@ -83,6 +84,8 @@ pub(super) struct Probed {
 pub(super) enum Found {
     /// A node that has data of its cluster, whether its groups run or it still opens them.
     Alive,
+    /// A node that says to be of another cluster: the address of a member was given to it.
+    Foreign,
     /// A node that has no data, or serves none: it waits for a decision or has fenced itself.
     Waiting,
     /// Something that shakes no hands with this program, and may be a living node: no plan is made beside it.
@@ -95,10 +98,15 @@ pub(super) enum Found {
     Silent,
 }
 
-async fn probe_one(address: &Address, tls: &ClientTls, not_ours: &NotOurs) -> Probed {
+async fn probe_one(
+    address: &Address,
+    cluster_uuid: &str,
+    tls: &ClientTls,
+    not_ours: &NotOurs,
+) -> Probed {
     let mut hint = None;
     let (found, detail) = match ask(&address.api_url, tls).await {
-        Ok(readiness) => judge(&readiness),
+        Ok(readiness) => judge(&readiness, cluster_uuid),
         Err(error) => {
             let why = error.to_string().replace('\n', " ");
             if error.somebody_is_there() && not_ours.holds(&address.api_url) {
@@ -130,9 +138,13 @@ async fn ask(api_url: &str, tls: &ClientTls) -> Result<Readiness, ClientError> {
     Client::new(config)?.readiness(&endpoint).await
 }
 
-fn judge(readiness: &Readiness) -> (Found, String) {
-    match &readiness.node {
-        Some(node) => {
+/// What a node is to the cluster of this uuid. One that does not say of which it is may be of this one.
+fn judge(readiness: &Readiness, cluster_uuid: &str) -> (Found, String) {
+    let foreign = readiness.cluster_uuid.as_ref();
+    let foreign = foreign.filter(|told| *told != cluster_uuid);
+    match (&readiness.node, foreign) {
+        (Some(node), Some(other)) => (Found::Foreign, format!("{} of cluster {other}", node.name)),
+        (Some(node), None) => {
             let how = if readiness.ready {
                 "ready"
             } else {
@@ -141,7 +153,7 @@ fn judge(readiness: &Readiness) -> (Found, String) {
             let detail = format!("{} (node id {}) runs with data, {how}", node.name, node.id);
             (Found::Alive, detail)
         }
-        None => {
+        (None, _) => {
             let why = readiness.reason.clone().unwrap_or_default();
             (Found::Waiting, format!("waits: {}", first_line(&why)))
         }
@@ -163,10 +175,13 @@ mod tests {
 
     #[test]
     fn a_node_that_says_who_it_is_has_data_and_lives_ready_or_not() {
-        let found = |text: &str| judge(&serde_json::from_str(text).unwrap()).0;
+        let found = |text: &str| judge(&serde_json::from_str(text).unwrap(), "9364").0;
         let opening = r#"{"ready": false, "node": {"id": 2, "name": "node2"}, "reason": "it opens its groups", "groups": []}"#;
         assert_eq!(found(opening), Found::Alive);
         let waiting = r#"{"ready": false, "node": null, "reason": "fenced", "groups": []}"#;
         assert_eq!(found(waiting), Found::Waiting);
+        let ours = r#"{"ready": true, "node": {"id": 2, "name": "node2"}, "clusterUuid": "9364", "groups": []}"#;
+        assert_eq!(found(ours), Found::Alive);
+        assert_eq!(found(&ours.replace("9364", "d0c2")), Found::Foreign);
     }
 }

@@ -71,7 +71,7 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "NO_MEMBERS",
-        meaning: "The snapshot of __meta/0 names no active member, so nobody can be asked to restore itself.",
+        meaning: "The snapshot of __meta/0 names no member, so nobody can be asked to restore itself.",
         remedy: "Name the members with --member.",
     },
     Code {

@@ -197,8 +197,15 @@ fn order(
     let summary = serde_json::json!({
         "copyOf": findings.survey.uuid, "incarnation": findings.survey.newest(), "groups": copied,
     });
+    let members = vec![OrderMember {
+        id: node_id,
+        name: wanted.name.to_owned(),
+        api_url: wanted.api_url.to_owned(),
+        peer_addr: wanted.peer_addr.to_owned(),
+        learner: false,
+    }];
     RestoreOrder {
-        version: RestoreOrder::VERSION,
+        version: RestoreOrder::version_for(&members),
         plan_id: uuid::Uuid::new_v4().to_string(),
         shards: findings.registry.cluster.shards,
         term,
@@ -207,12 +214,7 @@ fn order(
             .values()
             .map(|found| found.picked.record.clone())
             .collect(),
-        members: vec![OrderMember {
-            id: node_id,
-            name: wanted.name.to_owned(),
-            api_url: wanted.api_url.to_owned(),
-            peer_addr: wanted.peer_addr.to_owned(),
-        }],
+        members,
         next_node_id: node_id + 1,
         operator: wanted.operator.clone(),
         summary: short(summary),

@@ -13,6 +13,7 @@ use crate::look::LastLook;
 pub(super) struct Look<'a> {
     ask: AskArgs,
     addresses: Vec<Address>,
+    cluster_uuid: String,
     global: &'a Global,
     last: LastLook,
 }
@@ -39,6 +40,7 @@ impl<'a> Look<'a> {
         Self {
             ask,
             addresses,
+            cluster_uuid: plan.cluster.uuid.clone(),
             global,
             last,
         }
@@ -52,7 +54,10 @@ impl<'a> Look<'a> {
     /// Refuses when somebody lives, or may live.
     pub(super) async fn refuse(&mut self) -> Result<(), Failure> {
         self.last = LastLook::now();
-        let probed = self.ask.probe(self.addresses.clone(), self.global).await?;
+        let asked = self
+            .ask
+            .probe(self.addresses.clone(), &self.cluster_uuid, self.global);
+        let probed = asked.await?;
         refuse_alive(&probed)
     }
 }

@@ -28,7 +28,8 @@ const SUMMARY_BYTES_MAX: usize = 4000;
 /// Say what would be restored, what is lost, and write the plan
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// A member of the new life; repeat it for each [default: the active members of the newest snapshot]
+    /// A member of the new life; repeat it for each. It votes, unless the newest snapshot has that name as a learner [default: the
+    /// members of the newest snapshot, those that are joining too]
     #[arg(long = "member", value_name = "NAME=API_URL,PEER_ADDR")]
     members: Vec<Given>,
     /// The plan's file [default: restore-plan-ID.json]
@@ -116,10 +117,11 @@ pub(super) async fn make(
         .map(|found| found.picked.reader.manifest().membership())
         .collect();
     let addresses = members::addresses(registry, memberships.iter(), &members);
-    let probes = wishes.ask.probe(addresses, wishes.global).await?;
+    let asked = wishes.ask.probe(addresses, &survey.uuid, wishes.global);
+    let probes = asked.await?;
     let plan_id = uuid::Uuid::new_v4().to_string();
     let order = RestoreOrder {
-        version: RestoreOrder::VERSION,
+        version: RestoreOrder::version_for(&members),
         plan_id: plan_id.clone(),
         shards: registry.cluster.shards,
         term,
@@ -259,10 +261,24 @@ fn notes(
             ));
         }
     }
+    for node in findings.registry.joining() {
+        if living.contains(node.name.as_str()) {
+            notes.push(format!(
+                "{} had not finished joining and is a member of the new life all the same: if its machine is not there yet, name the others with --member.",
+                node.name
+            ));
+        }
+    }
     for probe in probes.iter().filter(|p| p.found == Found::NotOurs) {
         notes.push(format!(
             "{} ({}) cannot be asked whether it lives ({}): --not-ours says that it is no node of this cluster.",
             probe.name, probe.api_url, probe.detail
+        ));
+    }
+    for probe in probes.iter().filter(|p| p.found == Found::Foreign) {
+        notes.push(format!(
+            "Another cluster answers at {} ({}), where {} was looked for: it does not count.",
+            probe.api_url, probe.detail, probe.name
         ));
     }
     for probe in probes.iter().filter(|p| p.found == Found::Mute) {

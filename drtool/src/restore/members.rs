@@ -7,6 +7,7 @@ use confman_snapshot::model::Membership;
 use confman_snapshot::repository::OrderMember;
 use confman_snapshot::{SnapshotError, SnapshotReader};
 use confman_store::keys;
+use confman_store::membership::NodeWish;
 use confman_store::records::{ClusterRecord, NodeRecord, NodeState};
 use prost::Message;
 
@@ -70,6 +71,27 @@ impl Registry {
         }
         by_name.into_values().collect()
     }
+
+    /// Those of them that shall be members. Whether they were at that moment is another thing: one that is being rebuilt is joining, and
+    /// so is one that was just added. Who was being taken out is not brought back.
+    fn wanted(&self) -> impl Iterator<Item = &NodeRecord> {
+        let living = self.living().into_iter();
+        living.filter(|node| node.wish() != NodeWish::Gone)
+    }
+
+    /// Those of them that are no members yet, under any id.
+    pub(super) fn joining(&self) -> impl Iterator<Item = &NodeRecord> {
+        let was_member = |name: &str| {
+            let mut nodes = self.nodes.iter();
+            nodes.any(|n| n.name == name && n.state() != NodeState::Joining)
+        };
+        self.wanted().filter(move |n| !was_member(&n.name))
+    }
+
+    fn is_learner(&self, name: &str) -> bool {
+        let mut wanted = self.wanted();
+        wanted.any(|node| node.name == name && node.wish() == NodeWish::Learner)
+    }
 }
 
 /// A member as `NAME=API_URL,PEER_ADDR` gives it.
@@ -118,22 +140,16 @@ pub(super) fn members(
             api_url: node.api_url.clone(),
             peer_addr: node.peer_addr.clone(),
         };
-        registry
-            .living()
-            .into_iter()
-            .filter(|n| n.state() == NodeState::Active)
-            .map(as_given)
-            .collect()
+        registry.wanted().map(as_given).collect()
     } else {
         given.to_vec()
     };
     wanted.sort_by(|a, b| a.name.cmp(&b.name));
     if wanted.is_empty() {
-        return Err(codes::usage(
-            "NO_MEMBERS",
-            "the snapshot of __meta/0 names no active member",
-        )
-        .with_hint("name the members of the new life with --member NAME=API_URL,PEER_ADDR"));
+        return Err(
+            codes::usage("NO_MEMBERS", "the snapshot of __meta/0 names no member")
+                .with_hint("name the members of the new life with --member NAME=API_URL,PEER_ADDR"),
+        );
     }
     for what in [
         |g: &Given| g.name.clone(),
@@ -148,11 +164,14 @@ pub(super) fn members(
             );
         }
     }
+    // Where nobody else is there, somebody has to.
+    let nobody_votes = wanted.iter().all(|g| registry.is_learner(&g.name));
     let first = first_id(highest);
     let members: Vec<OrderMember> = (first..)
         .zip(wanted)
         .map(|(id, member)| OrderMember {
             id,
+            learner: registry.is_learner(&member.name) && !nobody_votes,
             name: member.name,
             api_url: member.api_url,
             peer_addr: member.peer_addr,
@@ -228,11 +247,57 @@ mod tests {
     fn i14_ids_are_above_every_one_that_can_have_been_given() {
         let (members, next) = members(&[], &registry(), 5).unwrap();
         let named: Vec<(u64, &str)> = members.iter().map(|m| (m.id, m.name.as_str())).collect();
-        assert_eq!(named, [(1001, "node1"), (1002, "node2")]);
-        assert_eq!(next, 1003);
+        assert_eq!(named, [(1001, "node1"), (1002, "node2"), (1003, "node9")]);
+        assert_eq!(next, 1004);
         let given = ["b=http://b:1,b:2".parse().unwrap()];
         let (again, _) = super::members(&given, &registry(), 1002).unwrap();
         assert_eq!(again[0].id, 2001);
+    }
+
+    #[test]
+    fn members_are_those_that_shall_be_and_as_what_they_shall_be() {
+        let wished = |id, name, state, wish: NodeWish| NodeRecord {
+            wish: wish.into(),
+            ..node(id, name, state)
+        };
+        let registry = Registry {
+            cluster: ClusterRecord::default(),
+            nodes: vec![
+                node(1, "node1", NodeState::Active),
+                // Rebuilt a moment ago, and the old id not retired yet.
+                node(2, "node2", NodeState::Active),
+                node(6, "node2", NodeState::Joining),
+                wished(3, "node3", NodeState::Active, NodeWish::Learner),
+                wished(4, "node4", NodeState::Active, NodeWish::Gone),
+                wished(5, "node5", NodeState::Joining, NodeWish::Learner),
+                node(7, "node7", NodeState::Joining),
+            ],
+        };
+        let roles = |given: &[Given]| -> Vec<(String, bool)> {
+            let (members, _) = members(given, &registry, 7).unwrap();
+            members.into_iter().map(|m| (m.name, m.learner)).collect()
+        };
+        let named = |all: &[(&str, bool)]| -> Vec<(String, bool)> {
+            all.iter().map(|(n, l)| ((*n).to_owned(), *l)).collect()
+        };
+        assert_eq!(
+            roles(&[]),
+            named(&[
+                ("node1", false),
+                ("node2", false),
+                ("node3", true),
+                ("node5", true),
+                ("node7", false)
+            ])
+        );
+        let joining: Vec<&str> = registry.joining().map(|n| n.name.as_str()).collect();
+        assert_eq!(joining, ["node5", "node7"]);
+        // One that moved is what it was; one alone votes.
+        let given = |text: &str| text.parse::<Given>().unwrap();
+        let (one, three) = (given("node1=http://b:1,b:2"), given("node3=http://c:1,c:2"));
+        let moved = [one, three.clone()];
+        assert_eq!(roles(&moved), named(&[("node1", false), ("node3", true)]));
+        assert_eq!(roles(&[three]), named(&[("node3", false)]));
     }
 
     #[test]

@@ -236,9 +236,10 @@ impl fmt::Display for RestorePlan {
         sentences(f, "What is lost", &self.loss)?;
         writeln!(f, "\nMembers of incarnation {}", self.cluster.incarnation)?;
         for member in &self.order.members {
+            let role = if member.learner { "learner" } else { "voter" };
             writeln!(
                 f,
-                "  {:<10} node id {}, {}, {}",
+                "  {:<10} node id {}, {role}, {}, {}",
                 member.name, member.id, member.api_url, member.peer_addr
             )?;
         }
@@ -249,6 +250,7 @@ impl fmt::Display for RestorePlan {
                 Found::Waiting => "waiting",
                 Found::Unshaken => "UNSHAKEN",
                 Found::NotOurs => "not ours",
+                Found::Foreign => "another cluster",
                 Found::Mute => "MUTE",
                 Found::Silent => "nothing",
             };
@@ -314,6 +316,7 @@ mod tests {
             name: format!("node{number}"),
             api_url: format!("http://n{number}:6100"),
             peer_addr: format!("n{number}:6101"),
+            learner: number == 3,
         };
         let probe = |number: u64, found, detail: &str| Probed {
             name: format!("node{number}"),
@@ -350,9 +353,10 @@ mod tests {
                     Found::Mute,
                     "something listens at n3:6101 and no answer in time",
                 ),
+                probe(4, Found::Foreign, "node4 of cluster d0c2"),
             ],
             order: RestoreOrder {
-                version: 1,
+                version: 2,
                 plan_id: "restore-20261121-120000-0a1b2c3d".to_owned(),
                 shards: 1,
                 term: 1004,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use confman_drtool::recover::collection::{Directory, Stage};
+use confman_drtool::recover::collection::{Collection, Directory, Stage};
 use confman_drtool::recover::directory;
 use confman_drtool::recover::plan::Plan;
 use confman_snapshot::Repository;
@@ -79,6 +80,15 @@ pub(crate) fn make_node(
     data.write_identity(&identity).unwrap();
 }
 
+/// A program that another test starts at that moment has all open files of this process until it runs, locks among them.
+fn wait_free(root: &Path) {
+    let begun = Instant::now();
+    while let Some(holder) = directory::read(root, 0).unwrap().in_use {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{holder}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Two of five nodes are left; a group is ahead at the other one.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
@@ -93,6 +103,11 @@ impl World {
         let plan = &world.plan;
         assert_eq!(plan.survivor.info.name, "node1", "{plan}");
         assert_eq!(plan.others[0].gives, groups()[2..], "{plan}");
+        // Each entry of these logs is a membership, and nobody knows of one that it was committed.
+        let seen = Collection::read(&world.dir.path().join("collection.json")).unwrap();
+        let found = seen.directories[0].group(&groups()[1]).unwrap();
+        let told = found.memberships.iter().map(|m| m.position.unwrap().index);
+        assert_eq!(told.collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         world
     }
 
@@ -106,6 +121,7 @@ impl World {
         for (folder, id, entries) in left {
             let entries: Vec<(GroupId, u64)> = groups().into_iter().zip(*entries).collect();
             make_node(&dir.path().join(folder), members, *id, &entries);
+            wait_free(&dir.path().join(folder));
         }
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
@@ -304,7 +320,10 @@ pub(crate) fn check_survivor(world: &World, before: &BTreeMap<String, Vec<u8>>) 
         assert_eq!(group.last, Some(expected), "{}", planned.group);
         let vote = group.vote.unwrap();
         assert_eq!((vote.term, vote.node), (plan.term, plan.survivor.new_id));
-        let voters: Vec<u64> = group.membership.voters[0].iter().copied().collect();
+        let voters: Vec<u64> = group.membership().unwrap().voters[0]
+            .iter()
+            .copied()
+            .collect();
         assert_eq!(voters, [plan.survivor.new_id]);
     }
     // The log that was taken from the other node is longer than its own was.

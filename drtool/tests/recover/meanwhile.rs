@@ -29,6 +29,16 @@ struct Node {
 impl Node {
     /// One of an incarnation, which may follow a leader. Who has no key learns of it only that it is ready, if it is.
     fn start(incarnation: u64, is_led: bool, wants_key: bool) -> Self {
+        Self::start_of(None, incarnation, is_led, wants_key)
+    }
+
+    /// One that says to everybody of which cluster it is, if any is named.
+    fn start_of(
+        cluster_uuid: Option<&'static str>,
+        incarnation: u64,
+        is_led: bool,
+        wants_key: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let is_led = Arc::new(AtomicBool::new(is_led));
@@ -44,11 +54,19 @@ impl Node {
                 let head = String::from_utf8_lossy(&head).to_lowercase();
                 let led = led.load(Ordering::SeqCst);
                 let (code, body) = if head.starts_with("get /health/ready ") {
-                    ("200 OK", serde_json::to_string(&readiness(led)).unwrap())
-                } else if wants_key && !head.contains("authorization:") {
+                    (
+                        "200 OK",
+                        serde_json::to_string(&readiness(led, cluster_uuid)).unwrap(),
+                    )
+                } else if wants_key
+                    && (!head.contains("authorization:") || head.contains("bearer wrong"))
+                {
                     ("401 Unauthorized", "{}".to_owned())
                 } else {
-                    let status = status(incarnation, led);
+                    let mut status = status(incarnation, led);
+                    if let Some(cluster_uuid) = cluster_uuid {
+                        cluster_uuid.clone_into(&mut status.cluster_uuid);
+                    }
                     ("200 OK", serde_json::to_string(&status).unwrap())
                 };
                 let answer = format!(
@@ -69,10 +87,11 @@ fn node4() -> NodeRef {
     }
 }
 
-fn readiness(is_led: bool) -> Readiness {
+fn readiness(is_led: bool, cluster_uuid: Option<&str>) -> Readiness {
     Readiness {
         ready: is_led,
         node: Some(node4()),
+        cluster_uuid: cluster_uuid.map(str::to_owned),
         reason: None,
         groups: Vec::new(),
     }
@@ -214,6 +233,10 @@ struct Held {
 impl Held {
     fn start(world: &World, args: &[&str], point: &str) -> Self {
         let file = world.dir.path().join("go-on");
+        // It is there from the one before, which would not be held then.
+        if file.exists() {
+            std::fs::remove_file(&file).unwrap();
+        }
         // Held for however short: what it had looked at before is no longer good.
         let points = format!(
             "{point}=return({});look::good-for-ms=return(0)",
@@ -365,7 +388,11 @@ fn i13_a_directory_is_not_let_go_beside_a_ready_node_that_does_not_say_of_which_
         command.output().unwrap()
     };
     let newer = Node::start(2, true, true).url;
-    for (key, hint) in [(None, "give the API key"), (Some("key"), "undo the plan")] {
+    for (key, hint) in [
+        (None, "give the API key"),
+        (Some("wrong"), "did not take the API key that was given"),
+        (Some("key"), "undo the plan"),
+    ] {
         let refused = undo(&newer, key);
         expect(&refused, 3);
         let said = text(&refused);
@@ -376,6 +403,47 @@ fn i13_a_directory_is_not_let_go_beside_a_ready_node_that_does_not_say_of_which_
     // One of the old life is what is gone back to.
     let older = Node::start(1, true, true).url;
     expect(&undo(&older, Some("key")), 0);
+}
+
+/// An address of a machine that is gone was given to a node of another cluster, which takes none of our keys.
+#[test]
+fn a_node_of_another_cluster_at_a_members_address_stands_against_nothing() {
+    let world = World::new();
+    let args = ["recover", "apply", "--yes", "--operator", "tester", "node1"];
+    let apply = |url: &str| {
+        let mut command = command(
+            world.dir.path(),
+            &[&args[..], &["--endpoints", url]].concat(),
+            None,
+        );
+        command.env("CONFMAN_API_KEY", "key").output().unwrap()
+    };
+    let foreign = || Node::start_of(Some("another"), 9, true, true).url;
+    // Ours, and one that does not say so, are refused.
+    for uuid in [None, Some(UUID)] {
+        let refused = apply_beside(&world, &Node::start_of(uuid, 1, true, true).url, &[]);
+        expect(&refused, 3);
+        assert!(text(&refused).contains("[RECOVER_QUORUM_ALIVE]"));
+    }
+    let applied = apply_beside(&world, &foreign(), &[]);
+    expect(&applied, 0);
+    let said = text(&applied);
+    assert!(
+        said.contains("another cluster answers at") && said.contains("node4"),
+        "{said}"
+    );
+    // Nor against another directory, nor when it is asked with a key.
+    expect(&apply(&foreign()), 0);
+    expect(&world.apply("node2", None), 0);
+    expect(&world.undo("node1", None), 0);
+    let url = foreign();
+    let undo = ["recover", "undo", "--yes", "--plan", "plan.json", "node2"];
+    let undone = tool(
+        world.dir.path(),
+        &[&undo[..], &["--endpoints", &url]].concat(),
+        None,
+    );
+    expect(&undone, 0);
 }
 
 /// The directory that gives a group is nobody's to lock from here: its node runs on it while it is copied.

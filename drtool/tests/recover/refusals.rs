@@ -194,3 +194,72 @@ fn i13_the_store_of_another_cluster_is_not_claimed() {
     expect(&world.apply("node1", None), 0);
     check_survivor(&world, &before);
 }
+
+/// It is there and takes nothing: what stands where its objects would be is a file.
+fn harm_store(world: &World, folder: &str) -> impl FnOnce() {
+    let place = world.dir.path().join("store").join(folder);
+    let away = world.dir.path().join("away");
+    let was_there = place.exists();
+    if was_there {
+        std::fs::rename(&place, &away).unwrap();
+    }
+    std::fs::write(&place, "").unwrap();
+    move || {
+        std::fs::remove_file(&place).unwrap();
+        if was_there {
+            std::fs::rename(&away, &place).unwrap();
+        }
+    }
+}
+
+/// Two operators are kept apart by the claim alone: whoever counts on it must know that it is not there.
+#[test]
+fn i13_a_claim_that_the_named_store_did_not_take_is_no_success() {
+    let world = World::new();
+    let before = world.untouched("node1");
+    let mend = harm_store(&world, "cluster");
+    let applied = world.apply("node1", None);
+    expect(&applied, 7);
+    let said = text(&applied);
+    assert!(said.contains("error[RECOVER_NOT_CLAIMED]"), "{said}");
+    assert!(said.contains("run the same apply again"), "{said}");
+    // What was done is told all the same, to scripts too.
+    assert!(said.contains("next: start node1"), "{said}");
+    let json = [
+        "recover",
+        "apply",
+        "--yes",
+        "--operator",
+        "tester",
+        "--json",
+        "node1",
+    ];
+    let again = tool(world.dir.path(), &json, None);
+    expect(&again, 7);
+    let done: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(done["store"]["claimed"], false, "{done}");
+    assert_eq!(done["store"]["code"], "RECOVER_NOT_CLAIMED", "{done}");
+    // Whoever goes without a store on purpose says so.
+    let without = ["recover", "apply", "--yes", "--no-store", "node1"];
+    expect(&tool(world.dir.path(), &without, None), 0);
+    mend();
+    assert!(!world.is_claimed());
+    expect(&world.apply("node1", None), 0);
+    check_survivor(&world, &before);
+}
+
+#[test]
+fn a_report_that_the_store_did_not_keep_is_told_without_being_asked_for() {
+    let world = World::new();
+    let mend = harm_store(&world, "reports");
+    let applied = world.apply("node1", None);
+    expect(&applied, 0);
+    let said = text(&applied);
+    assert!(said.contains("no report of this is kept"), "{said}");
+    assert!(world.is_claimed());
+    mend();
+    let again = world.apply("node1", None);
+    expect(&again, 0);
+    assert!(!text(&again).contains("no report"), "{}", text(&again));
+    assert_eq!(world.reports().len(), 1);
+}

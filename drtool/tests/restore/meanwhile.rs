@@ -143,6 +143,22 @@ async fn i13_no_life_is_begun_beside_a_cluster_that_came_back_while_the_plan_was
     expect(&world.local(&args, None), 0);
 }
 
+/// The address of a machine that is gone was given to a node of another cluster.
+#[tokio::test]
+async fn a_node_of_another_cluster_at_a_members_address_stands_against_nothing() {
+    const FOREIGN: &str = r#"{"ready": true, "node": {"id": 2, "name": "node7"}, "clusterUuid": "another", "groups": []}"#;
+    let world = World::new().await;
+    let node = Node::that_says(&[FOREIGN]);
+    let plan = ["restore", "plan", "--out", "plan.json", "--endpoints"];
+    let planned = world.tool(&[&plan[..], &[&node.url]].concat(), None);
+    expect(&planned, 0);
+    let said = text(&planned);
+    assert!(said.contains("Another cluster answers at"), "{said}");
+    assert!(said.contains("node7 of cluster another"), "{said}");
+    expect(&world.tool(&apply(&node), None), 0);
+    assert_eq!(world.lives(), 2);
+}
+
 /// `--dev DIR` names the nodes too, and not the store alone.
 #[tokio::test]
 async fn a_dev_cluster_that_lives_is_not_restored_beside() {

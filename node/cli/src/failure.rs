@@ -84,6 +84,49 @@ impl Failure {
         }
     }
 
+    /// The document of it, for `--json`: the one on stdout when there is no other. None when there is nobody to tell.
+    pub fn document(&self) -> Option<serde_json::Value> {
+        let Self::Told {
+            kind,
+            message,
+            hint,
+            code,
+            also,
+        } = self
+        else {
+            return None;
+        };
+        let reason = |failure: &Self| match failure {
+            Self::Told {
+                message,
+                hint,
+                code,
+                ..
+            } => Some(serde_json::json!({ "code": code, "message": message, "hint": hint })),
+            Self::PipeClosed => None,
+        };
+        let reasons: Vec<_> = std::iter::once(self)
+            .chain(also)
+            .filter_map(reason)
+            .collect();
+        Some(serde_json::json!({ "error": {
+            "code": code, "exitCode": kind.exit_code(), "message": message, "hint": hint, "refusals": reasons,
+        }}))
+    }
+
+    /// Says it on stderr, with `json` as the one document on stdout too where the command has printed none, and gives the exit code.
+    pub fn report_as(&self, json: bool) -> ExitCode {
+        let code = self.report();
+        if json
+            && !crate::output::is_document_begun()
+            && let Some(document) = self.document()
+        {
+            // Whoever does not read stdout has read stderr.
+            let _ = crate::output::json(&document);
+        }
+        code
+    }
+
     /// Says it on stderr and gives the exit code. The only place where a command's failure is printed.
     pub fn report(&self) -> ExitCode {
         match self {

@@ -1,6 +1,7 @@
 //! What goes to stdout: one JSON document, or something for people.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -41,8 +42,17 @@ pub fn print_table(table: &Table) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether this process has begun to write its document.
+static DOCUMENT_BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Whether the one document of this command is on stdout, or a part of it: then a failure is told on stderr alone.
+pub(crate) fn is_document_begun() -> bool {
+    DOCUMENT_BEGUN.load(Ordering::Relaxed)
+}
+
 /// The one JSON document of a command.
 pub fn json(document: &impl Serialize) -> Result<(), Failure> {
+    DOCUMENT_BEGUN.store(true, Ordering::Relaxed);
     let mut out = io::BufWriter::new(io::stdout().lock());
     serde_json::to_writer_pretty(&mut out, document)
         .map_err(io::Error::from)
@@ -58,33 +68,46 @@ pub struct JsonList {
     written: u64,
 }
 
+impl Default for JsonList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl JsonList {
-    /// Writes the head of the list.
-    pub fn begin() -> Result<Self, Failure> {
-        let mut list = Self {
+    /// A list of which nothing is written yet: what fails before the first item is a document of its own.
+    pub fn new() -> Self {
+        Self {
             out: io::BufWriter::new(io::stdout()),
             written: 0,
-        };
-        list.out
-            .write_all(b"{\"items\":[")
-            .map_err(|e| stdout_failed(&e))?;
-        Ok(list)
+        }
+    }
+
+    fn head(&mut self) -> io::Result<()> {
+        DOCUMENT_BEGUN.store(true, Ordering::Relaxed);
+        self.out.write_all(b"{\"items\":[")
     }
 
     /// Writes one item.
     pub fn push(&mut self, item: &impl Serialize) -> Result<(), Failure> {
         let separator: &[u8] = if self.written == 0 { b"\n" } else { b",\n" };
+        let head = match self.written {
+            0 => self.head(),
+            _ => Ok(()),
+        };
         self.written += 1;
-        self.out
-            .write_all(separator)
+        head.and_then(|()| self.out.write_all(separator))
             .and_then(|()| serde_json::to_writer(&mut self.out, item).map_err(io::Error::from))
             .map_err(|e| stdout_failed(&e))
     }
 
     /// Writes the end, with the cursor of what follows.
     pub fn end(mut self, next_cursor: Option<&str>) -> Result<(), Failure> {
-        self.out
-            .write_all(b"\n],\"nextCursor\":")
+        let head = match self.written {
+            0 => self.head(),
+            _ => Ok(()),
+        };
+        head.and_then(|()| self.out.write_all(b"\n],\"nextCursor\":"))
             .and_then(|()| {
                 serde_json::to_writer(&mut self.out, &next_cursor).map_err(io::Error::from)
             })

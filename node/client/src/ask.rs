@@ -342,6 +342,8 @@ async fn take_refusal(response: Response, endpoint: &Endpoint, until: Instant) -
         _ if problem.kind() == Some(ProblemKind::DeletedInPart) => {
             Ended::SetBack(Setback::Progressed, problem.detail)
         }
+        // Asked again it would be built again, for as long as whoever asked is ready to wait for one.
+        _ if problem.kind() == Some(ProblemKind::SnapshotFailed) => Ended::Refused(problem),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             Ended::SetBack(Setback::Busy { retry_after }, problem.detail)
         }

@@ -85,6 +85,7 @@ impl ErrorKind {
                 ProblemKind::NotLeader
                 | ProblemKind::NoLeader
                 | ProblemKind::Unavailable
+                | ProblemKind::SnapshotFailed
                 | ProblemKind::ReadTimeout,
             ) => Self::Unreachable,
             Some(ProblemKind::WriteTimeout | ProblemKind::DeletedInPart) => Self::Unknown,

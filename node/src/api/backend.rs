@@ -44,8 +44,10 @@ pub struct LeaderInfo {
     pub id: u64,
     /// The operator's name of the node.
     pub name: String,
-    /// The base URL of its API.
+    /// The base URL of its API, for clients.
     pub api_url: String,
+    /// Where other nodes reach it, as `host:port`.
+    pub peer_addr: String,
 }
 
 /// A command that has been applied, refused or not.

@@ -70,12 +70,7 @@ impl BodyReader {
 
     /// The next piece, `None` at the end. Cancel-safe: a piece is either returned or still to come.
     pub(crate) async fn next(&mut self, bytes_max: u64) -> Result<Option<Bytes>, Failure> {
-        if self
-            .announced
-            .is_some_and(|announced| announced > bytes_max)
-        {
-            return Err(too_large(bytes_max));
-        }
+        self.check_announced(bytes_max)?;
         if !self.polled {
             self.polled = true;
             self.begun = Instant::now();
@@ -141,6 +136,14 @@ impl BodyReader {
         })
     }
 
+    /// Refuses what is announced to be longer than `bytes_max`.
+    pub(crate) fn check_announced(&self, bytes_max: u64) -> Result<(), Failure> {
+        match self.announced {
+            Some(announced) if announced > bytes_max => Err(too_large(bytes_max)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there was a body at all, as far as the head says.
     pub(crate) fn is_announced_empty(&self) -> bool {
         self.announced == Some(0)
@@ -150,13 +153,10 @@ impl BodyReader {
     pub(crate) fn into_stream(
         self,
         bytes_max: u64,
-    ) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    ) -> impl futures::Stream<Item = Result<Bytes, Failure>> + Send {
         futures::stream::try_unfold(self, move |mut reader| async move {
-            match reader.next(bytes_max).await {
-                Ok(Some(piece)) => Ok(Some((piece, reader))),
-                Ok(None) => Ok(None),
-                Err(failure) => Err(std::io::Error::other(failure.detail().to_owned())),
-            }
+            let piece = reader.next(bytes_max).await?;
+            Ok(piece.map(|piece| (piece, reader)))
         })
     }
 

@@ -262,7 +262,12 @@ async fn get_entry(api: &Arc<Api>, call: &Call, namespace: &str, key: &str) -> A
         } else {
             match headers::representation(&call.headers) {
                 Representation::Raw => Some(raw_entry(api, call, state, &record).await?),
-                Representation::Json => json_entry(api, state, namespace, key, &record).await?,
+                Representation::Any if !fits_json(&record) => {
+                    Some(raw_entry(api, call, state, &record).await?)
+                }
+                Representation::Json | Representation::Any => {
+                    json_entry(api, state, namespace, key, &record).await?
+                }
             }
         };
         if let Some(mut response) = answered {
@@ -324,6 +329,13 @@ async fn raw_entry(api: &Api, call: &Call, state: &StateHandle, record: &EntryRe
     Ok(response)
 }
 
+fn fits_json(record: &EntryRecord) -> bool {
+    record
+        .head
+        .as_ref()
+        .is_none_or(|head| head.size <= JSON_BYTES_MAX)
+}
+
 /// `None` when the value was replaced while it was read.
 async fn json_entry(
     api: &Api,
@@ -333,7 +345,7 @@ async fn json_entry(
     record: &EntryRecord,
 ) -> Result<Option<Response>, Failure> {
     let stored = record.head.clone().unwrap_or_default();
-    if stored.size > JSON_BYTES_MAX {
+    if !fits_json(record) {
         return Err(Failure::new(
             ProblemKind::InvalidRequest,
             format!(

@@ -51,6 +51,8 @@ pub(crate) enum Representation {
     Json,
     /// The stored bytes.
     Raw,
+    /// Either of them.
+    Any,
 }
 
 /// The one value of a header, refusing repeats and bytes that are no visible ASCII.
@@ -257,7 +259,7 @@ pub(crate) fn refuse_codings(headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The representation that `Accept` likes best; JSON when it does not care.
+/// The representation that `Accept` likes best; JSON when it does not care, where the value is not too large for it.
 pub(crate) fn representation(headers: &HeaderMap) -> Representation {
     let mut raw = 0u16;
     let mut json: Option<u16> = None;
@@ -282,6 +284,8 @@ pub(crate) fn representation(headers: &HeaderMap) -> Representation {
     }
     if raw > json.unwrap_or(any.saturating_sub(1)) {
         Representation::Raw
+    } else if json.is_none() && (any > 0 || !headers.contains_key(header::ACCEPT)) {
+        Representation::Any
     } else {
         Representation::Json
     }
@@ -370,8 +374,7 @@ mod tests {
 
     #[test]
     fn the_accept_header_chooses() {
-        use Representation::Json;
-        use Representation::Raw;
+        use Representation::{Any, Json, Raw};
         for (accept, expected) in [
             ("application/octet-stream", Raw),
             ("application/octet-stream, */*;q=0.1", Raw),
@@ -379,7 +382,8 @@ mod tests {
             ("application/json;q=0.5, application/octet-stream", Raw),
             ("APPLICATION/OCTET-STREAM", Raw),
             ("application/octet-stream;q=0", Json),
-            ("*/*", Json),
+            ("*/*", Any),
+            ("application/json, */*", Json),
             ("text/html", Json),
             ("", Json),
             (";;,,;q=x", Json),
@@ -390,7 +394,7 @@ mod tests {
                 "{accept}"
             );
         }
-        assert_eq!(representation(&HeaderMap::new()), Json);
+        assert_eq!(representation(&HeaderMap::new()), Any);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! - nothing here changes state: a write becomes a command, proposed through [`backend::GroupBackend`].
 //!
 //! Does not
-//! - know openraft, the peer protocol or the data directory: all that is behind [`backend::Backend`];
+//! - know openraft, the peer protocol or the data directory: all that is behind [`backend::Backend`]; of the peers no more than how
+//!   a request gets from one node's API to another's ([`forward`], [`forwarded`]);
 //! - shake hands ([`crate::tls`] does); retry a write on its own (the client's idempotency key is for that).
 //!
 //! Where to go next: [`endpoints`] (the table), `call.rs` (what happens around every request), `config.rs` (reads
@@ -23,7 +24,6 @@ use self::forward::Forwarder;
 use self::limits::Budgets;
 use self::limits::Limits;
 use crate::grumble::Pace;
-use crate::tls::Tls;
 
 pub mod access;
 mod audit;
@@ -37,7 +37,8 @@ mod content;
 mod download;
 pub mod endpoints;
 mod failure;
-mod forward;
+pub mod forward;
+pub mod forwarded;
 mod headers;
 pub(crate) mod json;
 pub mod limits;
@@ -80,13 +81,13 @@ impl Api {
     }
 }
 
-/// The API of a node as a router, to be served by [`serve::serve`]; with `tls` it forwards to nodes that speak https.
+/// The API of a node as a router, to be served by [`serve::serve`] and, for what other nodes forward, by [`forwarded::door`].
 pub fn router(
     backend: Arc<dyn Backend>,
     keys: Arc<dyn Keyring>,
     limits: Limits,
     ids: IdSource,
-    tls: Option<Arc<Tls>>,
+    forwarder: Forwarder,
 ) -> Router {
     let budgets = Budgets::new(&limits);
     endpoints::routes(&Arc::new(Api {
@@ -94,7 +95,7 @@ pub fn router(
         keys,
         limits,
         budgets,
-        forwarder: forward::forwarder(tls),
+        forwarder,
         pace: Pace::default(),
         ids,
     }))

@@ -161,9 +161,9 @@ fn snapshot_failure(error: SnapshotRequestError) -> Failure {
         )
         .hint("GET /api/v1/status shows the newest snapshot of each group"),
         SnapshotRequestError::Failed { group, reason } => Failure::new(
-            ProblemKind::Unavailable,
+            ProblemKind::SnapshotFailed,
             format!("the snapshot of {group} failed: {reason}"),
         )
-        .hint("GET /api/v1/status shows snapshotError; the builder's log says more"),
+        .hint("mend that and ask again; nodes try by themselves too. `drtool doctor` looks at the store, GET /api/v1/status shows snapshotError, the builder's log says more"),
     }
 }

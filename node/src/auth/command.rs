@@ -5,16 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use confman_cli::failure::Failure;
+use confman_client::ErrorKind;
 use serde_json::json;
 
 use super::Role;
 use super::error::KeysError;
 use super::file::{create_key, create_token, list_keys, revoke_key, role_from_word};
-
-/// The key could not be made, listed or revoked.
-const EXIT_FAILED: u8 = 1;
-/// What was asked for is wrong.
-const EXIT_USAGE: u8 = 2;
 
 /// Make, list and revoke API keys in a file.
 #[derive(Debug, Args)]
@@ -70,19 +67,18 @@ struct Common {
     json: bool,
 }
 
-/// Does what `confman key` was asked for. 0: done; 1: failed; 2: the name is wrong.
-#[must_use]
-pub fn run(args: KeyArgs) -> ExitCode {
-    match act(args.action) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(match error {
-                KeysError::Name { .. } => EXIT_USAGE,
-                _ => EXIT_FAILED,
-            })
-        }
-    }
+/// Does what `confman key` was asked for.
+pub(crate) fn run(args: KeyArgs) -> Result<ExitCode, Failure> {
+    act(args.action)
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| {
+            let kind = match error {
+                KeysError::NameTaken { .. } | KeysError::Full { .. } => ErrorKind::Refused,
+                KeysError::NoSuchKey { .. } => ErrorKind::NotFound,
+                _ => ErrorKind::Usage,
+            };
+            Failure::new(kind, error.problem()).with_hint(error.hint())
+        })
 }
 
 fn act(action: Action) -> Result<(), KeysError> {

@@ -235,7 +235,7 @@ struct Sink {
 
 impl Sink {
     fn new(json: bool, recursive: bool, limit: Option<u64>) -> Result<Self, Failure> {
-        let json = json.then(JsonList::begin).transpose()?;
+        let json = json.then(JsonList::new);
         Ok(Self {
             json,
             recursive,

@@ -1,7 +1,8 @@
 //! The `confman` command: one file a command.
 //!
 //! Promises:
-//! - a command that has `--json` prints one JSON document on stdout and everything else on stderr;
+//! - a command that has `--json` prints one JSON document on stdout and everything else on stderr; where it fails, that document is
+//!   what went wrong;
 //! - exit codes say what kind of remedy is needed, in one table ([`confman_client::ErrorKind`]);
 //! - names and values from the cluster cannot steer a terminal ([`escape`]);
 //! - a command that changes something says so when it does not know whether it happened.
@@ -36,7 +37,7 @@ use confman_cli::{connect, escape, failure};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use confman_client::ErrorKind;
 use failure::Failure;
@@ -85,7 +86,10 @@ enum Other {
 pub fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _points = crate::killpoints::arm();
-    let command = match Cli::parse().command {
+    let matches = Cli::command().get_matches();
+    let json = asks_for_json(&matches);
+    let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let command = match parsed.command {
         // A node has a runtime of its own, and takes time to stop it.
         Command::Serve(args) => return crate::serve::run(&args),
         Command::Other(command) => command,
@@ -104,10 +108,19 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(Ok(code)) => code,
-        Ok(Err(failure)) => failure.report(),
+        Ok(Err(failure)) => failure.report_as(json),
         // The panic has said what and where.
         Err(_) => ExitCode::from(ErrorKind::Bug.exit_code()),
     }
+}
+
+/// Whether the command at the end of the line was given `--json`.
+fn asks_for_json(matches: &ArgMatches) -> bool {
+    let mut last = matches;
+    while let Some((_, within)) = last.subcommand() {
+        last = within;
+    }
+    matches!(last.try_get_one::<bool>("json"), Ok(Some(true)))
 }
 
 async fn run(command: Other) -> Result<ExitCode, Failure> {
@@ -125,7 +138,7 @@ async fn run(command: Other) -> Result<ExitCode, Failure> {
         Other::Snapshot(args) => snapshot::run(args).await,
         Other::Health(args) => health::run(args).await,
         Other::Bench(args) => bench::run(args).await,
-        Other::Key(args) => Ok(crate::auth::run(args)),
+        Other::Key(args) => crate::auth::run(args),
         Other::Cert(args) => cert::run(args),
         Other::Config(args) => Ok(config_cmd::run(args)),
         Other::Completions(args) => completions::run(&args),

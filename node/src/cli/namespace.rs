@@ -156,7 +156,7 @@ async fn list(
         check_namespace(below)?;
     }
     let client = connect.client()?;
-    let mut json = out.json.then(JsonList::begin).transpose()?;
+    let mut json = out.json.then(JsonList::new);
     let mut pages = Namespaces::new(&client, below.as_deref(), read.mode());
     while let Some(page) = pages.next().await? {
         for info in page {

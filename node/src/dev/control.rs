@@ -3,6 +3,7 @@
 //! One line of JSON each way. The socket lies in the directory; where that path is too long for a socket it lies in
 //! a directory of its own among the temporary files, and `dev.json` says where.
 
+use crate::cli::output::say;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -235,19 +236,19 @@ pub(super) async fn send(dir: &Path, action: DevAction) -> anyhow::Result<ExitCo
         return Err(Told { kind, message }.into());
     }
     if json {
-        println!("{:#}", document(&show, &answer));
+        say(format_args!("{:#}", document(&show, &answer)));
         return Ok(ExitCode::SUCCESS);
     }
     match show {
-        Show::Message => println!("{}", answer.message),
-        Show::End => println!("{STOPPED}"),
+        Show::Message => say(&answer.message),
+        Show::End => say(STOPPED),
         Show::Table => {
             for node in &answer.nodes {
                 let pid = node.pid.map(|pid| pid.to_string()).unwrap_or_default();
-                println!(
+                say(format_args!(
                     "{:<8} {:<8} {:>8}  {}",
                     node.name, node.state, pid, node.api_url
-                );
+                ));
             }
         }
     }

@@ -12,7 +12,7 @@ mod time;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use confman_snapshot::model::GroupId;
@@ -64,6 +64,8 @@ pub(crate) struct Group {
     rounds: ReadRounds,
     /// When a leader of this group was last heard of, by the peer service.
     heard: Mutex<Option<Instant>>,
+    /// Where the log ended when this process opened it; 0 without any.
+    log_end: AtomicU64,
     /// A leader has shown since this process began.
     led: AtomicBool,
     /// The life that this node is of is known to have begun in this group.
@@ -97,10 +99,23 @@ impl Group {
             control,
             rounds,
             heard: Mutex::new(None),
+            log_end: AtomicU64::new(0),
             led: AtomicBool::new(false),
             begun: AtomicBool::new(begun),
             time: GroupTime::new(),
         })
+    }
+
+    /// Notes where the log ended that was opened.
+    pub(crate) fn begins_behind(&self, log_end: Option<u64>) {
+        self.log_end.store(log_end.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether the state knows all that this directory's log held when it was opened: a state is made durable less often than the log,
+    /// and what is not known to be committed is not applied before there is a leader.
+    pub(crate) fn has_applied_its_log(&self) -> bool {
+        let applied = self.state.applied().map_or(0, |position| position.index);
+        applied >= self.log_end.load(Ordering::Relaxed)
     }
 
     /// The group's id.
@@ -460,6 +475,7 @@ fn leader_info(id: u64, member: &Member) -> LeaderInfo {
         id,
         name: member.name.clone(),
         api_url: member.api_url.clone(),
+        peer_addr: member.peer_addr.clone(),
     }
 }
 

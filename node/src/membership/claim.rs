@@ -141,8 +141,12 @@ impl Claiming {
             self.tried = Some(Instant::now());
             self.marks.first.get_or_insert_with(|| node.fence().mark());
             let (store, identity) = (Arc::clone(node.store()), node.identity().clone());
-            self.under_way
-                .spawn(async move { store.claim_life(&identity, kind).await });
+            self.under_way.spawn(async move {
+                fail::fail_point!("life::before-claim");
+                let claimed = store.claim_life(&identity, kind).await;
+                fail::fail_point!("life::after-claim");
+                claimed
+            });
         }
         let ended = tokio::time::timeout(TURN_WAITS, self.under_way.join_next()).await;
         match ended.ok().flatten()? {

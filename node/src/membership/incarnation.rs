@@ -33,6 +33,18 @@ pub(super) async fn turn(node: &Arc<Node>, claiming: &mut Claiming) -> bool {
     let Some(pending) = node.pending() else {
         return false;
     };
+    // Whom to ask and to wait for stands in the registry, and a state may be far behind its log: to one that is empty yet, nobody is.
+    if pending.kind() != IncarnationKind::Copy {
+        let meta = node.meta();
+        if !meta.has_applied_its_log() {
+            node.hold_back(Some(format!("{} has not applied its log yet", meta.id())));
+            return false;
+        }
+        if let Err(error) = node.refresh_registry() {
+            tracing::error!("read the registry of nodes: {error}");
+            return false;
+        }
+    }
     // A copy has no older life, and asks nobody: not the store either, which is claimed when something is written.
     let copy = pending.kind() == IncarnationKind::Copy;
     let (mut standing, silent) = match copy {
@@ -67,8 +79,11 @@ pub(super) async fn turn(node: &Arc<Node>, claiming: &mut Claiming) -> bool {
         return false;
     }
     for group in node.groups().filter(|g| g.is_leader() && !g.has_begun()) {
+        fail::fail_point!("life::before-begin");
         match forward::propose(node, group, Op::BeginIncarnation(pending.clone())).await {
             Ok(_) => {
+                // It has begun in some groups, and not in those that come after.
+                fail::fail_point!("life::after-begin");
                 tracing::info!(group = %group.id(), incarnation = pending.incarnation, plan = %pending.plan_id, "a new incarnation has begun");
             }
             Err(error) => {

@@ -61,7 +61,8 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 async fn turn(node: &Arc<Node>, claiming: &mut Claiming) {
     let begun = incarnation::turn(node, claiming).await;
     // The registry is of the older life until the new one has begun: its members are not to be fed.
-    if !begun && (node.is_unborn_copy() || !node.registered().is_empty()) {
+    let older = || node.pending().is_some() || node.is_unborn_copy();
+    if !begun && (older() || !node.registered().is_empty()) {
         return;
     }
     if begun {
@@ -104,8 +105,10 @@ async fn forget_pending(node: &Node) {
             return;
         }
     }
+    fail::fail_point!("life::before-forget");
     match std::fs::remove_file(&path) {
         Ok(()) => {
+            fail::fail_point!("life::after-forget");
             tracing::info!(
                 incarnation = node.cluster().incarnation,
                 "the incarnation has begun in every group"

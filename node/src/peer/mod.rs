@@ -4,6 +4,8 @@
 //! - [`evidence`] is what a node is known to have promised: one that starts with less has an older directory;
 //! - [`client`] keeps one channel per address and purpose, with deadlines on every call;
 //! - [`network`] is openraft's view of it;
+//! - [`life`] tells whether a message is of this node's own life, whatever its term;
+//! - [`listener`] is where they come in, and what they send on for clients;
 //! - [`service`] answers, and refuses before Raft whatever names another cluster, another
 //!   incarnation or another node (promise I13), or a node id that was retired (I14).
 //!
@@ -14,6 +16,8 @@ pub(crate) mod client;
 mod codec;
 pub(crate) mod desk;
 pub(crate) mod evidence;
+mod life;
+pub(crate) mod listener;
 pub(crate) mod network;
 pub(crate) mod service;
 

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use super::desk::{Birth, Desk, Stage};
+use super::life::{Own, escape};
 use super::proto::peer_server::Peer;
 use super::{Refusal, TOKEN_KEY, codec, proto};
 use crate::api::backend::{GroupBackend, ProposeError};
@@ -79,62 +80,23 @@ impl Service {
 fn check_header(node: &Node, header: Option<&proto::Header>) -> Result<Arc<Group>, Status> {
     let header = header.ok_or_else(|| Status::invalid_argument("a peer message without header"))?;
     let own = node.cluster();
-    if header.cluster_uuid != own.uuid {
-        return Err(Refusal::OtherCluster.status(format!(
-            "message of cluster {}, this node is of {}",
-            escape(&header.cluster_uuid),
-            own.uuid
-        )));
+    if header.cluster_uuid == own.uuid && header.incarnation > own.incarnation {
+        node.meet_newer(header.incarnation);
     }
-    if header.incarnation != own.incarnation {
-        if header.incarnation > own.incarnation {
-            node.meet_newer(header.incarnation);
-        }
-        let detail = format!(
-            "message of incarnation {}, this node is of {}",
-            header.incarnation, own.incarnation
-        );
-        // A life that has not begun ends no other.
-        return Err(if node.has_begun() {
-            Refusal::of_incarnation(own.incarnation, detail)
-        } else {
-            Refusal::OtherIncarnation.status(detail)
-        });
+    Own {
+        cluster: own,
+        lineage: &node.identity().lineage,
+        has_begun: node.has_begun(),
+        node_id: node.id(),
+        name: node.name(),
     }
-    if header.lineage != node.identity().lineage {
-        return Err(Refusal::OtherLineage.status(other_lineage(
-            own.incarnation,
-            &escape(&header.lineage),
-            &node.identity().lineage,
-        )));
-    }
-    if header.to_node != node.id() {
-        return Err(Refusal::OtherNode.status(format!(
-            "message for node id {}, this is node id {} ({})",
-            header.to_node,
-            node.id(),
-            node.name()
-        )));
-    }
+    .check(header)?;
     if let Some(reason) = node.retired(header.from_node) {
         return Err(Refusal::Retired.status(reason));
     }
     node.meta().acquaintances().check(header)?;
     let group = header.group.parse().ok().and_then(|id| node.group(&id));
     group.ok_or_else(|| Refusal::NotServing.status(format!("no group {}", escape(&header.group))))
-}
-
-fn other_lineage(incarnation: u64, theirs: &str, own: &str) -> String {
-    format!(
-        "two recoveries made an incarnation {incarnation}: {theirs:?} and {own:?}, this node's\nhint: decide which one stays, stop the nodes of the other and set their data directories aside"
-    )
-}
-
-fn escape(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .flat_map(char::escape_default)
-        .collect()
 }
 
 fn garbled(error: codec::CodecError) -> Status {

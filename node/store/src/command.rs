@@ -141,6 +141,18 @@ impl Op {
             Self::EndChange(_) => "member.ended",
         }
     }
+
+    /// Whether a new life says it to itself: it promises nobody anything, and a life that has said nothing else can be undone.
+    pub fn is_housekeeping(&self) -> bool {
+        matches!(
+            self,
+            Self::BeginIncarnation(_)
+                | Self::UpdateNode(_)
+                | Self::AssignSnapshot(_)
+                | Self::FinishSnapshotTask(_)
+                | Self::SnapshotVerified(_)
+        )
+    }
 }
 
 impl fmt::Display for Command {
@@ -415,6 +427,10 @@ pub struct BeginIncarnation {
     /// The id in the older life of the directory in which it is written; 0 where that had none. Nobody else can answer for it.
     #[prost(uint64, tag = "10")]
     pub survivor_id: u64,
+    /// What the life's versions are above ([`crate::records::versions_of_life_from`]). It stands here, and not in what applies it: a log
+    /// is applied by programs of more than one version.
+    #[prost(uint64, tag = "11")]
+    pub versions_from: u64,
 }
 
 /// What applying a command answered: the same on every replica.

@@ -307,6 +307,20 @@ pub struct FactsRecord {
     /// Commands ever applied.
     #[prost(uint64, tag = "5")]
     pub commands: u64,
+    /// Versions that are written from now on are above it: 0 in the first life. See [`versions_of_life_from`].
+    #[prost(uint64, tag = "6")]
+    pub versions_from: u64,
+    /// Whether the life that began here can still be undone, as far as this group's commands go: it has said nothing but to itself.
+    #[prost(bool, tag = "7")]
+    pub may_be_undone: bool,
+}
+
+/// What the versions of a life are above. A life that was recovered or restored does not know what the end of the one before it
+/// wrote, and clients may hold its versions and entity tags: the same number would say that they hold what is there now.
+/// etcd's restore jumps as far, `--bump-revision`; no entry is written a thousand million times in a life, and JSON's numbers hold
+/// nine million lives of it.
+pub fn versions_of_life_from(incarnation: u64) -> u64 {
+    incarnation.saturating_sub(1).saturating_mul(1_000_000_000)
 }
 
 /// Group `__meta/0`: the cluster.

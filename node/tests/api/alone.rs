@@ -26,6 +26,8 @@ use openraft::raft::{
 };
 use parking_lot::Mutex;
 
+use super::support::leader_elsewhere;
+
 pub(crate) const INCARNATION: u64 = 7;
 pub(crate) const WAIT: Duration = Duration::from_secs(10);
 
@@ -117,11 +119,7 @@ impl GroupBackend for TestGroup {
     fn leader(&self) -> Option<LeaderInfo> {
         match &*self.behaviour.lock() {
             Behaviour::Follows(leader) => leader.clone(),
-            _ => Some(LeaderInfo {
-                id: 1,
-                name: "node1".to_owned(),
-                api_url: "http://127.0.0.1:1".to_owned(),
-            }),
+            _ => Some(leader_elsewhere(1, "http://127.0.0.1:1")),
         }
     }
 
@@ -324,6 +322,7 @@ impl Backend for TestNode {
                 id: 1,
                 name: self.name.clone(),
             }),
+            cluster_uuid: None,
             reason: None,
             groups: vec![GroupReadiness {
                 group: "config/0".to_owned(),

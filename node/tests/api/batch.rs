@@ -234,11 +234,7 @@ async fn values_above_the_inline_size_go_through_a_batch_as_well() {
 /// Two listeners on the same replicas; the second one looks like a follower of the first.
 async fn pair(shards: u32) -> (Server, Server, LeaderInfo) {
     let leader = Server::with_shards(shards).await;
-    let info = LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
-        api_url: leader.url.clone(),
-    };
+    let info = leader.as_leader();
     let follower = Server::of(
         leader.node.twin("node2"),
         Arc::new(NoKeys),
@@ -363,7 +359,7 @@ async fn two_nodes_that_point_at_each_other_do_not_loop() {
     let back = LeaderInfo {
         id: 2,
         name: "node2".to_owned(),
-        api_url: second.url.clone(),
+        ..second.as_leader()
     };
     first.node.behave(&Behaviour::Follows(Some(back)));
     let answer = second

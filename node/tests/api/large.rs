@@ -122,7 +122,17 @@ async fn a_large_value_can_be_read_as_json_up_to_a_bound() {
             .status()
             .is_success()
     );
-    let refused = server.get("/api/v1/config/large/raw").send().await.unwrap();
+    // Whoever does not say what he takes gets what there is, and is told what it is.
+    let whole = server.get("/api/v1/config/large/raw").send().await.unwrap();
+    assert_eq!(whole.status(), StatusCode::OK);
+    assert_eq!(header(&whole, "content-type"), "application/octet-stream");
+    assert_eq!(whole.bytes().await.unwrap().len(), 17 << 20);
+    let refused = server
+        .get("/api/v1/config/large/raw")
+        .header("accept", "application/json")
+        .send()
+        .await
+        .unwrap();
     let refused = problem(refused, 406, "invalid-request").await;
     assert!(
         refused["hint"]

@@ -10,14 +10,13 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::alone::{Behaviour, INCARNATION};
-use super::support::{Server, TestKeys, client, document, header, problem};
+use super::support::{Server, client, document, header, leader_elsewhere, problem};
 
-async fn pair() -> (Server, Server) {
+pub(crate) async fn pair() -> (Server, Server) {
     let leader = Server::start().await;
     let info = LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
         api_url: format!("{}/", leader.url),
+        ..leader.as_leader()
     };
     let follower = Server::of(
         leader.node.twin("node2"),
@@ -118,209 +117,6 @@ async fn a_connection_with_an_unread_body_is_not_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_forwards_when_asked_and_gives_the_leaders_answer() {
-    let (leader, follower) = pair().await;
-    let forward = |method: Method, path: &str| {
-        follower
-            .request(method, path)
-            .header("x-confman-forward", "true")
-            .header("x-correlation-id", "c-1")
-    };
-    let path = "/api/v1/config/shop/a%2Fb";
-    let put = forward(Method::PUT, path)
-        .json(&json!({"value": 5}))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(put.status(), StatusCode::CREATED);
-    assert_eq!(header(&put, "etag"), "\"v1\"");
-    assert_eq!(header(&put, "x-correlation-id"), "c-1");
-    assert!(!header(&put, "x-confman-version").is_empty());
-    assert_eq!(document(put).await["key"], "a/b");
-    let stale = forward(Method::PUT, path)
-        .header("if-match", "\"v9\"")
-        .json(&json!({"value": 6}))
-        .send()
-        .await
-        .unwrap();
-    problem(stale, 412, "precondition-failed").await;
-    let large = vec![3; 3 << 20];
-    let put = forward(Method::PUT, "/api/v1/config/shop/large")
-        .body(large.clone())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(put.status(), StatusCode::CREATED);
-    let read = leader
-        .get("/api/v1/config/shop/large")
-        .header("accept", "application/octet-stream")
-        .send()
-        .await
-        .unwrap();
-    assert!(read.bytes().await.unwrap() == large);
-    assert_eq!(
-        forward(Method::DELETE, path).send().await.unwrap().status(),
-        StatusCode::NO_CONTENT
-    );
-    let audit = document(
-        leader
-            .get("/api/v1/audit?namespace=shop&key=a/b")
-            .send()
-            .await
-            .unwrap(),
-    )
-    .await;
-    assert_eq!(
-        audit["items"][0]["correlationId"], "c-1",
-        "the ids go with it"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_forwarded_request_carries_the_clients_key_and_no_other_right() {
-    let leader = Server::with_keys().await;
-    let info = LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
-        api_url: leader.url.clone(),
-    };
-    let follower = Server::of(
-        leader.node.twin("node2"),
-        TestKeys::of_all_roles(),
-        Limits::default(),
-        None,
-    )
-    .await;
-    follower.node.behave(&Behaviour::Follows(Some(info)));
-    let put = |key: &str| {
-        follower
-            .put("/api/v1/config/shop/k")
-            .bearer_auth(key)
-            .header("x-confman-forward", "true")
-            .body("x")
-            .send()
-    };
-    assert_eq!(
-        put("editor-key").await.unwrap().status(),
-        StatusCode::CREATED
-    );
-    assert_eq!(
-        put("viewer-key").await.unwrap().status(),
-        StatusCode::FORBIDDEN
-    );
-    let entry = document(leader.get("/api/v1/config/shop/k").send().await.unwrap()).await;
-    assert_eq!(entry["updatedBy"], "the editor");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_cannot_be_reached_is_no_lost_write() {
-    let (_leader, follower) = pair().await;
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let api_url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
-    follower.node.behave(&Behaviour::Follows(Some(LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
-        api_url,
-    })));
-    let put = follower
-        .put("/api/v1/config/shop/k")
-        .header("x-confman-forward", "true")
-        .body("x")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(header(&put, "retry-after"), "1");
-    let refused = problem(put, 503, "unavailable").await;
-    assert!(
-        refused["detail"]
-            .as_str()
-            .unwrap()
-            .contains("nothing was written")
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_breaks_off_leaves_it_open_whether_the_write_happens() {
-    let (_leader, follower) = pair().await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let api_url = format!("http://{}", listener.local_addr().unwrap());
-    let breaking = tokio::spawn(async move {
-        use tokio::io::AsyncReadExt as _;
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 64];
-            let _ = stream.read(&mut head).await;
-        }
-    });
-    follower.node.behave(&Behaviour::Follows(Some(LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
-        api_url,
-    })));
-    let put = follower
-        .put("/api/v1/config/shop/k")
-        .header("x-confman-forward", "true")
-        .body("x")
-        .send()
-        .await
-        .unwrap();
-    let refused = problem(put, 504, "write-timeout").await;
-    assert!(
-        refused["detail"]
-            .as_str()
-            .unwrap()
-            .contains("may yet happen")
-    );
-    breaking.abort();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_forwards_waits_as_long_as_a_leader_may_take_for_a_write() {
-    let leader = Server::start().await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let info = LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
-        api_url: format!("http://{}", listener.local_addr().unwrap()),
-    };
-    // Takes what comes and says nothing for four seconds.
-    let slow = tokio::spawn(async move {
-        let mut held = Vec::new();
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            held.push(tokio::spawn(async move {
-                use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-                let mut head = [0; 4096];
-                let _ = stream.read(&mut head).await;
-                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-                let _ = stream
-                    .write_all(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n")
-                    .await;
-            }));
-        }
-    });
-    for (write_timeout_ms, status) in [(10, 504), (30_000, 204)] {
-        let limits = Limits {
-            write_timeout: std::time::Duration::from_millis(write_timeout_ms),
-            ..Limits::default()
-        };
-        let follower = Server::of(leader.node.twin("node2"), Arc::new(NoKeys), limits, None).await;
-        follower
-            .node
-            .behave(&Behaviour::Follows(Some(info.clone())));
-        let answer = follower
-            .delete("/api/v1/namespaces/large")
-            .header("x-confman-forward", "true")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), status, "{write_timeout_ms} ms");
-    }
-    slow.abort();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_writes_are_refused_and_say_when_to_come_back() {
     let server = Server::start().await;
     for behaviour in [Behaviour::Follows(None), Behaviour::Deposed(None)] {
@@ -335,11 +131,7 @@ async fn without_a_leader_writes_are_refused_and_say_when_to_come_back() {
         problem(put, 503, "no-leader").await;
     }
     // A node that was deposed may still name itself: that is no place to be sent to.
-    let itself = LeaderInfo {
-        id: 1,
-        name: "node1".to_owned(),
-        api_url: server.url.clone(),
-    };
+    let itself = server.as_leader();
     server.node.behave(&Behaviour::Deposed(Some(itself)));
     problem(
         server
@@ -352,11 +144,7 @@ async fn without_a_leader_writes_are_refused_and_say_when_to_come_back() {
         "no-leader",
     )
     .await;
-    let other = LeaderInfo {
-        id: 2,
-        name: "node2".to_owned(),
-        api_url: "http://127.0.0.1:9".to_owned(),
-    };
+    let other = leader_elsewhere(2, "http://127.0.0.1:9");
     server.node.behave(&Behaviour::Deposed(Some(other)));
     let moved = server
         .put("/api/v1/config/shop/k")
@@ -554,7 +342,7 @@ async fn a_snapshot_is_answered_when_it_is_there_or_says_why_not() {
                 reason: "upload: refused".to_owned(),
             },
             503,
-            "unavailable",
+            "snapshot-failed",
         ),
     ] {
         *server.node.snapshot.lock() = Err(error);

@@ -11,6 +11,7 @@ mod audit;
 mod batch;
 mod entries;
 mod exhaustion;
+mod forwarding;
 mod hostile;
 mod large;
 mod leadership;

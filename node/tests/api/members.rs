@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use confman_client::wire::GroupMembers;
-use confman_node::api::backend::{LeaderInfo, MembershipView};
+use confman_node::api::backend::MembershipView;
 use confman_store::command::{Genesis, Op};
 use confman_store::records::NodeRecord;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::alone::Behaviour;
-use super::support::{Server, document, header, problem};
+use super::support::{Server, document, header, leader_elsewhere, problem};
 
 const CHANGES: &str = "/api/v1/admin/members/changes";
 
@@ -158,11 +158,12 @@ async fn less_tolerance_is_refused_unless_it_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_node_than_the_leader_sends_on() {
     let server = server(&[1]).await;
-    server.node.behave(&Behaviour::Follows(Some(LeaderInfo {
-        id: 2,
-        name: "node2".to_owned(),
-        api_url: "http://127.0.0.1:1".to_owned(),
-    })));
+    server
+        .node
+        .behave(&Behaviour::Follows(Some(leader_elsewhere(
+            2,
+            "http://127.0.0.1:1",
+        ))));
     let asked = server.get("/api/v1/admin/members").send().await.unwrap();
     assert_eq!(
         header(&asked, "location"),

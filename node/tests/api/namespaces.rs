@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use confman_node::api::backend::LeaderInfo;
 use confman_node::api::limits::Limits;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::alone::Behaviour;
-use super::support::{Server, document, header, problem};
+use super::support::{Server, document, header, leader_elsewhere, problem};
 
 async fn with_write_timeout(write_timeout: Duration) -> Server {
     Server::with_limits(Limits {
@@ -204,11 +203,7 @@ async fn a_deletion_that_is_cut_off_says_that_it_was_begun() {
     let server = with_write_timeout(Duration::from_secs(60)).await;
     fill(&server, 3).await;
     let delete = || server.delete("/api/v1/namespaces/large").send();
-    let next = LeaderInfo {
-        id: 2,
-        name: "node2".to_owned(),
-        api_url: "http://127.0.0.1:9".to_owned(),
-    };
+    let next = leader_elsewhere(2, "http://127.0.0.1:9");
     // Nothing of it is done: it may be said, and sent elsewhere.
     server.node.behave(&Behaviour::LeadsFor(0, None));
     let refused = problem(delete().await.unwrap(), 503, "no-leader").await;

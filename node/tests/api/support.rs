@@ -5,15 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use confman_node::api::access::{Identity, Keyring, NoKeys, Role};
+use confman_node::api::backend::LeaderInfo;
+use confman_node::api::forward::Forwarder;
+use confman_node::api::forwarded::{self, Refused};
 use confman_node::api::limits::Limits;
 use confman_node::api::{router, serve};
 use confman_node::tls::door::{Door, Listener};
 use confman_snapshot::fnv1a64;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::SecretString;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use crate::alone::{TestNode, WAIT, node};
 
@@ -57,8 +66,43 @@ impl Keyring for TestKeys {
 }
 
 /// A listener with the API of a node.
+/// What nodes show each other here.
+const TOKEN: &str = "the token of the tests";
+/// The life that the nodes here are of; their leaders are node 1.
+const LIFE: &str = "a-cluster/1/a-lineage";
+
+/// A leader that no other node has to reach.
+pub(crate) fn leader_elsewhere(id: u64, api_url: &str) -> LeaderInfo {
+    LeaderInfo {
+        id,
+        name: format!("node{id}"),
+        api_url: api_url.to_owned(),
+        peer_addr: "127.0.0.1:9".to_owned(),
+    }
+}
+
+/// Serves `router` to other nodes, as a peer listener does, for as long as the runtime lives; gives the address.
+pub(crate) async fn serve_peers(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(router.clone());
+            tokio::spawn(
+                http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    address
+}
+
+/// A node that clients and other nodes reach.
 pub(crate) struct Server {
     pub(crate) url: String,
+    /// Where other nodes send on what their clients want.
+    pub(crate) peer_addr: String,
     pub(crate) node: Arc<TestNode>,
     client: reqwest::Client,
     key: Option<String>,
@@ -120,7 +164,21 @@ impl Server {
             id[..8].copy_from_slice(&next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
             id
         });
-        let routes = router(node.clone(), keys, limits.clone(), ids, None);
+        let token = SecretString::from(TOKEN);
+        let forwarder = Forwarder::new(None, Some(&token), LIFE.to_owned());
+        let routes = router(node.clone(), keys, limits.clone(), ids, forwarder);
+        let own = forwarded::addressee(LIFE, 1);
+        let admit = Arc::new(move |shown: forwarded::Shown<'_>| {
+            if shown.token != Some(TOKEN.as_bytes()) {
+                return Err(Refused::Token);
+            }
+            match shown.addressee == Some(own.as_bytes()) {
+                true => Ok(()),
+                false => Err(Refused::Addressee),
+            }
+        });
+        let peer_addr =
+            serve_peers(forwarded::door(routes.clone(), admit, &TaskTracker::new())).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve::serve(
             listener,
@@ -138,12 +196,23 @@ impl Server {
             .unwrap();
         Self {
             url,
+            peer_addr,
             node,
             client,
             key: None,
             stop: Some(stop),
             served: Some(served),
             _dir: dir,
+        }
+    }
+
+    /// As the leader that the committed membership names.
+    pub(crate) fn as_leader(&self) -> LeaderInfo {
+        LeaderInfo {
+            id: 1,
+            name: "node1".to_owned(),
+            api_url: self.url.clone(),
+            peer_addr: self.peer_addr.clone(),
         }
     }
 

@@ -188,6 +188,44 @@ fn a_snapshot_is_made_and_told() {
     assert_eq!(groups, ["__meta/0", "config/0"]);
 }
 
+/// Asked for again, it would be built again and again until the longest wait for one is over, an hour.
+#[test]
+fn a_snapshot_that_fails_is_told_at_once_and_why() {
+    let node = Node::start();
+    assert_eq!(node.confman(&["put", "a/b", "c"]).code, 0);
+    let objects = node.data().join("objects");
+    std::fs::rename(&objects, node.data().join("aside")).unwrap();
+    std::fs::write(&objects, "no directory").unwrap();
+    let failed = node.confman(&["snapshot", "--json", "--wait", "60"]);
+    assert_eq!(failed.code, 6, "{failed:?}");
+    assert!(
+        !failed.stderr.contains("no node could answer"),
+        "{failed:?}"
+    );
+    assert!(failed.stderr.contains("failed: "), "{failed:?}");
+    // Scripts read the same on stdout.
+    let told = &failed.json()["error"];
+    assert_eq!(told["exitCode"], 6, "{failed:?}");
+    let message = told["message"].as_str().unwrap();
+    assert!(failed.stderr.contains(message), "{failed:?}");
+}
+
+#[test]
+fn keys_are_refused_by_the_codes_of_all_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.json").display().to_string();
+    let key = |args: &[&str]| confman(&[&["key"], args, &["--file", &file]].concat());
+    let create = ["create", "--role", "viewer", "--name", "ci"];
+    assert_eq!(key(&["list"]).code, 2);
+    assert_eq!(key(&create).code, 0);
+    assert_eq!(key(&create).code, 3);
+    let unknown = key(&["revoke", "--name", "cd", "--json"]);
+    assert_eq!(
+        (unknown.code, &unknown.json()["error"]["exitCode"]),
+        (4, &4.into())
+    );
+}
+
 #[test]
 fn what_is_no_command_is_usage_and_what_needs_no_cluster_works_without() {
     assert_eq!(confman(&["frobnicate"]).code, 2);

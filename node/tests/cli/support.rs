@@ -134,6 +134,11 @@ impl Node {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The node's data directory.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
     pub(crate) fn confman(&self, args: &[&str]) -> Ended {
         confman_at(&self.url(), args)
     }

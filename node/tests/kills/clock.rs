@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
-use confman_tests::members::member;
+use confman_tests::members::changed;
 use confman_tests::wait::wait_until;
 use jiff::Timestamp;
 use serde_json::json;
@@ -76,10 +76,7 @@ impl Clocks {
     async fn leads(&self, index: usize) -> anyhow::Result<()> {
         self.cluster.wait_all_ready().await?;
         let name = &self.cluster.node(index).name;
-        member(&self.cluster, &["transfer-leader", name])
-            .run()
-            .await?
-            .expect(0)?;
+        changed(&self.cluster, &["transfer-leader", name]).await?;
         wait_until("it leads", PATIENCE, || async {
             let leader = self.cluster.wait_leader(CONFIG).await?;
             ensure!(leader == index, "{leader} leads");

@@ -53,8 +53,14 @@ impl Points {
         let mut left = BTreeSet::new();
         for entry in std::fs::read_dir(&self.0)? {
             let entry = entry?;
-            left.insert(entry.file_name().to_string_lossy().replace('.', "::"));
-            std::fs::remove_file(entry.path())?;
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => {
+                    left.insert(entry.file_name().to_string_lossy().replace('.', "::"));
+                }
+                // Somebody has just died there.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("take a kill point away"),
+            }
         }
         Ok(left)
     }

@@ -1,4 +1,4 @@
-//! The node killed (-9) at every named place of a change of the membership and of a restore order, with real processes; then
+//! The node killed (-9) at every named place of a change of the membership, of the begin of a recovered life and of a restore order, with real processes; then
 //! started again, as a service manager does: the same end.
 //!
 //! These tests lie here and not among the scenarios because they need the program with its kill points, or its wrong clocks
@@ -11,6 +11,7 @@ mod clock;
 mod diverged;
 mod kit;
 mod membership;
+mod recovery;
 mod restore_order;
 mod wrong_clock;
 
@@ -19,6 +20,7 @@ mod wrong_clock;
 fn i17_every_kill_point_is_used_by_a_test() {
     let tests = [
         include_str!("membership.rs"),
+        include_str!("recovery.rs"),
         include_str!("restore_order.rs"),
     ];
     let unused: Vec<&str> = confman_node::killpoints::POINTS

@@ -12,8 +12,10 @@ use super::cluster::rfc3339;
 use crate::model::{ClusterId, GroupId, Membership, NodeInfo, Position};
 use crate::record::SnapshotRecord;
 
-/// Newest version of an order.
-const VERSION: u32 = 1;
+/// Newest version of an order. Until 2, every member voted: a node that knows no other must not begin such a life with those that do.
+const VERSION: u32 = 2;
+/// Version of the word that an order is spent.
+const DONE_VERSION: u32 = 1;
 /// More members than any cluster has.
 const MEMBERS_MAX: usize = 128;
 /// Longest name, address or other text in an order, in bytes.
@@ -23,7 +25,7 @@ const TEXT_BYTES_MAX: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreOrder {
-    /// Version of the order's format: 1.
+    /// Version of the order's format: [`RestoreOrder::version_for`] its members.
     pub version: u32,
     /// The plan that it was made from, and the lineage of the life that it begins.
     pub plan_id: String,
@@ -55,6 +57,9 @@ pub struct OrderMember {
     pub api_url: String,
     /// The `host:port` that other nodes use.
     pub peer_addr: String,
+    /// It follows and does not vote.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learner: bool,
 }
 
 /// The word that an order is spent.
@@ -90,8 +95,16 @@ pub enum OrderError {
 }
 
 impl RestoreOrder {
-    /// The version that this program writes.
-    pub const VERSION: u32 = VERSION;
+    /// The version of an order for these members: the lowest that says all of it, so that nodes of an older version carry out what
+    /// they can.
+    #[must_use]
+    pub fn version_for(members: &[OrderMember]) -> u32 {
+        if members.iter().any(|m| m.learner) {
+            VERSION
+        } else {
+            1
+        }
+    }
 
     /// Reads an order from what stands in a cluster object, and checks it.
     pub(super) fn read(order: &serde_json::Value, life: &ClusterId) -> Result<Self, OrderError> {
@@ -129,6 +142,12 @@ impl RestoreOrder {
         }
         if ids.contains(&0) || ids.iter().any(|id| *id >= self.next_node_id) {
             return invalid("a member's id is zero, or would be given again".to_owned());
+        }
+        if self.members.iter().all(|m| m.learner) {
+            return invalid("no member votes".to_owned());
+        }
+        if self.version < Self::version_for(&self.members) {
+            return invalid("a member does not vote, which its version cannot say".to_owned());
         }
         for member in &self.members {
             let texts = [&member.name, &member.api_url, &member.peer_addr];
@@ -195,6 +214,11 @@ impl RestoreOrder {
         self.groups.iter().find(|record| record.group == *group)
     }
 
+    /// The ids of those who vote.
+    pub fn voters(&self) -> impl Iterator<Item = u64> {
+        self.members.iter().filter(|m| !m.learner).map(|m| m.id)
+    }
+
     /// The membership that a group has from `position` on.
     pub fn membership(&self, position: Position) -> Membership {
         let nodes: BTreeMap<u64, NodeInfo> = self
@@ -211,7 +235,7 @@ impl RestoreOrder {
             .collect();
         Membership {
             position: Some(position),
-            voters: vec![nodes.keys().copied().collect()],
+            voters: vec![self.voters().collect()],
             nodes,
         }
     }
@@ -226,7 +250,7 @@ impl OrderDone {
         created_by: impl Into<String>,
     ) -> Self {
         Self {
-            version: VERSION,
+            version: DONE_VERSION,
             cluster,
             plan_id: plan_id.into(),
             created_us,

@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use tempfile::TempDir;
 
 use crate::cluster::Cluster;
+use crate::skip::skipped;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/power/undo.c");
 /// Offset, length and the file's length before, of `struct record`.
@@ -22,10 +23,12 @@ const HEAD_BYTES: usize = 24;
 
 /// What the nodes of one test overwrite between two syncs, with room to spare.
 const RECORDS_BYTES: u64 = 256 << 20;
+/// Where this is set, a test that loses power must run: `.ci/run` sets it, because what proves a promise must not fall away unseen.
+const REQUIRED: &str = "POWER_LOSS_REQUIRED";
 
 /// Why power losses cannot be had here.
 #[derive(Debug)]
-pub struct Unavailable(pub String);
+struct Unavailable(String);
 
 /// The disks of a cluster, and what they may forget.
 #[derive(Debug)]
@@ -44,11 +47,25 @@ pub struct Lost {
 }
 
 impl Power {
+    /// What a test of that name loses its power with; none where that cannot be had, which is said.
+    ///
+    /// # Errors
+    /// It cannot be had, and must be.
+    pub fn of_test(test: &str) -> anyhow::Result<Option<Self>> {
+        let why = match Self::build() {
+            Ok(power) => return Ok(Some(power)),
+            Err(why) => why,
+        };
+        may_skip(test, &why, std::env::var_os(REQUIRED).is_some())?;
+        skipped(test, why.0);
+        Ok(None)
+    }
+
     /// Builds the library, and sees that it is loaded.
     ///
     /// # Errors
-    /// There is no C compiler, nothing can be preloaded, or memory has no room for the records: power losses cannot be had.
-    pub fn build() -> Result<Self, Unavailable> {
+    /// There is no C compiler, nothing can be preloaded, or nothing has room for the records: power losses cannot be had.
+    fn build() -> Result<Self, Unavailable> {
         if !cfg!(target_os = "linux") {
             return Err(Unavailable("nothing can be preloaded here".to_owned()));
         }
@@ -57,7 +74,10 @@ impl Power {
         let library = tempfile::tempdir().map_err(failed)?;
         let power = Self {
             library,
-            records: records_dir(Path::new("/dev/shm"), RECORDS_BYTES)?,
+            records: records_dir(
+                &[Path::new("/dev/shm"), &std::env::temp_dir()],
+                RECORDS_BYTES,
+            )?,
         };
         let compiled = Command::new("cc")
             .args([
@@ -92,7 +112,8 @@ impl Power {
             .output()
             .map_err(|error| Unavailable(format!("run cat: {error}")))?;
         let maps = String::from_utf8_lossy(&ran.stdout);
-        if maps.contains(&*path.to_string_lossy()) {
+        let mapped = resolved(&path).map_err(|error| Unavailable(error.to_string()))?;
+        if maps.contains(&*mapped.to_string_lossy()) {
             return Ok(());
         }
         let why = String::from_utf8_lossy(&ran.stderr);
@@ -112,7 +133,8 @@ impl Power {
             fs::create_dir_all(&undo)?;
             node.set_env("LD_PRELOAD", &self.library().to_string_lossy());
             node.set_env("UNDO_DIR", &undo.to_string_lossy());
-            node.set_env("UNDO_UNDER", &node.data_dir.to_string_lossy());
+            let under = resolved(&node.data_dir)?;
+            node.set_env("UNDO_UNDER", &under.to_string_lossy());
         }
         Ok(())
     }
@@ -151,17 +173,44 @@ impl Power {
     }
 }
 
-/// Where what is overwritten is kept: in memory, so that it costs no disk of its own.
-fn records_dir(memory: &Path, needed_bytes: u64) -> Result<TempDir, Unavailable> {
-    let at = |why: String| Unavailable(format!("{}: {why}", memory.display()));
-    let space = rustix::fs::statvfs(memory).map_err(|error| at(error.to_string()))?;
+/// Where what is overwritten is kept: at the first of these places that has room. Memory comes first, because that costs no disk of its own.
+fn records_dir(places: &[&Path], needed_bytes: u64) -> Result<TempDir, Unavailable> {
+    let mut why = Vec::new();
+    for place in places {
+        match dir_with_room(place, needed_bytes) {
+            Ok(dir) => return Ok(dir),
+            Err(error) => why.push(format!("{}: {error}", place.display())),
+        }
+    }
+    Err(Unavailable(why.join("; ")))
+}
+
+fn dir_with_room(place: &Path, needed_bytes: u64) -> anyhow::Result<TempDir> {
+    let space = rustix::fs::statvfs(place)?;
     let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
     if free_bytes < needed_bytes {
-        return Err(at(format!(
-            "{free_bytes} bytes are free, {needed_bytes} are needed (docker run --shm-size)"
-        )));
+        bail!("{free_bytes} bytes are free, {needed_bytes} are needed");
     }
-    tempfile::tempdir_in(memory).map_err(|error| at(error.to_string()))
+    Ok(tempfile::tempdir_in(place)?)
+}
+
+/// As the system names it to a process that has it open: without the symbolic links on the way, of which `TMPDIR` may have some.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        // It is made later.
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(parent.canonicalize()?.join(name))
+        }
+        (found, ..) => found,
+    }
+}
+
+/// Whether a test of that name may fall away.
+fn may_skip(test: &str, Unavailable(why): &Unavailable, required: bool) -> anyhow::Result<()> {
+    if required {
+        bail!("{test} must run here, {REQUIRED} says so, and cannot: {why}");
+    }
+    Ok(())
 }
 
 /// Regular files at any depth.
@@ -255,18 +304,22 @@ pub fn lose_all(power: &Power, cluster: &Cluster) -> anyhow::Result<Lost> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skip::skipped;
 
-    /// Both are reasons to skip a test, and not to fail it: containers have little memory, and execute nothing from it.
+    /// Both are reasons to skip a test, and not to fail it, unless it must run.
     #[test]
-    fn where_memory_is_short_or_the_library_is_not_loaded_no_power_can_be_lost()
+    fn where_nothing_has_room_or_the_library_is_not_loaded_no_power_can_be_lost()
     -> anyhow::Result<()> {
         let dir = tempfile::tempdir()?;
-        records_dir(dir.path(), 1).map_err(|Unavailable(why)| anyhow::anyhow!(why))?;
-        let Err(Unavailable(why)) = records_dir(dir.path(), u64::MAX) else {
+        let Err(short) = records_dir(&[dir.path()], u64::MAX) else {
             bail!("it fits");
         };
-        assert!(why.contains("are needed"), "{why}");
+        assert!(short.0.contains("are needed"), "{short:?}");
+        may_skip("this", &short, false)?;
+        let refused = may_skip("this", &short, true).unwrap_err().to_string();
+        assert!(
+            refused.contains("this must run") && refused.contains(&short.0),
+            "{refused}"
+        );
         let power = Power {
             library: tempfile::tempdir()?,
             records: dir,
@@ -279,15 +332,52 @@ mod tests {
         Ok(())
     }
 
+    /// Containers have little memory, or none of that kind.
+    #[test]
+    fn where_memory_is_short_or_absent_the_records_are_on_disk() -> anyhow::Result<()> {
+        let disk = tempfile::tempdir()?;
+        let absent = disk.path().join("no memory");
+        // Of no length, whatever is asked for; where it is not to be had it is absent too.
+        let full = Path::new("/proc");
+        for memory in [&*absent, full] {
+            let found = records_dir(&[memory, disk.path()], 1);
+            let found = found.map_err(|Unavailable(why)| anyhow::anyhow!(why))?;
+            assert_eq!(found.path().parent(), Some(disk.path()));
+        }
+        Ok(())
+    }
+
+    /// `TMPDIR` may be a symbolic link, and the system names files without it.
+    #[test]
+    fn a_library_and_a_disk_behind_a_symbolic_link_are_known() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        fs::create_dir(dir.path().join("real"))?;
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("real"), &link)?;
+        let real = dir.path().canonicalize()?.join("real");
+        for made in [false, true] {
+            if made {
+                fs::create_dir(link.join("data"))?;
+            }
+            assert_eq!(resolved(&link.join("data"))?, real.join("data"));
+        }
+        let Some(built) = Power::of_test("a_library_behind_a_symbolic_link_is_loaded")? else {
+            return Ok(());
+        };
+        let power = Power {
+            library: tempfile::tempdir_in(&link)?,
+            records: tempfile::tempdir()?,
+        };
+        fs::copy(built.library(), power.library())?;
+        let loaded = power.check_loaded();
+        loaded.map_err(|Unavailable(why)| anyhow::anyhow!(why))
+    }
+
     /// What a program that was killed has left, of what it wrote with and without a sync.
     #[test]
     fn what_was_synced_stays_and_nothing_else() -> anyhow::Result<()> {
-        let power = match Power::build() {
-            Ok(power) => power,
-            Err(Unavailable(why)) => {
-                skipped("what_was_synced_stays_and_nothing_else", why);
-                return Ok(());
-            }
+        let Some(power) = Power::of_test("what_was_synced_stays_and_nothing_else")? else {
+            return Ok(());
         };
         let data = tempfile::tempdir()?;
         let undo = power.undo(data.path());
@@ -310,7 +400,7 @@ os.kill(os.getpid(), 9)
             .arg(data.path())
             .env("LD_PRELOAD", power.library())
             .env("UNDO_DIR", &undo)
-            .env("UNDO_UNDER", data.path())
+            .env("UNDO_UNDER", resolved(data.path())?)
             .status();
         match ran {
             Ok(status) => assert!(status.code().is_none(), "{status}"),

@@ -17,6 +17,7 @@ mod drtool_store;
 mod election;
 mod five_nodes;
 mod identity;
+mod large;
 mod membership;
 mod metrics;
 mod monitoring;

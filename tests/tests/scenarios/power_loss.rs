@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
 use confman_tests::load::{Load, LoadPlan};
-use confman_tests::power::{Power, Unavailable, lose_all};
+use confman_tests::power::{Power, lose_all};
 use confman_tests::random::Random;
-use confman_tests::skip::skipped;
 use confman_tests::wait::wait_until;
 
 use crate::crash::judge;
@@ -15,15 +14,9 @@ const ROUNDS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i1_a_power_loss_of_every_node_loses_nothing_that_was_acknowledged() -> anyhow::Result<()> {
-    let power = match Power::build() {
-        Ok(power) => power,
-        Err(Unavailable(why)) => {
-            skipped(
-                "i1_a_power_loss_of_every_node_loses_nothing_that_was_acknowledged",
-                why,
-            );
-            return Ok(());
-        }
+    let test = "i1_a_power_loss_of_every_node_loses_nothing_that_was_acknowledged";
+    let Some(power) = Power::of_test(test)? else {
+        return Ok(());
     };
     // Snapshots and purges take part too.
     let cluster = Plan::new("power")

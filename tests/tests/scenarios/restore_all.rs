@@ -2,7 +2,7 @@
 
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
-use confman_tests::members::member;
+use confman_tests::members::{changed, member, members, node};
 use confman_tests::restore::{
     apply, filled, ids, lose_every_node, make_plan, planned, restore, restores, run, snapshot_all,
     tool, wait_spent,
@@ -190,6 +190,36 @@ async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() 
         .token()?;
     assert_eq!(token.incarnation, 2);
     assert!(token.term > 1000, "{token}");
+    wait_spent(&cluster, 2).await?;
+    cluster.finish()
+}
+
+/// A learner was a voter before, and would be one again if only the last membership of the snapshots were asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_a_learner_is_restored_as_a_learner() -> anyhow::Result<()> {
+    let cluster = filled(Plan::new("learner"), &[CONFIG]).await?;
+    let demote = ["demote", "node2", "--yes", "--allow-less-tolerance"];
+    changed(&cluster, &demote).await?;
+    snapshot_all(&cluster, &[META, CONFIG]).await?;
+    lose_every_node(&cluster)?;
+    let plan = restore(&cluster, &[]).await?;
+    let learns: Vec<bool> = plan["order"]["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| member["learner"] == true)
+        .collect();
+    assert_eq!(learns, [false, true, false], "{plan}");
+    let members = members(&cluster).await?;
+    for group in members["groups"].as_array().unwrap() {
+        assert_eq!(group["voters"], json!([1001, 1003]), "{members}");
+        assert_eq!(group["learners"], json!([1002]), "{members}");
+    }
+    assert_eq!(node(&members, "node2").unwrap()["wish"], "learner");
+    // It follows, and may vote when it is told to.
+    cluster.write("app/new", &json!("accepted")).await?;
+    agree::state_hashes(&cluster, CONFIG).await?;
+    changed(&cluster, &["promote", "node2"]).await?;
     wait_spent(&cluster, 2).await?;
     cluster.finish()
 }

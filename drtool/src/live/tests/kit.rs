@@ -52,6 +52,7 @@ pub(crate) fn town(nodes: u64, shards: u32) -> Town {
             readiness: Some(Readiness {
                 ready: true,
                 node: Some(status.node.clone()),
+                cluster_uuid: Some(status.cluster_uuid.clone()),
                 reason: None,
                 groups: Vec::new(),
             }),
@@ -126,6 +127,7 @@ impl Town {
         self.nodes[node - 1].readiness = Some(Readiness {
             ready: false,
             node: None,
+            cluster_uuid: None,
             reason: Some(reason.to_owned()),
             groups: Vec::new(),
         });
@@ -153,6 +155,7 @@ impl Town {
         self.nodes[node - 1].readiness = Some(Readiness {
             ready: false,
             node: None,
+            cluster_uuid: None,
             reason: None,
             groups,
         });

@@ -139,6 +139,34 @@ fn nobody_answers() {
     assert_eq!(report(&town).verdict, Verdict::NoQuorum);
 }
 
+/// Clocks differ: what a follower says last must not make a snapshot old that the leader calls young.
+#[test]
+fn the_age_of_a_snapshot_is_the_leaders_word_and_else_the_least() {
+    let aged = |ages: [Option<u64>; 3]| {
+        let mut town = town(3, 0);
+        for (node, age) in (1..).zip(ages) {
+            let snapshot = town.status(node).groups[0].snapshot.as_mut();
+            snapshot.unwrap().age_seconds = age;
+        }
+        town
+    };
+    let age = |town: &Town| {
+        let report = report(town);
+        report.groups[0].protected.as_ref().unwrap().age_seconds
+    };
+    // node1 leads.
+    assert_eq!(age(&aged([Some(500), Some(700), Some(90_000)])), 500);
+    assert_eq!(age(&aged([Some(700), Some(500), Some(90_000)])), 700);
+    assert_eq!(age(&aged([None, Some(700), Some(90_000)])), 700);
+    assert_eq!(age(&aged([None, Some(90_000), Some(700)])), 700);
+    assert_eq!(age(&aged([None, None, None])), 600);
+    // Another snapshot's age says nothing of this one.
+    let mut other = aged([Some(5), Some(700), Some(800)]);
+    let older = other.status(1).groups[0].snapshot.as_mut().unwrap();
+    (older.index, older.id) = (700, "another".to_owned());
+    assert_eq!(age(&other), 700);
+}
+
 #[test]
 fn every_code_has_a_page() {
     for code in confman_client::members::REFUSALS {

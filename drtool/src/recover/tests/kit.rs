@@ -64,7 +64,7 @@ pub(crate) fn group(
         log_bytes: 1_000 * last.index,
         state_bytes: 1 << 20,
         state_hash: None,
-        membership: members(1..=voters),
+        memberships: vec![members(1..=voters)],
         torn_bytes: 0,
         snapshots: Vec::new(),
         last_write_at: Some(Time::from_us(NOW_US - 3_600_000_000)),
@@ -85,7 +85,7 @@ pub(crate) fn put(position: Position, key: &str) -> TailEntry {
 pub(crate) fn directory(id: u64, groups: Vec<GroupFacts>) -> Directory {
     let nodes: BTreeMap<u64, NodeInfo> = groups
         .first()
-        .map(|g| g.membership.nodes.clone())
+        .and_then(|g| Some(g.membership()?.nodes.clone()))
         .unwrap_or_default();
     Directory {
         path: format!("/var/lib/confman/node{id}"),
@@ -114,8 +114,10 @@ pub(crate) fn directory(id: u64, groups: Vec<GroupFacts>) -> Directory {
                 id,
                 info,
                 retired: false,
+                wish: WishFacts::Voter,
             })
             .collect(),
+        expected: Vec::new(),
         groups,
         findings: Vec::new(),
         findings_more: 0,
@@ -223,6 +225,7 @@ pub(crate) fn live(id: u64, leader: Option<u64>) -> Live {
         readiness: Some(Readiness {
             ready: leader.is_some(),
             node: Some(node),
+            cluster_uuid: None,
             reason: None,
             groups: Vec::<GroupReadiness>::new(),
         }),

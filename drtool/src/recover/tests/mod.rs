@@ -1,7 +1,9 @@
 //! Collections that a cluster could leave, and what is planned from them.
 
+mod changes;
 mod golden;
 pub(crate) mod kit;
 mod one_name;
 mod properties;
 mod refusals;
+mod roles;

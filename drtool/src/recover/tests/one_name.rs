@@ -20,8 +20,10 @@ fn knows_it(mut directory: Directory, voters: &[u64]) -> Directory {
     let registered = directory.nodes.iter_mut().filter(|n| n.id == 4);
     registered.for_each(|n| rename(&mut n.info));
     for group in &mut directory.groups {
-        group.membership.nodes.get_mut(&4).map(rename);
-        group.membership.voters = vec![voters.iter().copied().collect()];
+        for membership in &mut group.memberships {
+            membership.nodes.get_mut(&4).map(rename);
+            membership.voters = vec![voters.iter().copied().collect()];
+        }
     }
     directory
 }

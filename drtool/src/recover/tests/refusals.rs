@@ -18,6 +18,27 @@ fn a_living_leader_refuses_whatever_else_is_true() {
     assert_eq!(refused(&seen, &wishes(LOST)), ["RECOVER_QUORUM_ALIVE"]);
 }
 
+/// Who has no key is told no more than that it is ready, and of which cluster.
+#[test]
+fn a_node_of_another_cluster_is_noted_and_refuses_nothing() {
+    let mut seen = collection(vec![node(2, 3, at(2, 9), at(2, 9))]);
+    seen.live = vec![live(1, Some(1))];
+    seen.live[0].status = None;
+    let said = |seen: &mut crate::recover::collection::Collection, uuid: &str| {
+        let readiness = seen.live[0].readiness.as_mut().unwrap();
+        readiness.cluster_uuid = Some(uuid.to_owned());
+    };
+    said(&mut seen, UUID);
+    assert_eq!(refused(&seen, &wishes(LOST)), ["RECOVER_QUORUM_ALIVE"]);
+    said(&mut seen, "another");
+    let notes = planned(&seen, &wishes(LOST)).notes;
+    let words = "another cluster answers at http://host1:6100: node1 of another";
+    assert!(notes.iter().any(|n| n.contains(words)), "{notes:?}");
+    // Not ready either, it is none of those whose directories may change.
+    seen.live[0].readiness.as_mut().unwrap().ready = false;
+    planned(&seen, &wishes(LOST));
+}
+
 #[test]
 fn a_quorum_of_directories_is_to_be_started_and_not_recovered() {
     let both = vec![
@@ -274,7 +295,7 @@ fn a_plan_of_an_older_drtool_is_ended_with_that_one() {
     std::fs::write(&path, plan).unwrap();
     let refused = Plan::read(&path).unwrap_err();
     assert!(refused.to_string().contains("an older drtool"), "{refused}");
-    let told = crate::codes::document(&refused).unwrap();
+    let told = refused.document().unwrap();
     let hint = told["error"]["hint"].as_str().unwrap();
     assert!(hint.contains("end or undo it"), "{hint}");
 }

@@ -360,7 +360,7 @@ mod tests {
 
     fn order(meta: &SnapshotRecord, config: &SnapshotRecord) -> RestoreOrder {
         RestoreOrder {
-            version: RestoreOrder::VERSION,
+            version: 1,
             plan_id: "plan".to_owned(),
             shards: 1,
             term: 1003,
@@ -370,6 +370,7 @@ mod tests {
                 name: "node1".to_owned(),
                 api_url: "http://127.0.0.1:1".to_owned(),
                 peer_addr: "127.0.0.1:2".to_owned(),
+                learner: false,
             }],
             next_node_id: 6,
             operator: "me".to_owned(),

@@ -134,6 +134,8 @@ problem_kinds! {
     NoLeader => "no-leader", 503, "the group has no leader now";
     /// Some of a deletion is done; sent again it goes on.
     DeletedInPart => "deleted-in-part", 503, "deleted in part";
+    /// A snapshot was begun and not made. Whoever asked decides whether it is asked for again.
+    SnapshotFailed => "snapshot-failed", 503, "the snapshot failed";
     /// The node cannot do this now.
     Unavailable => "unavailable", 503, "not available now";
     /// The write was not confirmed in time; it may yet happen.

@@ -13,6 +13,10 @@ pub struct Readiness {
     /// Who says so; `null` before the node has taken part in its cluster, and once it is fenced or its state differs from the
     /// recorded one.
     pub node: Option<NodeRef>,
+    /// Of which cluster `node` is, so that whoever looks for survivors need not take one for its own that has got the address of one;
+    /// none from a node of a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uuid: Option<String>,
     /// What keeps the node as a whole from being ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

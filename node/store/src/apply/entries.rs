@@ -145,7 +145,7 @@ pub(super) fn put(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, put: &Put) -> Result<Outco
     let created = before.entry.is_none();
     let actor = &ctx.command.actor;
     let head = EntryHead {
-        version: before.version + 1,
+        version: before.version.max(tx.facts.versions_from) + 1,
         value_type: put.value_type,
         size: value.size,
         hash: value.hash,

@@ -39,6 +39,9 @@ pub(super) fn begin(
         summary: begin.summary.clone(),
     };
     tx.put(&keys::incarnation(), &record)?;
+    tx.facts.versions_from = tx.facts.versions_from.max(begin.versions_from);
+    // What was restored from the store was not taken from anybody: there is nothing to go back to.
+    tx.facts.may_be_undone = kind == IncarnationKind::QuorumLoss && begin.versions_from > 0;
     let summary = summary(begin);
     audit::record(
         tx,

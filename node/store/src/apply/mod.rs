@@ -87,6 +87,9 @@ fn dispatch(tx: &mut Tx<'_>, ctx: &mut Ctx<'_>, hashes: &Hashes) -> Result<Outco
     let Some(op) = &command.op else {
         return Err(ctx.unknown("the operation"));
     };
+    if !op.is_housekeeping() {
+        tx.facts.may_be_undone = false;
+    }
     match op {
         Op::Put(put) => {
             let outcome = idempotency::once(tx, ctx, |tx, ctx| entries::put(tx, ctx, put))?;

@@ -403,6 +403,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        // What was committed last is written down with what comes next, and may not have been.
+        fail::fail_point!("store::no-committed", |_| Ok(None));
         let log = self.inner.log.read();
         Ok(log
             .raft

@@ -39,6 +39,9 @@ pub struct OfflineGroup {
     pub applied: Option<Position>,
     /// The membership in effect: the last one appended, committed or not, with its position.
     pub membership: Membership,
+    /// From the last one that the node knows to be committed to the one in effect, oldest first. Whether those between were
+    /// committed nobody can say who has only this directory.
+    pub memberships: Vec<Membership>,
     /// The hash that the state says it has; none without a readable state.
     pub state_hash: Option<Digest>,
     /// What a crash cut short at the end of the log.
@@ -51,6 +54,21 @@ pub struct OfflineGroup {
     pub log: Option<OfflineLog>,
     /// The state; none where there is none that can be opened.
     pub state: Option<OfflineState>,
+}
+
+/// The memberships from the last one on that stands at or before `known`, which is committed.
+fn since_committed(
+    in_log: &[Membership],
+    in_state: Option<&Membership>,
+    known: Option<Position>,
+) -> Vec<Membership> {
+    // A state in which nothing was applied has none.
+    let in_state = in_state.filter(|m| !m.voters.is_empty());
+    let mut all: Vec<Membership> = in_log.iter().chain(in_state).cloned().collect();
+    all.sort_by_key(|m| m.position);
+    all.dedup_by_key(|m| m.position);
+    let from = all.iter().rposition(|m| m.position <= known);
+    all.split_off(from.unwrap_or(0))
 }
 
 impl OfflineGroup {
@@ -94,21 +112,20 @@ impl OfflineGroup {
                 .find_map(Result::ok)
                 .map(|entry| entry.position)
         });
-        let in_log = log.as_ref().and_then(|log| log.membership().cloned());
-        let in_state = state.as_ref().map(|state| state.membership().clone());
-        let membership = [in_log, in_state]
-            .into_iter()
-            .flatten()
-            .max_by_key(|membership| membership.position)
-            .unwrap_or_default();
+        let committed = log.as_ref().and_then(|log| log.committed);
+        let applied = state.as_ref().and_then(OfflineState::applied);
+        let in_log = log.as_ref().map_or(&[][..], |log| log.memberships());
+        let in_state = state.as_ref().map(OfflineState::membership);
+        let memberships = since_committed(in_log, in_state, committed.max(applied));
         let this = Self {
             vote: log.as_ref().and_then(|log| log.vote),
-            committed: log.as_ref().and_then(|log| log.committed),
+            committed,
             first,
             last: log.as_ref().and_then(|log| log.last),
             purged: log.as_ref().and_then(|log| log.purged),
-            applied: state.as_ref().and_then(OfflineState::applied),
-            membership,
+            applied,
+            membership: memberships.last().cloned().unwrap_or_default(),
+            memberships,
             state_hash: state.as_ref().map(OfflineState::hash),
             torn_tail: log.as_ref().and_then(|log| log.torn_tail.clone()),
             snapshots,
@@ -249,5 +266,39 @@ impl OfflineGroup {
                 format!("the state has applied entry {applied}, the log has {there} in its place"),
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(index: u64) -> Membership {
+        Membership {
+            position: Some(Position::new(1, 1, index)),
+            voters: vec![[index].into()],
+            ..Membership::default()
+        }
+    }
+
+    #[test]
+    fn memberships_begin_with_the_last_one_that_is_known_to_be_committed() {
+        let log = [members(0), members(5), members(9)];
+        let at = |index| Some(Position::new(1, 1, index));
+        let told = |log: &[Membership], state: Option<&Membership>, known| -> Vec<u64> {
+            let told = since_committed(log, state, known);
+            told.iter()
+                .map(|m| m.position.map_or(0, |p| p.index))
+                .collect()
+        };
+        assert_eq!(told(&log, None, None), [0, 5, 9]);
+        assert_eq!(told(&log, None, at(4)), [0, 5, 9]);
+        assert_eq!(told(&log, None, at(5)), [5, 9]);
+        assert_eq!(told(&log, None, at(99)), [9]);
+        // What the state knows was applied: the log may have purged it, and may have it as well.
+        assert_eq!(told(&log[2..], Some(&members(5)), at(7)), [5, 9]);
+        assert_eq!(told(&log, Some(&members(5)), at(5)), [5, 9]);
+        assert_eq!(told(&[], Some(&members(5)), at(5)), [5]);
+        assert_eq!(told(&log[..1], Some(&Membership::default()), None), [0]);
     }
 }

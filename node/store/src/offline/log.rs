@@ -149,9 +149,10 @@ impl OfflineLog {
         &self.leaders
     }
 
-    /// The last membership entry in the log, committed or not.
-    pub(super) fn membership(&self) -> Option<&Membership> {
-        self.memberships.last()
+    /// The membership entries in the log, committed or not, oldest first. Purged ones are among them as far as the files still
+    /// hold them; of very many the newest.
+    pub(super) fn memberships(&self) -> &[Membership] {
+        &self.memberships
     }
 
     fn read_all(&mut self, findings: &mut Findings) {

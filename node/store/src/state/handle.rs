@@ -42,6 +42,8 @@ pub struct StateStats {
     pub entries_since_snapshot: u64,
     /// Bytes of commands applied since the last snapshot was recorded.
     pub bytes_since_snapshot: u64,
+    /// See [`crate::records::FactsRecord`].
+    pub may_be_undone: bool,
     /// The newest recorded snapshot, by position.
     pub last_snapshot: Option<SnapshotRecord>,
     /// The members as of the last entry applied.
@@ -246,6 +248,7 @@ impl StateHandle {
             last_time_us: now.head.facts.last_time_us,
             entries_since_snapshot: now.head.index().saturating_sub(since),
             bytes_since_snapshot: now.head.facts.bytes_since_snapshot,
+            may_be_undone: now.head.facts.may_be_undone,
             last_snapshot: now.last_snapshot.clone(),
             membership: now.head.membership.clone(),
             commands: now.head.facts.commands,

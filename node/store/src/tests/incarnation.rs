@@ -44,6 +44,7 @@ fn begin(incarnation: u64, plan: &str) -> BeginIncarnation {
         nodes: vec![node(2)],
         expected: vec![expected(1), expected(3)],
         survivor_id: 2,
+        versions_from: versions_of_life_from(incarnation),
     }
 }
 
@@ -99,6 +100,35 @@ fn i13_a_new_incarnation_is_written_down_once_and_retires_all_others() {
     assert_eq!((event.key.as_str(), event.version), ("a", 2));
     let value = event.new_value.as_ref().unwrap();
     assert_eq!(value.bytes.as_ref(), br#"{"lost":[]}"#);
+}
+
+/// A client may hold "v3" of what was lost: neither must it be told that this is what is there, nor may it overwrite by it.
+#[test]
+fn i15_no_version_of_a_new_life_is_one_that_a_lost_write_may_have_had() {
+    const JUMP: u64 = 1_000_000_000;
+    let mut r = Replica::new();
+    r.op(put("app", "k", "1"));
+    r.op(put("app", "k", "2"));
+    r.op(put("app", "gone", "1"));
+    r.op(delete("app", "gone"));
+    r.op(Op::BeginIncarnation(begin(2, "a")));
+    assert_eq!(
+        r.version("app", "k"),
+        Some(2),
+        "what is there stays as it is"
+    );
+    r.op(put("app", "k", "3"));
+    r.op(put("app", "new", "1"));
+    r.op(put("app", "gone", "2"));
+    for (key, version) in [("k", JUMP + 1), ("new", JUMP + 1), ("gone", JUMP + 1)] {
+        assert_eq!(r.version("app", key), Some(version), "{key}");
+    }
+    r.op(put("app", "k", "4"));
+    assert_eq!(r.version("app", "k"), Some(JUMP + 2));
+    // A life whose number was skipped is one that somebody may have begun.
+    r.op(Op::BeginIncarnation(begin(4, "c")));
+    r.op(put("app", "k", "5"));
+    assert_eq!(r.version("app", "k"), Some(3 * JUMP + 1));
 }
 
 #[test]

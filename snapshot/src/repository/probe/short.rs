@@ -70,7 +70,7 @@ pub(in crate::repository) struct Known {
     conditions: AtomicU8,
     /// Of the object of its probes: one for all of them, because where it may not be deleted each name stays for ever.
     nonce: OnceLock<u64>,
-    /// Of a probe whose object could not be deleted: whether that was listed as soon as it was put. It is looked for under the same
+    /// Of a probe whose object could not be deleted: whether that was listed as soon as it was put. It is put under the same
     /// name from then on, and a listing that has it proves nothing more.
     left: Mutex<Option<bool>>,
 }
@@ -112,10 +112,13 @@ impl Repository {
         let object = paths::probe(nonce);
         let content = Bytes::from(format!("confman probe {nonce:016x}\n"));
         let left = self.left_listed(&object, &content).await;
-        if left.is_none() {
-            self.put_probe(&object, &content).await?;
-        }
-        let learned = self.learn(&object, &content).await;
+        let may_put = match self.put_probe(&object, &content).await {
+            Ok(()) => true,
+            // Where what was left may not be overwritten, it does instead. Whether anything may be put is not known then.
+            Err(error) if left.is_some() && is_refusal(&error) => false,
+            Err(error) => return Err(error),
+        };
+        let learned = self.learn(&object, &content, may_put).await;
         let deleted = self.delete(&object).await;
         let (conditions, listed) = learned?;
         let list_after_put = left.unwrap_or(listed);
@@ -136,7 +139,6 @@ impl Repository {
     }
 
     /// Whether the object of an earlier probe, which could not be deleted and is still there, was listed as soon as it was put.
-    /// Where it may not be overwritten either, it cannot be put again.
     async fn left_listed(&self, object: &str, content: &Bytes) -> Option<bool> {
         let listed = (*self.left())?;
         let there = self.read(object, 0..content.len() as u64).await;
@@ -152,7 +154,12 @@ impl Repository {
         .await
     }
 
-    async fn learn(&self, object: &str, content: &Bytes) -> Result<(Conditions, bool), StoreError> {
+    async fn learn(
+        &self,
+        object: &str,
+        content: &Bytes,
+        may_put: bool,
+    ) -> Result<(Conditions, bool), StoreError> {
         if self.read(object, 0..content.len() as u64).await? != content {
             return Err(self.error(
                 Kind::Damaged,
@@ -169,10 +176,15 @@ impl Repository {
         {
             second = self.create_again(object, content).await;
         }
+        let conditions = match &second {
+            // As it was without a condition: so it is not the condition that is refused.
+            Err(error) if !may_put && error.kind == Kind::Credentials => Conditions::Unknown,
+            _ => Conditions::of_second_create(&second),
+        };
         let mut listed = false;
         self.list(paths::PROBES, |found, _| listed |= found == object)
             .await?;
-        Ok((Conditions::of_second_create(&second), listed))
+        Ok((conditions, listed))
     }
 
     /// Creates what is there already.
@@ -187,4 +199,9 @@ impl Repository {
         let within = self.inner.options.small_try;
         self.once("put", object, within, put).await.map(drop)
     }
+}
+
+/// Whether it says that this object may not be overwritten, or that nothing may be put.
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error.kind, Kind::Credentials | Kind::Conflict)
 }

@@ -22,6 +22,7 @@ on_every_store! {
     o12_what_came_between_two_tries_without_a_condition_stays
     a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made
     a_probe_that_finds_its_own_object_believes_the_first_look
+    a_probe_that_may_not_put_any_more_says_nothing_of_conditions
     o03_a_claim_whose_answer_is_lost_is_ours
 }
 
@@ -241,6 +242,31 @@ async fn a_probe_that_finds_its_own_object_believes_the_first_look(place: Place)
     bench.repository.probe_short().await.unwrap();
     let probe = bench.repository.probe_short().await.unwrap();
     assert!(probe.delete && probe.list_after_put);
+}
+
+/// Its object is there, so all but the put would go well.
+async fn a_probe_that_may_not_put_any_more_says_nothing_of_conditions(place: Place) {
+    let bench = Bench::at(&place);
+    let denied = || Fault::Before(Failure::Denied);
+    let fault = |op, fault| bench.store.add(Rule::on(op, fault).always());
+    fault(Op::Delete, denied());
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Honoured);
+    // A right that was taken since, or an object that may not be overwritten.
+    fault(Op::Put, denied());
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Unknown);
+    assert_eq!(bench.repository.conditions(), Conditions::Honoured);
+    // What is neither is an error, as it would be without an object that was left.
+    bench.store.heal();
+    fault(Op::Delete, denied());
+    fault(Op::Put, Fault::Before(Failure::Unsaid));
+    let error = bench.repository.probe_short().await.unwrap_err();
+    assert_eq!(
+        (error.kind, error.operation),
+        (Kind::Configuration, "put"),
+        "{error}"
+    );
 }
 
 fn life(nonce: &str) -> ClusterObject {

@@ -1,9 +1,11 @@
 //! A recovery that was a mistake is taken back, until its life has acknowledged anything.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::members::changed;
 use confman_tests::wait::wait_until;
 use serde_json::json;
 
@@ -67,6 +69,72 @@ async fn i15_undo_before_the_first_write_gives_the_old_cluster_back() -> anyhow:
     cluster.node(2).start()?;
     first_write(&cluster, 3, "app/again").await?;
     cluster.finish()
+}
+
+/// What a life does by itself when it begins takes nothing from the one before: a snapshot is due, and an old one is not retired for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_undo_works_after_a_snapshot_of_the_new_life_and_finds_all_that_was_there()
+-> anyhow::Result<()> {
+    let cluster = Plan::new("undo-snapshot")
+        .env("CONFMAN_SNAPSHOT_RETENTION_COUNT", "2")
+        .env("CONFMAN_SNAPSHOT_DELETE_GRACE_SECS", "0")
+        .start()
+        .await?;
+    for round in 0..2 {
+        cluster
+            .fill("app", &format!("k{round}-"), 20, "value")
+            .await?;
+        cluster.snapshot(CONFIG).await?;
+    }
+    let old = snapshots(&cluster).await?;
+    assert_eq!(old.len(), 2, "{old:?}");
+    lose(&cluster, &[0, 1])?;
+    planned(&cluster, &[2], "plan.json").await?;
+    carry_out(&cluster, "apply", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    cluster.node(2).start()?;
+    wait_begun(&cluster, 2).await?;
+    cluster.snapshot(CONFIG).await?;
+    let more = snapshots(&cluster).await?;
+    assert_eq!(more.len(), 3, "{more:?}");
+    // Longer than between two looks at what is to be retired.
+    let looks = Instant::now() + Duration::from_secs(12);
+    wait_until("it has looked", PATIENCE, || async {
+        let there = snapshots(&cluster).await?;
+        anyhow::ensure!(
+            old.is_subset(&there),
+            "{old:?} are not all there: {there:?}"
+        );
+        anyhow::ensure!(Instant::now() > looks, "not yet");
+        Ok(())
+    })
+    .await?;
+    assert!(old.is_subset(&snapshots(&cluster).await?));
+    cluster.node(2).kill()?;
+    carry_out(&cluster, "undo", "plan.json", 2)
+        .await?
+        .expect(0)?;
+    cluster.finish()
+}
+
+/// The ids of the snapshots of `config/0` in the store.
+async fn snapshots(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
+    let store = cluster
+        .store()
+        .await
+        .as_ref()
+        .map(|s| s.env())
+        .unwrap_or_default();
+    let listed = cluster
+        .drtool(["snapshot", "list", "--group", CONFIG, "--json"])
+        .envs(store);
+    let listed = listed.run().await?.expect(0)?.json()?;
+    let items = listed["items"].as_array().cloned().unwrap_or_default();
+    Ok(items
+        .iter()
+        .filter_map(|item| item["id"].as_str().map(str::to_owned))
+        .collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,17 +224,33 @@ async fn nodes_that_fenced_themselves_for_a_recovery_that_was_undone_are_let_go(
 async fn i18_a_recovery_needs_no_store() -> anyhow::Result<()> {
     let cluster = Plan::new("no-store").start().await?;
     cluster.fill("app", "k", 50, "value").await?;
+    let demote = ["demote", "node2", "--yes", "--allow-less-tolerance"];
+    changed(&cluster, &demote).await?;
+    // Killed at once, its state may not know of that yet, and a plan goes by the state.
+    cluster.node(2).stop(PATIENCE).await?;
     lose(&cluster, &[0, 1])?;
     cluster.stop_store().await;
     let plan = planned(&cluster, &[2], "plan.json").await?;
     let notes = plan["notes"].to_string();
     assert!(notes.contains("was not reached"), "{notes}");
+    // Who was to learn comes back as a learner, and nobody else does.
+    let learns: Vec<_> = [0, 1]
+        .map(|at| &plan["expected"][at])
+        .map(|e| (e["info"]["name"].clone(), e["learner"].clone()))
+        .into();
+    let wished = [
+        (json!("node1"), json!(false)),
+        (json!("node2"), json!(true)),
+    ];
+    assert_eq!(learns, wished, "{plan}");
+    // It is done, but for the claim in the store that was named.
     let applied = carry_out(&cluster, "apply", "plan.json", 2)
         .await?
-        .expect(0)?
+        .expect(7)?
         .json()?;
     assert_eq!(applied["store"]["claimed"], false, "{applied}");
     assert!(applied["store"]["error"].is_string(), "{applied}");
+    assert_eq!(applied["store"]["code"], "RECOVER_NOT_CLAIMED", "{applied}");
     cluster.node(2).start()?;
     first_write(&cluster, 2, "app/after").await?;
     cluster.resume_store().await?;
