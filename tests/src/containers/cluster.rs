@@ -49,12 +49,53 @@ pub struct ContainerCluster {
     lab: Lab,
 }
 
+/// Tells what machines and networks do to a cluster of that many nodes. Why it went wrong is said before the logs of everybody, which
+/// are long and hide it.
+///
+/// # Errors
+/// The cluster does not start, the story fails, or a node has panicked.
+pub async fn story(
+    name: &str,
+    count: usize,
+    told: impl AsyncFnOnce(&ContainerCluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    play(ContainerCluster::start(name, count).await?, name, told).await
+}
+
+/// [`story`] of nodes whose ways to each other go through this process: [`ContainerCluster::far`].
+///
+/// # Errors
+/// As there, or this machine is not the one that Docker runs on.
+pub async fn linked_story(
+    name: &str,
+    count: usize,
+    told: impl AsyncFnOnce(&ContainerCluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let cluster = ContainerCluster::start_linked(name, count).await?;
+    play(cluster, name, told).await
+}
+
+async fn play(
+    cluster: ContainerCluster,
+    name: &str,
+    told: impl AsyncFnOnce(&ContainerCluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let ended = match told(&cluster).await {
+        Ok(()) => cluster.finish().await,
+        failed => failed,
+    };
+    if let Err(error) = &ended {
+        eprintln!("{name} failed: {error:#}");
+    }
+    ended
+}
+
 impl ContainerCluster {
     /// That many nodes and a store, all ready.
     ///
     /// # Errors
     /// Something does not start.
-    pub async fn start(name: &str, count: usize) -> anyhow::Result<Self> {
+    async fn start(name: &str, count: usize) -> anyhow::Result<Self> {
         Self::begin(name, count, false).await
     }
 
@@ -63,7 +104,7 @@ impl ContainerCluster {
     ///
     /// # Errors
     /// Something does not start, or this machine is not the one that Docker runs on.
-    pub async fn start_linked(name: &str, count: usize) -> anyhow::Result<Self> {
+    async fn start_linked(name: &str, count: usize) -> anyhow::Result<Self> {
         Self::begin(name, count, true).await
     }
 
@@ -485,7 +526,7 @@ impl ContainerCluster {
     ///
     /// # Errors
     /// One has.
-    pub async fn finish(self) -> anyhow::Result<()> {
+    async fn finish(&self) -> anyhow::Result<()> {
         for index in 0..self.nodes.len() {
             let log = self.log(index).await?;
             if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {

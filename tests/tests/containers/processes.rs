@@ -1,51 +1,54 @@
 //! A node is killed, frozen, and loses its volume.
 
 use confman_tests::cluster::PATIENCE;
-use confman_tests::containers::cluster::ContainerCluster;
+use confman_tests::containers::cluster::{ContainerCluster, story};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Docker and images: run .ci/containers"]
 async fn i1_a_leader_that_is_killed_or_frozen_loses_nothing() -> anyhow::Result<()> {
-    let cluster = ContainerCluster::start("killed", 3).await?;
+    story("killed", 3, async |cluster| {
+        let load = cluster.load("killed");
+        load.wait_progress(50, PATIENCE).await?;
+        let leader = cluster.wait_leader().await?;
+        cluster.kill(leader).await?;
+        load.wait_progress(100, PATIENCE).await?;
+        cluster.start_node(leader).await?;
+        cluster.end(load, "killed").await?;
 
-    let load = cluster.load("killed");
-    load.wait_progress(50, PATIENCE).await?;
-    let leader = cluster.wait_leader().await?;
-    cluster.kill(leader).await?;
-    load.wait_progress(100, PATIENCE).await?;
-    cluster.start_node(leader).await?;
-    cluster.end(load, "killed").await?;
-
-    let load = cluster.load("frozen");
-    load.wait_progress(50, PATIENCE).await?;
-    let leader = cluster.wait_leader().await?;
-    cluster.pause(leader).await?;
-    // The others go on without it, and it does not know that when it wakes up.
-    load.wait_progress(100, PATIENCE).await?;
-    cluster.unpause(leader).await?;
-    cluster.end(load, "frozen").await?;
-    cluster.finish().await
+        let load = cluster.load("frozen");
+        load.wait_progress(50, PATIENCE).await?;
+        let leader = cluster.wait_leader().await?;
+        cluster.pause(leader).await?;
+        // The others go on without it, and it does not know that when it wakes up.
+        load.wait_progress(100, PATIENCE).await?;
+        cluster.unpause(leader).await?;
+        cluster.end(load, "frozen").await?;
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Docker and images: run .ci/containers"]
 async fn i14_a_node_whose_volume_is_gone_comes_back_from_the_store_as_another() -> anyhow::Result<()>
 {
-    let cluster = ContainerCluster::start("wiped", 3).await?;
-    let load = cluster.load("wiped");
-    load.wait_progress(200, PATIENCE).await?;
-    cluster.snapshot().await?;
-    let before = node_id(&cluster, 2).await?;
-    cluster.kill(2).await?;
-    cluster.wipe(2).await?;
-    load.wait_progress(50, PATIENCE).await?;
-    cluster.start_node(2).await?;
-    cluster.end(load, "wiped").await?;
-    let after = node_id(&cluster, 2).await?;
-    assert!(after > before, "id {before} was used again: {after}");
-    let log = cluster.log(2).await?;
-    assert!(log.contains("restored config/0: snapshot"), "{log}");
-    cluster.finish().await
+    story("wiped", 3, async |cluster| {
+        let load = cluster.load("wiped");
+        load.wait_progress(200, PATIENCE).await?;
+        cluster.snapshot().await?;
+        let before = node_id(cluster, 2).await?;
+        cluster.kill(2).await?;
+        cluster.wipe(2).await?;
+        load.wait_progress(50, PATIENCE).await?;
+        cluster.start_node(2).await?;
+        cluster.end(load, "wiped").await?;
+        let after = node_id(cluster, 2).await?;
+        assert!(after > before, "id {before} was used again: {after}");
+        let log = cluster.log(2).await?;
+        assert!(log.contains("restored config/0: snapshot"), "{log}");
+        Ok(())
+    })
+    .await
 }
 
 async fn node_id(cluster: &ContainerCluster, index: usize) -> anyhow::Result<u64> {

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use confman_tests::cluster::{CONFIG, PATIENCE};
-use confman_tests::containers::cluster::ContainerCluster;
+use confman_tests::containers::cluster::{ContainerCluster, story};
 use confman_tests::containers::network::Direction;
 use confman_tests::wait::wait_until;
 
@@ -53,63 +53,67 @@ async fn store_full(cluster: &ContainerCluster) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Docker and images: run .ci/containers"]
 async fn i18_writes_go_on_while_the_store_is_killed_frozen_full_or_slow() -> anyhow::Result<()> {
-    let cluster = ContainerCluster::start("store", 3).await?;
-    cluster.snapshot().await?;
+    story("store", 3, async |cluster| {
+        cluster.snapshot().await?;
 
-    let load = cluster.load("store-killed");
-    cluster.kill_store().await?;
-    // More than a snapshot's worth: one is tried, and fails.
-    load.wait_progress(600, PATIENCE).await?;
-    let before = recorded(&cluster).await?;
-    cluster.restart_store().await?;
-    wait_newer(&cluster, before).await?;
-    cluster.end(load, "store-killed").await?;
+        let load = cluster.load("store-killed");
+        cluster.kill_store().await?;
+        // More than a snapshot's worth: one is tried, and fails.
+        load.wait_progress(600, PATIENCE).await?;
+        let before = recorded(cluster).await?;
+        cluster.restart_store().await?;
+        wait_newer(cluster, before).await?;
+        cluster.end(load, "store-killed").await?;
 
-    let load = cluster.load("store-frozen");
-    cluster.pause_store().await?;
-    load.wait_progress(600, PATIENCE).await?;
-    let before = recorded(&cluster).await?;
-    cluster.unpause_store().await?;
-    wait_newer(&cluster, before).await?;
-    cluster.end(load, "store-frozen").await?;
+        let load = cluster.load("store-frozen");
+        cluster.pause_store().await?;
+        load.wait_progress(600, PATIENCE).await?;
+        let before = recorded(cluster).await?;
+        cluster.unpause_store().await?;
+        wait_newer(cluster, before).await?;
+        cluster.end(load, "store-frozen").await?;
 
-    if cluster.can_fill_store() {
-        store_full(&cluster).await?;
-    } else {
-        eprintln!("SKIPPED store-full: this store cannot be filled from outside");
-    }
+        if cluster.can_fill_store() {
+            store_full(cluster).await?;
+        } else {
+            eprintln!("SKIPPED store-full: this store cannot be filled from outside");
+        }
 
-    let load = cluster.load("store-slow");
-    cluster.store_pod.slow(3_000).await?;
-    load.wait_progress(300, PATIENCE).await?;
-    let before = recorded(&cluster).await?;
-    cluster.snapshot().await?;
-    ensure!(recorded(&cluster).await? > before, "slow is not down");
-    cluster.store_pod.heal().await?;
-    cluster.end(load, "store-slow").await?;
-    cluster.finish().await
+        let load = cluster.load("store-slow");
+        cluster.store_pod.slow(3_000).await?;
+        load.wait_progress(300, PATIENCE).await?;
+        let before = recorded(cluster).await?;
+        cluster.snapshot().await?;
+        ensure!(recorded(cluster).await? > before, "slow is not down");
+        cluster.store_pod.heal().await?;
+        cluster.end(load, "store-slow").await?;
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Docker and images: run .ci/containers"]
 async fn i18_a_node_that_cannot_reach_the_store_serves_and_the_others_make_the_snapshots()
 -> anyhow::Result<()> {
-    let cluster = ContainerCluster::start("nostore", 3).await?;
-    let load = cluster.load("no-store");
-    load.wait_progress(50, PATIENCE).await?;
-    let leader = cluster.wait_leader().await?;
-    let pod = &cluster.nodes[leader].pod;
-    pod.cut(&[&cluster.store_pod], Direction::Both).await?;
-    let before = recorded(&cluster).await?;
-    load.wait_progress(600, PATIENCE).await?;
-    wait_newer(&cluster, before).await?;
-    // It is as ready as the others.
-    cluster.wait_ready(leader).await?;
-    // And it starts without the store: its disk is good.
-    cluster.stop(leader).await?;
-    cluster.start_node(leader).await?;
-    cluster.wait_ready(leader).await?;
-    pod.heal().await?;
-    cluster.end(load, "no-store").await?;
-    cluster.finish().await
+    story("nostore", 3, async |cluster| {
+        let load = cluster.load("no-store");
+        load.wait_progress(50, PATIENCE).await?;
+        let leader = cluster.wait_leader().await?;
+        let pod = &cluster.nodes[leader].pod;
+        pod.cut(&[&cluster.store_pod], Direction::Both).await?;
+        let before = recorded(cluster).await?;
+        load.wait_progress(600, PATIENCE).await?;
+        wait_newer(cluster, before).await?;
+        // It is as ready as the others.
+        cluster.wait_ready(leader).await?;
+        // And it starts without the store: its disk is good.
+        cluster.stop(leader).await?;
+        cluster.start_node(leader).await?;
+        cluster.wait_ready(leader).await?;
+        pod.heal().await?;
+        cluster.end(load, "no-store").await?;
+        Ok(())
+    })
+    .await
 }
