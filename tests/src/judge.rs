@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agree::{self, Witness};
-use crate::cluster::{CONFIG, META};
+use crate::cluster::{CONFIG, META, PATIENCE};
 use crate::history::Op;
 use crate::http::Api;
+use crate::wait::wait_until;
 use crate::{audit, order, register};
 
 /// Judges the history of the clients of one namespace: nothing acknowledged is lost or doubled, no linearizable read was stale, and the
@@ -29,15 +30,20 @@ pub async fn judge(nodes: &[Witness], namespace: &str, history: &[Op]) -> anyhow
 /// The values that the keys of a history have now, read linearizably; absent keys left out.
 ///
 /// # Errors
-/// The node refuses or does not answer.
+/// The node does not answer in time.
 pub async fn final_values(api: &Api, history: &[Op]) -> anyhow::Result<BTreeMap<String, String>> {
     let keys: BTreeSet<&String> = history.iter().map(|op| &op.key).collect();
     let mut values = BTreeMap::new();
     for key in keys {
         let path = format!("/api/v1/config/{key}");
-        let answer = api.get(&path).consistency("linearizable").send().await?;
-        if answer.status != 404 {
-            let value = answer.expect(&[200])?.json()?["value"].clone();
+        // That a busy node cannot prove for a moment who leads is no verdict on what it has.
+        let answer = wait_until(&format!("{key} is read"), PATIENCE, || async {
+            let read = api.get(&path).consistency("linearizable").send().await?;
+            read.expect(&[200, 404])
+        })
+        .await?;
+        if answer.status == 200 {
+            let value = answer.json()?["value"].clone();
             values.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
         }
     }
