@@ -195,6 +195,10 @@ settings! {
         Text("3600"), Seconds { min: 1, max: 365 * DAY_SECS }, false,
         "Time since the last snapshot that makes the next one due if anything changed"
     }
+    SNAPSHOT_DISK_FREE_PERCENT = "CONFMAN_SNAPSHOT_DISK_FREE_PERCENT" (Number) {
+        Text("20"), number(0, 90, "percent"), false,
+        "With less than this free on the disk of any member, 32 MiB of log since the last snapshot make the next one due, which lets the log go; 0 for never"
+    }
     SNAPSHOT_MAX_CONCURRENT = "CONFMAN_SNAPSHOT_MAX_CONCURRENT" (Number) {
         Text("2"), number(1, 64, "snapshots"), false,
         "How many a node builds at once"

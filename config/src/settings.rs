@@ -82,6 +82,8 @@ pub struct SnapshotSettings {
     pub bytes_threshold: u64,
     /// Time since the last snapshot that makes the next one due, if anything changed.
     pub time_threshold: Duration,
+    /// Free space on a member's disk, in percent of it, below which a snapshot is due as soon as it lets log go; 0 for never.
+    pub disk_free_percent: u64,
     /// How many a node builds at once; at least 1.
     pub max_concurrent: usize,
     /// The codec of new snapshots.
@@ -315,6 +317,7 @@ impl SnapshotSettings {
         let log_threshold = reader.read(&declared::SNAPSHOT_LOG_THRESHOLD);
         let bytes_threshold = reader.read(&declared::SNAPSHOT_BYTES_THRESHOLD);
         let time_threshold = reader.read(&declared::SNAPSHOT_TIME_THRESHOLD_SECS);
+        let disk_free_percent = reader.read(&declared::SNAPSHOT_DISK_FREE_PERCENT);
         let max_concurrent = reader.read(&declared::SNAPSHOT_MAX_CONCURRENT);
         let compression = reader.read(&declared::SNAPSHOT_COMPRESSION);
         let retention_count = reader.read(&declared::SNAPSHOT_RETENTION_COUNT);
@@ -325,6 +328,7 @@ impl SnapshotSettings {
             log_threshold: log_threshold?,
             bytes_threshold: bytes_threshold?,
             time_threshold: time_threshold?,
+            disk_free_percent: disk_free_percent?,
             max_concurrent: usize::try_from(max_concurrent?).ok()?,
             compression: compression?,
             retention_count: usize::try_from(retention_count?).ok()?,

@@ -10,6 +10,7 @@ use confman_client::wire::{
     Readiness, ReplicaRole, RestoreSource, RestoreStatus, SkippedSnapshot, SnapshotError,
     SnapshotStatus, StateHashStatus, Status, Time,
 };
+use confman_snapshot::trigger::Disk;
 use confman_store::records::SnapshotFailure;
 use openraft::ServerState;
 
@@ -51,13 +52,10 @@ pub(crate) fn status(node: &Node) -> Status {
 
 /// The disk of the data directory, and what the node has on it.
 fn disk(node: &Node) -> Option<DiskStatus> {
-    let (free_bytes, total_bytes) = match disk_bytes(node) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            tracing::debug!("size of the disk: {error}");
-            return None;
-        }
-    };
+    let Disk {
+        free: free_bytes,
+        total: total_bytes,
+    } = room(node)?;
     let data_bytes = node.groups().map(|group| {
         let state = node.paths().group(group.id()).state();
         let state_bytes = std::fs::metadata(state).map_or(0, |file| file.len());
@@ -70,11 +68,16 @@ fn disk(node: &Node) -> Option<DiskStatus> {
     })
 }
 
-/// Free bytes and all bytes of the disk that holds the data directory.
-fn disk_bytes(node: &Node) -> std::io::Result<(u64, u64)> {
-    let disk = rustix::fs::statvfs(node.paths().root())?;
+/// The disk that holds the data directory; none where it does not say.
+pub(crate) fn room(node: &Node) -> Option<Disk> {
+    let disk = rustix::fs::statvfs(node.paths().root())
+        .inspect_err(|error| tracing::debug!("size of the disk: {error}"))
+        .ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-    Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
+    Some(Disk {
+        free: bytes(disk.f_bavail),
+        total: bytes(disk.f_blocks),
+    })
 }
 
 fn group_status(node: &Node, group: &Group, failures: &[SnapshotFailure]) -> GroupStatus {
@@ -273,12 +276,9 @@ fn waits_for(node: &Node, group: &Group) -> Option<String> {
 /// Sets the gauges that are read rather than counted.
 pub(crate) fn publish(node: &Node) {
     metrics::gauge!("confman_incarnation").set(node.cluster().incarnation as f64);
-    match disk_bytes(node) {
-        Ok((free, total)) => {
-            metrics::gauge!("confman_disk_free_bytes").set(free as f64);
-            metrics::gauge!("confman_disk_size_bytes").set(total as f64);
-        }
-        Err(error) => tracing::debug!("size of the disk: {error}"),
+    if let Some(disk) = room(node) {
+        metrics::gauge!("confman_disk_free_bytes").set(disk.free as f64);
+        metrics::gauge!("confman_disk_size_bytes").set(disk.total as f64);
     }
     for group in node.groups() {
         set(group, &gauges(node, group));

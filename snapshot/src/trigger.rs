@@ -18,6 +18,9 @@ const FIRST_AFTER_OTHERS: Duration = Duration::from_secs(30);
 /// four behind its own position (its record, the end of its task, a mark and a deletion), and two in `__meta/0` for each of another
 /// group, and must not make the next one due by that.
 const UNCHANGED_ENTRIES_MIN: u64 = 100;
+/// While a disk is short of room, less log than this since the last snapshot makes no other one: the log goes in whole files, of which the
+/// newest stays, and a snapshot of the same state again and again costs more than it frees.
+const DISK_LOG_BYTES_MIN: u64 = 32 << 20;
 
 /// What is known of a group's log since its last snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,8 +39,19 @@ pub struct TriggerFacts {
     pub changed: bool,
     /// Now, microseconds since 1970 UTC.
     pub now_us: i64,
+    /// The disk that the log is on; none where its size is not known.
+    pub disk: Option<Disk>,
     /// Whether an operator asked.
     pub requested: bool,
+}
+
+/// Room on a disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Free for whoever is not root.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
 }
 
 /// When a snapshot is due. Zero turns a threshold off.
@@ -49,6 +63,8 @@ pub struct TriggerPolicy {
     pub bytes: u64,
     /// After this time, if anything changed.
     pub time: Duration,
+    /// With less than this percentage of the disk free, as soon as the snapshot lets log go ([`DISK_LOG_BYTES_MIN`]).
+    pub disk_free_percent: u64,
 }
 
 /// Why a snapshot is due.
@@ -64,6 +80,8 @@ pub enum Reason {
     Bytes(u64),
     /// Enough time, so much, and something changed.
     Time(Duration),
+    /// The disk is short of room, of which so many percent are free, and so many bytes of log can go.
+    Disk(u64, u64),
 }
 
 impl fmt::Display for Reason {
@@ -74,6 +92,12 @@ impl fmt::Display for Reason {
             Self::Entries(n) => write!(f, "{n} entries since the last one"),
             Self::Bytes(n) => write!(f, "{n} bytes since the last one"),
             Self::Time(t) => write!(f, "changed, and {} s since the last one", t.as_secs()),
+            Self::Disk(percent, bytes) => {
+                write!(
+                    f,
+                    "{percent} % of the disk are free, and {bytes} bytes of log can go"
+                )
+            }
         }
     }
 }
@@ -94,12 +118,27 @@ pub fn decide(facts: &TriggerFacts, policy: &TriggerPolicy) -> Option<Reason> {
     if policy.bytes > 0 && facts.bytes_since >= policy.bytes {
         return Some(Reason::Bytes(facts.bytes_since));
     }
+    if let Some(short) = short_of_disk(facts, policy) {
+        return Some(short);
+    }
     let Some(last_us) = facts.last_snapshot_us else {
         return first_is_due(facts, policy).then_some(Reason::First);
     };
     let since = facts.since(last_us)?;
     let due = facts.changed && !policy.time.is_zero() && since >= policy.time;
     due.then_some(Reason::Time(since))
+}
+
+/// Whether a snapshot is due because a disk is short of room. Every member judges its own: the log is on all of them.
+pub fn short_of_disk(facts: &TriggerFacts, policy: &TriggerPolicy) -> Option<Reason> {
+    let disk = facts.disk.filter(|disk| disk.total > 0)?;
+    if facts.bytes_since < DISK_LOG_BYTES_MIN {
+        return None;
+    }
+    let free = u128::from(disk.free) * 100;
+    let short = free < u128::from(policy.disk_free_percent) * u128::from(disk.total);
+    let percent = free / u128::from(disk.total);
+    short.then(|| Reason::Disk(u64::try_from(percent).unwrap_or(100), facts.bytes_since))
 }
 
 /// Whether a group that has no snapshot has waited long enough for its first.
@@ -176,6 +215,7 @@ mod tests {
             entries: 10_000,
             bytes: 1 << 30,
             time: Duration::from_secs(3600),
+            disk_free_percent: 20,
         }
     }
 
@@ -317,8 +357,40 @@ mod tests {
             entries: 0,
             bytes: 0,
             time: Duration::ZERO,
+            disk_free_percent: 0,
         };
-        assert_eq!(decide(&facts(u64::MAX, u64::MAX, i64::MAX), &off), None);
+        let full = TriggerFacts {
+            disk: Some(Disk {
+                free: 0,
+                total: 100,
+            }),
+            ..facts(u64::MAX, u64::MAX, i64::MAX)
+        };
+        assert_eq!(decide(&full, &off), None);
+    }
+
+    #[test]
+    fn a_disk_that_is_short_of_room_makes_one_due_that_lets_log_go() {
+        let on = |free, total, bytes_since| {
+            let facts = TriggerFacts {
+                disk: Some(Disk { free, total }),
+                ..facts(3, bytes_since, 0)
+            };
+            decide(&facts, &policy())
+        };
+        let enough = DISK_LOG_BYTES_MIN;
+        assert_eq!(on(200, 1000, enough), None);
+        assert_eq!(on(199, 1000, enough), Some(Reason::Disk(19, enough)));
+        assert_eq!(on(0, 1000, enough), Some(Reason::Disk(0, enough)));
+        // It would free nothing.
+        assert_eq!(on(0, 1000, enough - 1), None);
+        // Sizes of which no product fits into 64 bits, and a disk that says nothing of itself.
+        assert_eq!(
+            on(u64::MAX / 10, u64::MAX, enough),
+            Some(Reason::Disk(9, enough))
+        );
+        assert_eq!(on(0, 0, enough), None);
+        assert_eq!(decide(&facts(3, enough, 0), &policy()), None);
     }
 
     fn member(node: u64, matched: Option<u64>) -> Candidate {

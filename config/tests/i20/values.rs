@@ -43,6 +43,7 @@ fn i20_the_defaults_are_those_of_the_contract() {
     assert_eq!(snapshot.log_threshold, 10_000);
     assert_eq!(snapshot.bytes_threshold, 1 << 30);
     assert_eq!(snapshot.time_threshold, Duration::from_secs(3600));
+    assert_eq!(snapshot.disk_free_percent, 20);
     assert_eq!(snapshot.max_concurrent, 2);
     assert_eq!(snapshot.compression, Compression::Zstd);
     assert_eq!(snapshot.retention_count, 3);
@@ -72,6 +73,7 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "500"),
         ("CONFMAN_SNAPSHOT_BYTES_THRESHOLD", "2097152"),
         ("CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS", "60"),
+        ("CONFMAN_SNAPSHOT_DISK_FREE_PERCENT", "5"),
         ("CONFMAN_SNAPSHOT_MAX_CONCURRENT", "1"),
         ("CONFMAN_SNAPSHOT_COMPRESSION", "gzip"),
         ("CONFMAN_SNAPSHOT_RETENTION_COUNT", "5"),

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use confman_client::wire::{SnapshotItem, SnapshotOrder};
 use confman_snapshot::model::GroupId;
 use confman_snapshot::trigger::{
-    Candidate, TriggerFacts, TriggerPolicy, choose_builder, decide, least_failed,
+    Candidate, Reason, TriggerFacts, TriggerPolicy, choose_builder, decide, least_failed,
+    short_of_disk,
 };
 use confman_store::command::{FinishSnapshotTask, Op};
 use confman_store::records::SnapshotTask;
@@ -14,6 +15,7 @@ use openraft::Instant as _;
 
 use super::setbacks::last_failure;
 use super::{Failure, Manager};
+use crate::account;
 use crate::api::backend::{GroupBackend, ReadMode, SnapshotRequestError};
 use crate::forward;
 use crate::group::Group;
@@ -27,6 +29,8 @@ const REQUEST_WITHIN: Duration = TASK_WITHIN;
 const ORDER_WITHIN: Duration = Duration::from_secs(20);
 /// A member that has not answered for this long does not get, or keep, a task.
 const SILENT: Duration = Duration::from_secs(10);
+/// A replica whose disk is short of room asks again after this time at the earliest.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Manager {
     /// At the leader of `group`: assigns a snapshot when one is due, and takes a task back whose
@@ -47,7 +51,6 @@ impl Manager {
             return Ok(());
         };
         let stats = group.state().stats();
-        let snapshot = &self.node.settings().snapshot;
         let mut facts = TriggerFacts {
             entries_since: stats.entries_since_snapshot,
             bytes_since: stats.bytes_since_snapshot,
@@ -56,6 +59,7 @@ impl Manager {
             others_snapshot_us: None,
             changed: group.state().changed_since_snapshot()?,
             now_us: group.now_us(),
+            disk: account::room(&self.node),
             requested: false,
         };
         if stats.last_snapshot.is_none() {
@@ -64,18 +68,49 @@ impl Manager {
             let others = self.node.groups().filter(|other| other.id() != group.id());
             across(&mut facts, others.map(Seen::of));
         }
-        let policy = TriggerPolicy {
-            entries: snapshot.log_threshold,
-            bytes: snapshot.bytes_threshold,
-            time: snapshot.time_threshold,
-        };
-        let Some(reason) = decide(&facts, &policy) else {
+        let Some(reason) = decide(&facts, &policy(&self.node)) else {
             return Ok(());
         };
         let builder = choose(group, &failed);
         tracing::info!(group = %group.id(), %reason, builder, "snapshot is due");
         assign(&self.node, group.id(), builder, reason.to_string()).await?;
         Ok(())
+    }
+
+    /// Where another node leads `group`: has a snapshot made when the disk of this one is short of room. What is recorded lets the log go
+    /// on every member, and the leader, which may have room, knows nothing of this disk.
+    pub(super) async fn ask_for_room(&self, group: &Arc<Group>) -> Result<(), Failure> {
+        let facts = TriggerFacts {
+            bytes_since: group.state().stats().bytes_since_snapshot,
+            disk: account::room(&self.node),
+            ..TriggerFacts::default()
+        };
+        let Some(reason) = short_of_disk(&facts, &policy(&self.node)) else {
+            return Ok(());
+        };
+        let asked = self.asked_for_room.lock().get(group.id()).copied();
+        if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+            return Ok(());
+        }
+        self.asked_for_room
+            .lock()
+            .insert(group.id().clone(), Instant::now());
+        let failed = last_failure(&self.node, group)?;
+        let failed: Vec<u64> = failed.iter().map(|(task, _)| task.node).collect();
+        let builder = choose_here(group, &failed);
+        tracing::info!(group = %group.id(), %reason, builder, "snapshot is due");
+        assign_unless_under_way(&self.node, group, builder, reason.to_string()).await?;
+        Ok(())
+    }
+}
+
+fn policy(node: &Node) -> TriggerPolicy {
+    let snapshot = &node.settings().snapshot;
+    TriggerPolicy {
+        entries: snapshot.log_threshold,
+        bytes: snapshot.bytes_threshold,
+        time: snapshot.time_threshold,
+        disk_free_percent: snapshot.disk_free_percent,
     }
 }
 
@@ -295,11 +330,16 @@ async fn assigned(
     let mut applied = meta.state().applied_watch();
     loop {
         // One that is under way may not see what was written before this request: wait for it.
-        if let Some(task_id) = assign_unless_under_way(node, group, builder).await? {
+        if let Some(task_id) = assign_unless_under_way(node, group, builder, requested()).await? {
             return Ok(task_id);
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
     }
+}
+
+/// The reason of what an operator asked for.
+fn requested() -> String {
+    Reason::Requested.to_string()
 }
 
 /// Gives the task of a new snapshot to a builder; none where one of the group is under way.
@@ -307,6 +347,7 @@ async fn assign_unless_under_way(
     node: &Node,
     group: &Arc<Group>,
     builder: u64,
+    reason: String,
 ) -> Result<Option<String>, SnapshotRequestError> {
     node.meta()
         .barrier(&ReadMode::Linearizable)
@@ -316,7 +357,7 @@ async fn assign_unless_under_way(
     if open.is_some() {
         return Ok(None);
     }
-    match assign(node, group.id(), builder, "requested".to_owned()).await {
+    match assign(node, group.id(), builder, reason).await {
         Ok(task_id) => Ok(Some(task_id)),
         Err(forward::ForwardError::Refused(detail)) => {
             tracing::debug!(group = %group.id(), "another snapshot was assigned first: {detail}");
@@ -338,7 +379,7 @@ pub(crate) async fn order(
         let earlier = last_failure(node, group).map_err(|e| failed(group, e.to_string()))?;
         let failed_before: Vec<u64> = earlier.iter().map(|(task, _)| task.node).collect();
         let builder = choose_here(group, &failed_before);
-        let assigned = assign_unless_under_way(node, group, builder).await?;
+        let assigned = assign_unless_under_way(node, group, builder, requested()).await?;
         Ok(SnapshotOrder {
             group: group.id().to_string(),
             under_way: assigned.is_none(),
@@ -394,6 +435,7 @@ mod tests {
             entries: 1000,
             bytes: 0,
             time: Duration::from_secs(3600),
+            disk_free_percent: 0,
         };
         let due = |meta_us: i64, born_us: i64, snapshot_us: Option<i64>| {
             let mut facts = TriggerFacts {

@@ -1,7 +1,7 @@
 //! The snapshot manager of a node.
 //!
 //! - [`assign`]: the leader of a group decides when a snapshot is due and gives the work to a replica,
-//!   through `__meta/0`; an operator's request goes the same way. [`setbacks`]: after a failure another replica tries, later.
+//!   through `__meta/0`; the request of an operator, or of a replica whose disk is short of room, goes the same way. [`setbacks`]: after a failure another replica tries, later.
 //! - [`work`]: the replica that has the work builds, uploads, verifies and records.
 //! - [`truncate`]: every replica adopts what is recorded and purges its log behind it (I4).
 //! - [`retire`]: the leader retires old snapshots in two steps: mark, then delete after a grace (I10);
@@ -52,6 +52,8 @@ pub(crate) struct Manager {
     failed: Mutex<BTreeMap<GroupId, setbacks::Setbacks>>,
     /// While there are such failures: when this node looked for the store last, and whether it was away.
     store_seen: Mutex<Option<(Instant, bool)>>,
+    /// Per group that another node leads: when this one asked for a snapshot for the room on its disk.
+    asked_for_room: Mutex<BTreeMap<GroupId, Instant>>,
     /// Per group: since when this leader streams snapshots of its own.
     local: Mutex<BTreeMap<GroupId, Instant>>,
     orphans: Mutex<orphans::Seen>,
@@ -80,6 +82,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         taken_up: Arc::default(),
         failed: Mutex::default(),
         store_seen: Mutex::default(),
+        asked_for_room: Mutex::default(),
         local: Mutex::default(),
         orphans: Mutex::default(),
         pinned: Mutex::default(),
@@ -106,8 +109,12 @@ impl Manager {
             }
             let groups: Vec<_> = self.node.groups().cloned().collect();
             if self.node.settings().snapshot.enabled {
-                for group in groups.iter().filter(|g| g.is_leader()) {
-                    if let Err(error) = self.assign_if_due(group).await {
+                for group in &groups {
+                    let assigned = match group.is_leader() {
+                        true => self.assign_if_due(group).await,
+                        false => self.ask_for_room(group).await,
+                    };
+                    if let Err(error) = assigned {
                         tracing::debug!(group = %group.id(), "assign a snapshot: {error}");
                     }
                 }
