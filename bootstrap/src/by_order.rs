@@ -107,7 +107,7 @@ pub(crate) fn resume(
         None => wait(
             format!("{what}, and the store does not have the order for it"),
             "the store shows it again".to_owned(),
-            "check CONFMAN_OBJECT_STORE_URL; with another order in mind, move the data directory aside",
+            "check CONFMAN_OBJECT_STORE_URL; with another order in mind, run `drtool set-aside` on the data directory",
             peers,
         ),
         Some(order) if order.plan != plan => set_aside(format!(

@@ -23,7 +23,7 @@ use crate::facts::{
 use crate::verdict::{Decision, Verdict};
 
 /// How a node whose time is over comes back.
-pub const HINT_REJOIN: &str = "to bring this node back, move its data directory aside and start it again with \
+pub const HINT_REJOIN: &str = "to bring this node back, run `drtool set-aside` on its data directory and start it again with \
     the same settings: it joins under a new node id and restores from the store";
 const HINT_OTHER_DIRECTORY: &str = "check CONFMAN_DATA_DIR, CONFMAN_NODE_NAME and CONFMAN_PEERS; \
     nothing has been changed";
@@ -39,7 +39,7 @@ pub fn decide(local: &LocalFacts, peers: &PeerFacts, store: &StoreFacts) -> Verd
         LocalData::Damaged { finding } => refuse(
             "the data directory is not whole".to_owned(),
             finding.clone(),
-            "nothing has been changed; look at it first, then move the data directory aside and start \
+            "nothing has been changed; look at it first, then run `drtool set-aside` on the data directory and start \
              again: the node joins under a new node id and restores from the store",
         ),
         LocalData::Good(identity) if identity.name != local.name => refuse(
@@ -409,7 +409,7 @@ fn two_births(peers: &PeerFacts) -> Verdict {
     refuse(
         "the listed members have identities of different births".to_owned(),
         format!("they answer: {}", answers(peers)),
-        "none of them has data yet: stop them all, move their data directories aside and start again",
+        "none of them has data yet: stop them all, run `drtool set-aside` on their data directories and start again",
     )
 }
 

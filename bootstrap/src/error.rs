@@ -29,7 +29,7 @@ pub enum RestoreError {
     /// The group's directory has a state that no restore was putting there.
     #[error(
         "restore {group}: {path:?} holds a state already\n\
-         hint: nothing has been changed; move the data directory aside and start again"
+         hint: nothing has been changed; run `drtool set-aside` on the data directory and start again"
     )]
     NotEmpty {
         /// The group.
@@ -40,7 +40,7 @@ pub enum RestoreError {
     /// The report in the group's directory is of another cluster or group.
     #[error(
         "restore {group}: {path:?} is of {found}, expected {expected}\n\
-         hint: nothing has been changed; move the data directory aside and start again"
+         hint: nothing has been changed; run `drtool set-aside` on the data directory and start again"
     )]
     Foreign {
         /// The group.

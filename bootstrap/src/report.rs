@@ -221,7 +221,7 @@ pub enum ReportError {
     /// The file is there and is not what was written.
     #[error(
         "restore report {path:?} is damaged: {detail}\n\
-         hint: nothing has been changed; move the data directory aside and start again"
+         hint: nothing has been changed; run `drtool set-aside` on the data directory and start again"
     )]
     Damaged {
         /// The file.

@@ -16,7 +16,9 @@ use confman_client::ErrorKind;
 
 use crate::codes;
 use crate::context::Global;
-use crate::{doctor, drill, explain, live, pages, recover, restore, runbook, stopped, store};
+use crate::{
+    aside, doctor, drill, explain, live, pages, recover, restore, runbook, stopped, store,
+};
 
 /// Recover, restore, inspect and change a Confman cluster
 #[derive(Debug, Parser)]
@@ -50,6 +52,7 @@ enum Command {
     Inspect(stopped::inspect::InspectArgs),
     Verify(stopped::verify::VerifyArgs),
     Diff(stopped::diff::DiffArgs),
+    SetAside(aside::SetAsideArgs),
     Runbook(runbook::RunbookArgs),
     Explain(explain::ExplainArgs),
     Completions(pages::CompletionsArgs),
@@ -71,7 +74,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "drill",
         ],
     ),
-    ("Stopped node", &["inspect", "verify", "diff"]),
+    ("Stopped node", &["inspect", "verify", "diff", "set-aside"]),
     ("Quorum loss", &["recover"]),
     ("Help", &["runbook", "explain", "completions", "man"]),
 ];
@@ -188,6 +191,7 @@ async fn run(command: Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => stopped::inspect::run(&args, global),
         Command::Verify(args) => stopped::verify::run(&args, global),
         Command::Diff(args) => stopped::diff::run(&args, global),
+        Command::SetAside(args) => aside::run(&args, global),
         Command::Runbook(args) => runbook::run(&args, global).await,
         Command::Explain(args) => explain::run(&args, global),
         Command::Completions(args) => pages::completions(&args),

@@ -25,7 +25,7 @@ pub struct Code {
 }
 
 /// The codes of all rooms. Each room keeps its own table.
-pub const ALL: [&[Code]; 8] = [
+pub const ALL: [&[Code]; 10] = [
     COMMON,
     crate::live::CODES,
     crate::doctor::CODES,
@@ -34,6 +34,8 @@ pub const ALL: [&[Code]; 8] = [
     crate::drill::CODES,
     crate::stopped::CODES,
     crate::recover::CODES,
+    crate::aside::CODES,
+    crate::owner::CODES,
 ];
 
 /// The codes that belong to no room.

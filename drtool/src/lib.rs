@@ -5,7 +5,7 @@
 //! - [`store`]: the object store alone: snapshots, retention, single values;
 //! - [`restore`]: every node is gone: restore orders, a directory made offline;
 //! - [`drill`]: a restore rehearsed;
-//! - [`stopped`]: the directory of a node that does not run, opened for reading only, by type;
+//! - [`stopped`]: the directory of a node that does not run, opened for reading only, by type; `aside`: its contents moved aside;
 //! - [`recover`]: a quorum is gone: collect, plan, apply, verify, undo;
 //! - [`doctor`]: all of it at one look: what is wrong or about to go wrong.
 //!
@@ -30,11 +30,13 @@ pub mod restore;
 pub mod stopped;
 pub mod store;
 
+mod aside;
 mod cli;
 mod endpoints;
 mod explain;
 mod look;
 mod not_ours;
+mod owner;
 mod pages;
 mod runbook;
 mod step;

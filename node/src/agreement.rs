@@ -14,7 +14,7 @@ use crate::group::Group;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error(
     "state hash mismatch in {group} at index {index}: node id {builder} built snapshot {snapshot} from {recorded}, the leader, node id {leader}, had {own}; it is not recorded\n\
-     hint: compare the state hashes of all nodes at an equal index in `confman status --json`; stop the one that differs, set its data directory aside and let it rejoin empty"
+     hint: compare the state hashes of all nodes at an equal index in `confman status --json`; stop the one that differs, run `drtool set-aside` on its data directory and let it rejoin empty"
 )]
 pub(crate) struct SnapshotDiffers {
     group: String,

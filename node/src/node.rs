@@ -341,7 +341,7 @@ fn why_retired(node: &NodeRecord, nodes: &[NodeRecord]) -> String {
         None => format!("{who} was retired"),
     };
     format!(
-        "{gone}\nhint: its data is kept; to take this machine in again run `drtool member add {} {}`, move its data directory aside and start it",
+        "{gone}\nhint: its data is kept; to take this machine in again run `drtool member add {} {}`, run `drtool set-aside` on its data directory and start it",
         node.name, node.peer_addr
     )
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::binary;
-use crate::cluster::{Cluster, copy_dir};
+use crate::cluster::Cluster;
 use crate::drtool::{Drtool, Ran};
 use crate::node::Node;
 
@@ -231,18 +231,8 @@ impl<'a> Runbook<'a> {
                     ensure!(status.success(), "{status}");
                 }
             }
-            ["mv", from, to] => {
-                // A node that lost its disk has nothing to set aside.
-                if std::fs::exists(from)? {
-                    std::fs::rename(from, to)?;
-                }
-            }
             ["docker", "compose", args @ ..] => self.compose(args, code).await?,
             ["docker", "cp", from, to] => self.copy_out(from, to)?,
-            ["docker", "volume", "rm", volume] => {
-                let node = self.service(volume.trim_start_matches("project_"))?;
-                node.wipe()?;
-            }
             _ => bail!("not a command that this test knows"),
         }
         Ok(())
@@ -259,9 +249,6 @@ impl<'a> Runbook<'a> {
                 }
             }
             ["up", "--detach", service] => self.service(service)?.start()?,
-            ["rm", "--force", service] => {
-                ensure!(self.service(service)?.pid().is_none(), "it runs");
-            }
             ["exec", service, "confman", args @ ..] => {
                 let index = self.index(service)?;
                 self.confman(args, Some(index), code)?;
@@ -336,10 +323,7 @@ impl<'a> Runbook<'a> {
             .context("from a container")?;
         let from = self.in_volume(service, path)?;
         let to = self.cluster.dir()?.join(to);
-        match std::path::Path::new(&from).is_dir() {
-            true => copy_dir(from.as_ref(), &to)?,
-            false => drop(std::fs::copy(from, to)?),
-        }
+        std::fs::copy(from, to)?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ pub const CODES: &[Code] = &[
     Code {
         name: "NODE_SERVES_NOTHING",
         meaning: "The node's process runs and serves nothing: it has no identity yet, it is fenced, its state differs from the recorded one, or its id was removed.",
-        remedy: "Its own words say which. A fenced or removed node keeps its data; to bring it back move its data directory aside and start it again.",
+        remedy: "Its own words say which. A fenced or removed node keeps its data; to bring it back run `drtool set-aside` on its data directory and start it again.",
     },
     Code {
         name: "NODE_NOT_READY",
@@ -27,7 +27,7 @@ pub const CODES: &[Code] = &[
     Code {
         name: "LIVES_DIFFER",
         meaning: "Nodes that were asked are of different clusters, or of different incarnations of one.",
-        remedy: "Of different clusters: name the endpoints of one. Of different incarnations: the older one's time is over, however many nodes it has. Stop those nodes, set their data directories aside and start them empty (`drtool runbook two-incarnations`); change nothing at the nodes of the newer one.",
+        remedy: "Of different clusters: name the endpoints of one. Of different incarnations: the older one's time is over, however many nodes it has. Stop those nodes, run `drtool set-aside` on their data directories and start them (`drtool runbook two-incarnations`); change nothing at the nodes of the newer one.",
     },
     Code {
         name: "MEMBER_EXPECTED",

@@ -64,6 +64,6 @@ fn other(status: &Status, living: &Life) -> Finding {
         status.incarnation, living.incarnation
     ))
     .with_hint(
-        "it fences itself when it hears of the newer life, from a node or from the store; stop it, set its data directory aside and start it empty: it joins under a new id. `drtool runbook two-incarnations` has the steps",
+        "it fences itself when it hears of the newer life, from a node or from the store; stop it, run `drtool set-aside` on its data directory and start it empty: it joins under a new id. `drtool runbook two-incarnations` has the steps",
     )
 }

@@ -36,6 +36,7 @@ use super::swap;
 use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
+use crate::owner;
 use crate::step::step;
 use crate::store::StoreArgs;
 
@@ -164,7 +165,7 @@ fn default_operator() -> String {
 }
 
 /// An error of the data directory as an end of the command.
-pub(super) fn data_failure(error: StoreError) -> Failure {
+pub(crate) fn data_failure(error: StoreError) -> Failure {
     let (message, hint) = crate::store::errors::split(&error.to_string());
     let (kind, code) = match &error {
         StoreError::InUse { .. } => (ErrorKind::Refused, "RECOVER_RUNNING"),
@@ -181,6 +182,7 @@ pub(super) fn data_failure(error: StoreError) -> Failure {
 
 /// Takes the directory's lock. It looked so a moment ago; what counts is how it looks under the lock.
 fn lock(path: &Path, plan: &Plan) -> Result<(DataDir, Standing), Failure> {
+    owner::refuse_stranger(path)?;
     let data = DataDir::open(path).map_err(data_failure)?;
     let standing = stand(path, plan, Lock::Held)?;
     Ok((data, standing))

@@ -47,6 +47,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use confman_cli::failure::Failure;
 
+pub(crate) use apply::data_failure;
 pub use codes::CODES;
 
 use crate::context::Global;

@@ -27,6 +27,7 @@ use crate::codes;
 use crate::consent::{self, Consent};
 use crate::context::Global;
 use crate::look::LastLook;
+use crate::owner;
 use crate::step::step;
 use crate::store::StoreArgs;
 
@@ -387,6 +388,7 @@ fn carry_out(consent: &Consent<'_, Undoing<'_>>) -> Result<(), Failure> {
     if *what == What::Nothing {
         return Ok(());
     }
+    owner::refuse_stranger(path)?;
     let data = DataDir::open(path).map_err(data_failure)?;
     // What counts is how it looks under the lock: its node may have run since, and acknowledged something.
     let what = match look(path, plan, Lock::Held)? {

@@ -48,7 +48,7 @@ pub const CODES: &[Code] = &[
     code(
         "IDENTITY_MISSING",
         "There is no identity file: an empty directory, one that is no node's, or one that lost the file. With data of groups in it a node refuses to start here, because it could vote twice.",
-        "Check the path. If the identity was lost, set the directory aside and start the node with an empty one: it rejoins under a new id.",
+        "Check the path. If the identity was lost, run `drtool set-aside` on the directory and start the node: it rejoins under a new id.",
     ),
     code(
         "IDENTITY_DAMAGED",
@@ -68,12 +68,12 @@ pub const CODES: &[Code] = &[
     code(
         "GROUP_DIVERGED",
         "The node found out that its state differs from the one that the group recorded, and stopped. A disk or a program went wrong.",
-        "Keep the directory as evidence. `drtool diff` with another node's directory names the records. Set it aside and let the node rejoin with an empty one.",
+        "Keep the directory as evidence. `drtool diff` with another node's directory names the records. Run `drtool set-aside` on it and let the node rejoin.",
     ),
     code(
         "NODE_FENCED",
         "The node met a newer life of its cluster and serves nothing. Its data is of the old life.",
-        "If its last writes matter, compare it with a member of the new life (`drtool diff`). Then set the directory aside and start the node with an empty one.",
+        "If its last writes matter, compare it with a member of the new life (`drtool diff`). Then run `drtool set-aside` on the directory and start the node.",
     ),
     code(
         "NOT_A_MEMBER",
@@ -138,7 +138,7 @@ pub const CODES: &[Code] = &[
     code(
         "STATE_HASH_MISMATCH",
         "The hash of all records is not the one that was kept up with every change: a record was changed, lost or added behind the state's back.",
-        "Keep the directory as evidence. `drtool diff` with another node's directory names the records. Set it aside and let the node rejoin with an empty one.",
+        "Keep the directory as evidence. `drtool diff` with another node's directory names the records. Run `drtool set-aside` on it and let the node rejoin.",
     ),
     code(
         "STATE_NOT_OF_LOG",
@@ -148,7 +148,7 @@ pub const CODES: &[Code] = &[
     code(
         "RECORD_DAMAGED",
         "A record of the state is not what was written: it does not decode, has a name that cannot be, or a value whose hash is another one.",
-        "Keep the directory as evidence. `drtool diff` with another node's directory shows what the record should be. Set it aside and let the node rejoin with an empty one.",
+        "Keep the directory as evidence. `drtool diff` with another node's directory shows what the record should be. Run `drtool set-aside` on it and let the node rejoin.",
     ),
     code(
         "RECORD_UNKNOWN",

@@ -60,7 +60,7 @@ pub(crate) async fn admit(
         }
         Some(known) => {
             return Err(Refusal::Retired.status(format!(
-                "node id {} ({}) cannot go on joining\nhint: move the data directory aside and start again: the node joins under a new id",
+                "node id {} ({}) cannot go on joining\nhint: run `drtool set-aside` on the data directory and start again: the node joins under a new id",
                 known.id, known.name
             )));
         }
@@ -210,7 +210,7 @@ async fn alone(node: &Node, joining: &NodeRecord, boot: u64) -> Result<(), Statu
             .is_some_and(|n| n.id == joining.id && n.boot != boot)
     {
         return Err(Refusal::SecondProcess.status(format!(
-            "node id {} ({}) is joining already, as another process at {}\nhint: stop one of the two, and set its data directory aside",
+            "node id {} ({}) is joining already, as another process at {}\nhint: stop one of the two, and run `drtool set-aside` on its data directory",
             joining.id, joining.name, joining.peer_addr
         )));
     }

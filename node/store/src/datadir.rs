@@ -102,7 +102,7 @@ pub enum Facts {
 pub(crate) const IDENTITY: Format = Format {
     magic: *b"CFMIDENT",
     version: 1,
-    hint: "restore the file, or set the data directory aside and start the node with an empty one: it rejoins under a new id",
+    hint: "restore the file, or run `drtool set-aside` on the data directory and start the node: it rejoins under a new id",
 };
 
 pub(crate) const INCARNATION: Format = Format {
@@ -114,7 +114,7 @@ pub(crate) const INCARNATION: Format = Format {
 const CLAIM: Format = Format {
     magic: *b"CFMCLAIM",
     version: 1,
-    hint: "set the data directory aside and start the node with an empty one: it asks the restore order, or the living cluster, again",
+    hint: "run `drtool set-aside` on the data directory and start the node: it asks the restore order, or the living cluster, again",
 };
 
 pub(crate) const SURGERY: Format = Format {

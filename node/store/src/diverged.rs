@@ -16,7 +16,7 @@ use crate::paths::GroupPaths;
 pub(crate) const DIVERGED: Format = Format {
     magic: *b"CFMDIVRG",
     version: 1,
-    hint: "a replica of this group stopped because its state differed: set the data directory aside and start the node with an empty one",
+    hint: "a replica of this group stopped because its state differed: run `drtool set-aside` on the data directory and start the node",
 };
 
 /// The finding as it stands in the file.

@@ -118,7 +118,7 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "state hash mismatch in {group} at index {index}: this replica has {found}, snapshot {snapshot} recorded {recorded}\n\
-     hint: stop this node, set its data directory aside and let it rejoin empty"
+     hint: stop this node, run `drtool set-aside` on its data directory and let it rejoin empty"
 )]
 pub struct StateMismatch {
     /// The group.
@@ -137,7 +137,7 @@ pub struct StateMismatch {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path:?} holds a state that differs: on {time} the state hash of {group} at index {index} was {found} here, snapshot {snapshot} recorded {recorded}\n\
-     hint: stop this node, set its data directory aside and start it with an empty one: it rejoins under a new id; when most nodes say this of the same snapshot, its builder is the one that differs, not they"
+     hint: stop this node, run `drtool set-aside` on its data directory and start it with an empty one: it rejoins under a new id; when most nodes say this of the same snapshot, its builder is the one that differs, not they"
 )]
 pub struct Diverged {
     /// The directory of the group.

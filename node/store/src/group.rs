@@ -11,7 +11,7 @@ use crate::machine::StateMachine;
 use crate::paths::GroupPaths;
 use crate::state::{Shared, StateHandle};
 
-const REJOIN: &str = "set the data directory aside and start the node with an empty one: it rejoins from the other nodes";
+const REJOIN: &str = "run `drtool set-aside` on the data directory and start the node: it rejoins from the other nodes";
 
 /// How the data of a replica is opened.
 #[derive(Debug, Clone)]

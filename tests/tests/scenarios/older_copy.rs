@@ -69,7 +69,7 @@ async fn refused(cluster: &Cluster, victim: usize) -> anyhow::Result<()> {
     for words in [
         "is older than what the node promised",
         "hint:",
-        "set this data directory aside",
+        "run `drtool set-aside` on this data directory",
     ] {
         assert!(log.contains(words), "it does not say {words:?}: {log}");
     }

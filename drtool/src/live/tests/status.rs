@@ -64,7 +64,7 @@ fn broken_in_many_ways() {
     town.status(3).groups[1].state_hash.index = 100;
     town.close(
         5,
-        "this node is fenced: the store has incarnation 2\nhint: move its data directory aside",
+        "this node is fenced: the store has incarnation 2\nhint: run `drtool set-aside` on its data directory",
     );
     for node in 1..=3 {
         town.status(node).groups[1].snapshot = None;

@@ -70,7 +70,7 @@ impl Rejected {
 fn hint(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::OlderDirectory => {
-            "a copy from before was put back, or a disk lost what was written: set this data directory aside and start the node with an empty one; it rejoins under a new id and loses nothing"
+            "a copy from before was put back, or a disk lost what was written: run `drtool set-aside` on this data directory and start the node; it rejoins under a new id and loses nothing"
         }
         _ => {
             "one data directory is a copy of the other: keep the process whose directory is the node's own, stop the other one and set its directory aside; a node that is to be moved is stopped first"

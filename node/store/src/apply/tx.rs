@@ -103,7 +103,7 @@ impl<'t> Tx<'t> {
         M::decode(bytes).map_err(|e| StoreError::Damaged {
             path: self.path.to_owned(),
             detail: format!("record {}: {e}", hex::encode(&key[..key.len().min(64)])),
-            hint: "set the data directory aside and start the node with an empty one: it rejoins from the other nodes",
+            hint: "run `drtool set-aside` on the data directory and start the node: it rejoins from the other nodes",
         })
     }
 

@@ -18,7 +18,7 @@ const CHUNK_BYTES: usize = 16 * 1024 * 1024;
 const COLLECT: Duration = Duration::from_micros(5);
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
 
-const DAMAGED_HINT: &str = "set the data directory aside and start the node with an empty one: it rejoins under a new id and loses nothing";
+const DAMAGED_HINT: &str = "run `drtool set-aside` on the data directory and start the node: it rejoins under a new id and loses nothing";
 
 pub(super) fn config(dir: &Path, cache_bytes: usize) -> raft_log::Config {
     let mut config = raft_log::Config::new(dir.display());

@@ -26,7 +26,7 @@ use crate::state::{
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Largest record that is read: a part of a value is 512 KiB.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
-const HINT: &str = "set the data directory aside and start the node with an empty one: it rejoins from the other nodes";
+const HINT: &str = "run `drtool set-aside` on the data directory and start the node: it rejoins from the other nodes";
 
 /// The state of one group as its file has it.
 #[derive(Debug)]

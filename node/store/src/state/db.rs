@@ -31,7 +31,7 @@ const APPLIED_KEY: &str = "applied";
 const LATTICE_KEY: &str = "lattice";
 const INSTALLED_KEY: &str = "installed";
 
-const REJOIN: &str = "set the data directory aside and start the node with an empty one: it rejoins from the other nodes";
+const REJOIN: &str = "run `drtool set-aside` on the data directory and start the node: it rejoins from the other nodes";
 
 /// Position and membership as they are stored.
 #[derive(Clone, PartialEq, prost::Message)]

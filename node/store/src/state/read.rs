@@ -104,7 +104,7 @@ impl Reader {
         M::decode(bytes).map_err(|e| StoreError::Damaged {
             path: self.path.clone(),
             detail: format!("record {}: {e}", hex::encode(&key[..key.len().min(64)])),
-            hint: "set the data directory aside and start the node with an empty one: it rejoins from the other nodes",
+            hint: "run `drtool set-aside` on the data directory and start the node: it rejoins from the other nodes",
         })
     }
 
