@@ -213,21 +213,11 @@ fn every_runbook_is_carried_out_by_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("read the tree");
-    let mut tests = String::new();
-    let mut folders = vec![
-        root.join("tests/tests/scenarios"),
-        root.join("node/tests/kills"),
-    ];
-    while let Some(folder) = folders.pop() {
-        for item in std::fs::read_dir(folder).expect("read the tree") {
-            let path = item.expect("read the tree").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                tests += &std::fs::read_to_string(path).expect("read the tree");
-            }
-        }
-    }
+    let tests: String = ["tests/tests/scenarios", "node/tests/kills"]
+        .iter()
+        .flat_map(|folder| sources(&root.join(folder)))
+        .map(|(_, text)| text)
+        .collect();
     let mut pages = 0;
     for page in std::fs::read_dir(root.join("drtool/runbooks")).expect("read the tree") {
         let page = page.expect("read the tree").path();
@@ -243,4 +233,65 @@ fn every_runbook_is_carried_out_by_a_test() {
         pages += 1;
     }
     assert!(pages >= 18, "only {pages} pages");
+}
+
+/// A test that nobody runs proves nothing: each that `cargo test` leaves out says who runs it, and it does.
+#[test]
+fn every_ignored_test_is_run_by_somebody() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("read the tree");
+    let verify = std::fs::read_to_string(root.join(".ci/verify")).expect("read .ci/verify");
+    assert!(
+        verify.contains("--test scenarios --test kills -- --ignored"),
+        ".ci/verify runs no long tests"
+    );
+    let run = std::fs::read_to_string(root.join(".ci/run")).expect("read .ci/run");
+    let long = ["tests/tests/scenarios", "node/tests/kills"].map(|folder| root.join(folder));
+    for (path, text) in ["tests", "node", "drtool", "snapshot", "bootstrap", "config"]
+        .iter()
+        .flat_map(|package| sources(&root.join(package)))
+    {
+        for line in text.lines().map(str::trim) {
+            let Some(reason) = line.strip_prefix("#[ignore") else {
+                continue;
+            };
+            let is_long = long.iter().any(|folder| path.starts_with(folder));
+            let known = match is_long {
+                // The command takes all of these binaries.
+                true => reason.contains("\"long: .ci/verify runs it\""),
+                false => {
+                    [".ci/stores", ".ci/containers"].iter().any(|script| {
+                        reason.contains(&format!("run {script}\"")) && run.contains(script)
+                    }) || NO_TESTS.iter().any(|made| reason.contains(made))
+                }
+            };
+            assert!(known, "{}: nobody runs {line}", path.display());
+        }
+    }
+}
+
+/// What is written as a test and proves nothing: a tool of the developers, with the command in its own words.
+const NO_TESTS: [&str; 3] = [
+    "\"a figure, not a promise\"",
+    "\"writes the fixtures that are missing\"",
+    "\"needs an S3 server at STORE_TEST_OTHER\"",
+];
+
+/// The Rust files below a folder of the tree.
+fn sources(folder: &Path) -> Vec<(std::path::PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for item in std::fs::read_dir(folder).expect("read the tree") {
+            let path = item.expect("read the tree").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).expect("read the tree");
+                found.push((path, text));
+            }
+        }
+    }
+    found
 }

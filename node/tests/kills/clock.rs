@@ -103,6 +103,7 @@ fn file(data_dir: &std::path::Path) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn t01_clocks_that_jump_move_no_history_and_stop_no_snapshot() -> anyhow::Result<()> {
     let plan = Plan::new("clocks")
         .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "100")

@@ -272,6 +272,7 @@ async fn end(town: Town, load: Load, vote: &[&str], ids: &[u64]) -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
 -> anyhow::Result<()> {
     let (mut town, load, _points) = town(Plan::new("addition-kills").spares(1)).await?;
@@ -320,6 +321,7 @@ async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_i14_i17_kill_9_at_every_place_of_a_departure_comes_to_the_same_end()
 -> anyhow::Result<()> {
     let plan = Plan::new("departure-kills").nodes(4).spares(1);

@@ -31,6 +31,7 @@ async fn recover(cluster: &Cluster, args: &[&str]) -> anyhow::Result<Ran> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_i17_kill_9_at_every_place_where_a_recovered_life_begins_comes_to_the_same_end()
 -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;

@@ -30,6 +30,7 @@ const LEADER: [&str; 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i11_i17_kill_9_at_every_place_of_a_restore_order_comes_to_the_same_end()
 -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;

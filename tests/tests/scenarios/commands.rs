@@ -198,6 +198,7 @@ async fn all_gone(pids: &[Pid]) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn dev_starts_damages_stops_and_finds_its_data_again() -> anyhow::Result<()> {
     let temp = tempfile::tempdir()?;
     let dir = temp.path().join("dev");
@@ -294,6 +295,7 @@ async fn dev_starts_damages_stops_and_finds_its_data_again() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn dev_takes_five_nodes_four_shards_and_a_store_and_ends_at_ctrl_c() -> anyhow::Result<()> {
     let temp = tempfile::tempdir()?;
     let dir = temp.path().join("dev");
@@ -392,6 +394,7 @@ async fn the_environment_in_dev_json_is_enough_to_be_that_node() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn dev_speaks_tls_when_it_is_asked_to_and_clients_in_its_directory_need_nothing_more()
 -> anyhow::Result<()> {
     let temp = tempfile::tempdir()?;

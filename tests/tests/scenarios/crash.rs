@@ -81,6 +81,7 @@ async fn i1_i3_kill_9_loops_under_load_lose_and_double_nothing() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_i2_i3_a_cold_start_of_all_finds_everything() -> anyhow::Result<()> {
     let cluster = Plan::new("cold").start().await?;
     let load = Load::start(
@@ -163,6 +164,7 @@ async fn i2_state_hashes_are_equal_at_every_position_seen_under_load() -> anyhow
 
 /// A node that dies with its leader's connection open, again and again, before it is ready (FAULTS C23).
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_node_killed_again_and_again_while_it_starts_comes_back_at_last() -> anyhow::Result<()> {
     let cluster = Plan::new("crash-loop").start().await?;
     cluster.fill("app", "k", 2_000, "v").await?;

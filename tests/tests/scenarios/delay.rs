@@ -36,6 +36,7 @@ async fn terms(cluster: &Cluster) -> anyhow::Result<(u64, u64, usize)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_nodes_that_are_far_from_each_other_elect_nobody_anew_and_lose_nothing()
 -> anyhow::Result<()> {
     let cluster = Plan::new("delay")
@@ -98,6 +99,7 @@ async fn i1_nodes_that_are_far_from_each_other_elect_nobody_anew_and_lose_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_longer_heartbeat_carries_a_longer_way() -> anyhow::Result<()> {
     let cluster = Plan::new("longer")
         .links()

@@ -47,6 +47,7 @@ async fn fill_until_it_stops(cluster: &Cluster, index: usize) -> anyhow::Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_full_disks_stop_their_nodes_and_lose_nothing() -> anyhow::Result<()> {
     let cluster = Plan::new("disk-full").lay_out().await?;
     let mut disks = Vec::new();

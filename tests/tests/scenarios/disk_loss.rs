@@ -124,6 +124,7 @@ async fn i12_i14_a_lost_disk_comes_back_from_the_store_under_a_new_id_with_only_
 
 /// Every node loses its disk, one after the other, the leader included; nothing is lost and no id comes twice.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_i14_every_disk_may_be_lost_in_turn() -> anyhow::Result<()> {
     let cluster = plan("disks").start().await?;
     cluster.fill("app", "k", 600, "value").await?;
@@ -165,6 +166,7 @@ async fn i1_i14_every_disk_may_be_lost_in_turn() -> anyhow::Result<()> {
 
 /// A newest snapshot that is damaged, cut off or gone is named and skipped; the next older one serves.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i9_a_damaged_cut_or_missing_newest_snapshot_is_named_and_the_older_one_serves()
 -> anyhow::Result<()> {
     for how in ["flipped", "cut", "missing"] {
@@ -219,6 +221,7 @@ async fn i9_a_damaged_cut_or_missing_newest_snapshot_is_named_and_the_older_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i18_with_the_store_unreachable_a_lost_disk_comes_back_from_the_leader_and_says_so()
 -> anyhow::Result<()> {
     let cluster = plan("no-store").start().await?;
@@ -269,6 +272,7 @@ async fn two_of_three_lost_disks_wait_for_an_operator_instead_of_forming_a_new_c
 
 /// The disk that was thought lost is put back after its node has come back under another id.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i14_a_retired_id_does_not_come_back_with_its_old_disk() -> anyhow::Result<()> {
     let cluster = plan("retired").start().await?;
     cluster.fill("app", "k", 200, "value").await?;

@@ -211,6 +211,7 @@ async fn i11_a_drill_beside_a_living_cluster_finds_what_the_cluster_had() -> any
 
 /// The bucket is enough: no node lives, and the drill says what it could not compare.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_drill_needs_no_node() -> anyhow::Result<()> {
     let plan = Plan::new("drill-dead").env("CONFMAN_SHARDS", "2");
     let cluster = filled(plan, &[META, CONFIG, "config/1"]).await?;
@@ -265,6 +266,7 @@ async fn a_drill_needs_no_node() -> anyhow::Result<()> {
 
 /// A byte has flipped: the drill finds it before the bad day does, and everybody hears of it.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i9_a_drill_finds_a_damaged_snapshot() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("drill-damaged").nodes(1), &[META, CONFIG]).await?;
     cluster.fill("app", "second", 100, "value").await?;
@@ -307,6 +309,7 @@ async fn i9_a_drill_finds_a_damaged_snapshot() -> anyhow::Result<()> {
 
 /// Called off or killed at any moment: no node is left, no directory stays, and the next drill comes to its end.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i17_a_drill_that_was_called_off_or_killed_leaves_nothing() -> anyhow::Result<()> {
     let cluster = Plan::new("drill-killed").nodes(1).start().await?;
     cluster.fill("app", "k", 1_500, &"value".repeat(40)).await?;

@@ -318,6 +318,7 @@ async fn d08_a_torn_tail_is_reported_and_left_for_the_node() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn two_nodes_are_compared_by_log_and_by_state() -> anyhow::Result<()> {
     let cluster = killed("compared").await?;
     let [one, two, three] = [0, 1, 2].map(|index| cluster.node(index).data_dir.clone());

@@ -130,6 +130,7 @@ async fn a_graceful_stop_hands_leadership_over_and_is_quick() -> anyhow::Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn without_a_majority_writes_are_refused_and_the_node_is_not_ready() -> anyhow::Result<()> {
     let cluster = Plan::new("minority").start().await?;
     cluster.write("app/k", &json!("v")).await?;

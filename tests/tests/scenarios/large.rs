@@ -35,6 +35,7 @@ async fn get(cluster: &Cluster, index: usize, consistency: &str) -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn the_largest_value_goes_through_a_follower_and_comes_back_to_a_node_without_a_disk()
 -> anyhow::Result<()> {
     // Purged close behind the snapshot, so that the value comes from the store and not from the log.
@@ -93,6 +94,7 @@ async fn the_largest_value_goes_through_a_follower_and_comes_back_to_a_node_with
 
 /// Small files go in batches, large ones by themselves in parts.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn an_import_that_died_half_way_is_run_again_and_every_file_is_there_once()
 -> anyhow::Result<()> {
     const SMALL: usize = 1_500;

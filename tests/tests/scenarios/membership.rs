@@ -89,6 +89,7 @@ async fn agree_everywhere(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_i14_three_grow_to_five_and_shrink_to_three_under_load_and_nothing_is_lost()
 -> anyhow::Result<()> {
     let cluster = plan("grow").spares(2).start().await?;
@@ -141,6 +142,7 @@ async fn i1_i14_three_grow_to_five_and_shrink_to_three_under_load_and_nothing_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_node_is_replaced_by_a_new_machine_demoted_promoted_and_led_by() -> anyhow::Result<()> {
     let cluster = plan("replace").spares(1).start().await?;
     let load = Load::start(&cluster, &load_plan());
@@ -205,6 +207,7 @@ async fn a_node_is_replaced_by_a_new_machine_demoted_promoted_and_led_by() -> an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i14_an_id_is_never_given_twice_whatever_becomes_of_its_node() -> anyhow::Result<()> {
     let cluster = plan("ids").spares(1).start().await?;
     cluster.fill("app", "k", 300, "value").await?;
@@ -243,6 +246,7 @@ async fn i14_an_id_is_never_given_twice_whatever_becomes_of_its_node() -> anyhow
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn what_would_weaken_the_cluster_is_refused_and_nothing_has_changed() -> anyhow::Result<()> {
     let cluster = plan("refused").spares(1).start().await?;
     let before = members(&cluster).await?["registry"].clone();

@@ -242,6 +242,7 @@ async fn start() -> anyhow::Result<Cluster> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn every_metric_moves_when_that_happens_which_it_measures() -> anyhow::Result<()> {
     let cluster = start().await?;
     moves(&cluster, Start, &Pages::new()).await?;

@@ -30,6 +30,7 @@ fn is_there(program: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn every_panel_of_the_dashboard_is_answered_by_a_running_cluster() -> anyhow::Result<()> {
     if !is_there("prometheus") {
         confman_tests::skip::skipped(

@@ -13,6 +13,7 @@ use crate::crash::judge;
 const ROUNDS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_a_power_loss_of_every_node_loses_nothing_that_was_acknowledged() -> anyhow::Result<()> {
     let test = "i1_a_power_loss_of_every_node_loses_nothing_that_was_acknowledged";
     let Some(power) = Power::of_test(test)? else {

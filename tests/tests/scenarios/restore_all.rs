@@ -226,6 +226,7 @@ async fn i11_a_learner_is_restored_as_a_learner() -> anyhow::Result<()> {
 
 /// The order is spent when the life has begun: an empty node then joins as always, and a second loss needs a second order.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("once"), &[META, CONFIG]).await?;
     lose_every_node(&cluster)?;

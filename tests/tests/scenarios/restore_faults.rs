@@ -101,6 +101,7 @@ async fn i9_i15_a_damaged_newest_snapshot_is_named_and_the_plan_says_what_that_c
 
 /// Nobody looked at the data, and the nodes find the damage: they apply nothing of it, say so, and follow a better order.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i9_i17_nodes_that_find_the_ordered_snapshot_damaged_wait_for_another_order()
 -> anyhow::Result<()> {
     let cluster = filled(Plan::new("damaged-ordered"), &[META, CONFIG]).await?;
@@ -187,6 +188,7 @@ async fn i14_a_disk_lost_before_the_life_begins_does_not_come_back_under_the_ord
 
 /// kill -9 at any moment of the restore, of one node or of all, and again: the same end.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i17_nodes_killed_again_and_again_while_they_restore_come_to_the_same_end()
 -> anyhow::Result<()> {
     let cluster = Plan::new("killed-restore").start().await?;
@@ -258,6 +260,7 @@ async fn i17_a_tool_killed_while_it_orders_orders_once() -> anyhow::Result<()> {
 
 /// The store is down when the nodes start: they form nothing, say so, and go on when it is back.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i18_nodes_wait_for_a_store_that_is_down() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("store-down"), &[META, CONFIG]).await?;
     lose_every_node(&cluster)?;
@@ -282,6 +285,7 @@ async fn i18_nodes_wait_for_a_store_that_is_down() -> anyhow::Result<()> {
 
 /// Nodes of the old life come back, one and then a majority, also where only the new nodes can tell them.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_old_nodes_that_come_back_are_fenced() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("old-nodes"), &[META, CONFIG]).await?;
     cluster.write("app/lost", &json!("old")).await?;
@@ -341,6 +345,7 @@ async fn fenced(cluster: &Cluster, index: usize) -> anyhow::Result<()> {
 
 /// Another cluster's object lies under the prefix: the plan wants to be told which one is meant, and the nodes find theirs.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_on_a_shared_prefix_the_operator_says_which_cluster_is_meant() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("shared"), &[META, CONFIG]).await?;
     let own = cluster.status(0).await?["clusterUuid"].clone();

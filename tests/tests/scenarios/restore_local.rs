@@ -428,6 +428,7 @@ async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> an
 
 /// After a restore nobody is told of a snapshot that a node of the older life was to build.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_restored_cluster_has_no_failures_of_the_older_life() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("no-old-failure"), &[META, CONFIG]).await?;
     // The failure is recorded, and the record is in the next snapshot of `__meta/0`.

@@ -41,6 +41,7 @@ async fn is_well(cluster: Cluster) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn lost_one_node() -> anyhow::Result<()> {
     let cluster = cluster("runbook-lost-one-node").await?;
     let victim = cluster.follower(CONFIG).await?;
@@ -53,6 +54,7 @@ async fn lost_one_node() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn lost_a_disk() -> anyhow::Result<()> {
     let cluster = cluster("runbook-lost-a-disk").await?;
     let victim = cluster.follower(CONFIG).await?;
@@ -69,6 +71,7 @@ async fn lost_a_disk() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn lost_everything() -> anyhow::Result<()> {
     let cluster = cluster("runbook-lost-everything").await?;
     cluster.kill_all()?;
@@ -137,6 +140,7 @@ async fn drill() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn store_unreachable() -> anyhow::Result<()> {
     let cluster = cluster("runbook-store-unreachable").await?;
     cluster.stop_store().await;
@@ -158,6 +162,7 @@ async fn store_unreachable() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn disk_full() -> anyhow::Result<()> {
     let cluster = cluster("runbook-disk-full").await?;
     let victim = cluster.follower(CONFIG).await?;
@@ -184,6 +189,7 @@ async fn slow_follower() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn partition() -> anyhow::Result<()> {
     let cluster = cluster("runbook-partition").await?;
     let victim = cluster.follower(CONFIG).await?;
@@ -199,6 +205,7 @@ async fn partition() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn cluster_does_not_form() -> anyhow::Result<()> {
     let cluster = Plan::new("runbook-does-not-form").lay_out().await?;
     cluster.node(0).start()?;
@@ -219,6 +226,7 @@ async fn cluster_does_not_form() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn rolling_upgrade() -> anyhow::Result<()> {
     let cluster = cluster("runbook-rolling-upgrade").await?;
     let leader = cluster.wait_leader(CONFIG).await?;
@@ -232,6 +240,7 @@ async fn rolling_upgrade() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn rotate_keys() -> anyhow::Result<()> {
     let cluster = cluster("runbook-rotate-keys").await?;
     let keys = cluster.node(0).env()["CONFMAN_API_KEYS_FILE"].clone();
@@ -294,6 +303,7 @@ async fn recover(cluster: &Cluster, left: &[usize]) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn lost_quorum() -> anyhow::Result<()> {
     let cluster = cluster("runbook-lost-quorum").await?;
     let survivor = cluster.wait_leader(CONFIG).await?;
@@ -306,6 +316,7 @@ async fn lost_quorum() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn lost_quorum_with_two_of_five_left() -> anyhow::Result<()> {
     let cluster = Plan::new("runbook-two-of-five").nodes(5).start().await?;
     cluster.write("app/web/greeting", &json!("hello")).await?;
@@ -327,6 +338,7 @@ async fn lost_quorum_with_two_of_five_left() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn two_incarnations() -> anyhow::Result<()> {
     let cluster = cluster("runbook-two-incarnations").await?;
     let survivor = cluster.wait_leader(CONFIG).await?;
@@ -368,6 +380,7 @@ async fn two_incarnations() -> anyhow::Result<()> {
 
 /// As far as it goes without Docker: each step does here what Compose would do there, in the order of the page.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn containers() -> anyhow::Result<()> {
     let cluster = cluster("runbook-containers").await?;
     let victim = cluster.follower(CONFIG).await?;

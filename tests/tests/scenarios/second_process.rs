@@ -173,6 +173,7 @@ async fn i14_a_node_that_is_restoring_keeps_its_name() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_restart_is_never_taken_for_a_second_process() -> anyhow::Result<()> {
     let cluster = Plan::new("quick-restarts").start().await?;
     let load = Load::start(

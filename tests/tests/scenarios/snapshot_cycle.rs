@@ -127,6 +127,7 @@ async fn a_snapshot_on_demand_is_verified_recorded_and_in_the_store() -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn snapshots_are_retired_by_count_in_two_steps() -> anyhow::Result<()> {
     let cluster = Plan::new("retire")
         .env("CONFMAN_SNAPSHOT_RETENTION_COUNT", "2")

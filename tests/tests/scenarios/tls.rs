@@ -262,6 +262,7 @@ async fn i13_a_node_without_the_right_certificate_gets_nothing() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i1_every_certificate_and_the_authority_change_under_writes() -> anyhow::Result<()> {
     let cluster = Plan::new("tls-rotation").tls().start().await?;
     let certs = cluster.certs()?;
@@ -336,6 +337,7 @@ async fn i1_every_certificate_and_the_authority_change_under_writes() -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_bad_new_file_keeps_the_old_one_in_force_and_says_so() -> anyhow::Result<()> {
     let cluster = Plan::new("tls-bad-file").tls().nodes(1).start().await?;
     let certs = cluster.certs()?;
@@ -386,6 +388,7 @@ async fn a_bad_new_file_keeps_the_old_one_in_force_and_says_so() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_node_in_the_clear_and_nodes_that_speak_tls_say_what_is_wrong() -> anyhow::Result<()> {
     let cluster = Plan::new("tls-mixed").tls().start().await?;
     cluster.write("app/web/greeting", &json!("hello")).await?;

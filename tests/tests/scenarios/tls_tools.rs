@@ -86,6 +86,7 @@ async fn given_up(cluster: &Cluster, plan: &[&str]) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_who_shakes_no_hands_is_not_taken_for_dead_and_is_drilled_by_who_is_trusted()
 -> anyhow::Result<()> {
     let cluster = laid_out().await?;

@@ -38,6 +38,7 @@ async fn rejoins_from_the_store(cluster: &Cluster, node: usize) -> anyhow::Resul
 
 /// The whole life of a cluster: birth, snapshots, a lost disk, and every disk lost.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn o12_a_cluster_lives_on_a_store_without_conditional_writes() -> anyhow::Result<()> {
     for (how, found, name) in WEAK {
         let cluster = born(how, found, name).await?;

@@ -48,6 +48,7 @@ async fn snapshot(cluster: &Cluster) -> anyhow::Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn one_value_is_read_out_of_a_large_object_with_few_bytes() -> anyhow::Result<()> {
     let cluster = Plan::new("tool-get").nodes(1).start().await?;
     cluster.write("app/name", &json!("first")).await?;

@@ -28,6 +28,7 @@ fn probes(root: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_store_is_probed_and_nothing_is_left_behind() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let store = bare_store(dir.path()).await?;

@@ -25,6 +25,7 @@ async fn there(cluster: &Cluster) -> anyhow::Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i10_a_pinned_snapshot_survives_the_retention_of_living_nodes() -> anyhow::Result<()> {
     let cluster = Plan::new("tool-pin")
         .nodes(1)

@@ -44,6 +44,7 @@ fn flip(file: &Path, part: f64) -> anyhow::Result<()> {
 
 /// One disk is gone, and of the two that are left one is not sound: it counts as lost, and only when the operator says so.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_survivor_with_a_flipped_byte_is_named_and_another_one_begins() -> anyhow::Result<()> {
     let cluster = Plan::new("damaged").start().await?;
     cluster.fill("app", "k", 200, "value").await?;

@@ -16,6 +16,7 @@ use super::kit::*;
 use crate::crash::judge;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_i14_i15_two_of_five_go_on_and_the_other_survivor_rejoins_under_a_new_id()
 -> anyhow::Result<()> {
     let cluster = Plan::new("recover-five")

@@ -97,6 +97,7 @@ async fn last_look(api: &Api) -> anyhow::Result<String> {
 /// Nobody can tell them: neither the survivor nor the operator reaches them, nor they them. They live, have clients and look into
 /// the store, the last time just before the recovery claimed the new life there.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_new_life_does()
 -> anyhow::Result<()> {
     cut_off("cut-off", "8000", None).await
@@ -105,6 +106,7 @@ async fn i13_a_living_majority_that_is_cut_off_acknowledges_nothing_after_the_ne
 /// The same, where the operator reaches no store and the survivor's answers it so slowly that one claim takes longer than a start waits for the
 /// store: what it has put is seen by the old majority all the same, and waited for.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_a_store_that_is_slow_to_take_the_claim_lets_no_two_lives_write() -> anyhow::Result<()>
 {
     cut_off("slow-claim", "4000", Some(Delay::millis(500, 0))).await
@@ -214,6 +216,7 @@ async fn cut_off(name: &str, interval: &str, slow: Option<Delay>) -> anyhow::Res
 /// Processes that were stopped with all that they believed, and requests that wait in their sockets: the first thing that they do when
 /// they go on is to answer, and by their own account no time has passed.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_a_majority_that_was_frozen_acknowledges_nothing_when_it_goes_on() -> anyhow::Result<()>
 {
     let cluster = Plan::new("frozen-store")

@@ -73,6 +73,7 @@ async fn a_plan_is_refused_while_a_quorum_lives_or_could_and_made_when_it_is_gon
 
 /// Three nodes, several shards, two disks gone under load.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_i15_one_of_three_goes_on_and_loses_no_more_than_the_plan_said() -> anyhow::Result<()> {
     let cluster = Plan::new("recover")
         .env("CONFMAN_SHARDS", "3")

@@ -95,6 +95,7 @@ async fn i13_the_majority_is_back_between_apply_and_start_and_the_new_life_does_
 
 /// A second after, and later: the new life has begun, the others come back one by one and together.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyhow::Result<()> {
     for (name, store) in [("back-after", false), ("back-after-store", true)] {
         let plan = if store {
@@ -168,6 +169,7 @@ async fn i13_the_store_fences_the_majority_when_nobody_of_the_new_life_is_there(
 /// Processes that were frozen with all that they believed: a leader, its quorum, its term. Nobody can tell them while they
 /// are; awake they learn it from the first message that reaches the new life, and stay away.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow::Result<()> {
     let cluster = without_store("frozen").start().await?;
     cluster.fill("app", "k", 50, "value").await?;
@@ -245,6 +247,7 @@ async fn what_it_measured_is_taken_back(cluster: &Cluster, node: usize) -> anyho
 
 /// A copy of the survivor's own old directory, as a virtual machine that is set back has it.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_a_copy_of_the_old_directory_is_fenced() -> anyhow::Result<()> {
     let cluster = without_store("copied").start().await?;
     cluster.fill("app", "k", 50, "value").await?;

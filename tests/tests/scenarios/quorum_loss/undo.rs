@@ -73,6 +73,7 @@ async fn i15_undo_before_the_first_write_gives_the_old_cluster_back() -> anyhow:
 
 /// What a life does by itself when it begins takes nothing from the one before: a snapshot is due, and an old one is not retired for it.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i15_undo_works_after_a_snapshot_of_the_new_life_and_finds_all_that_was_there()
 -> anyhow::Result<()> {
     let cluster = Plan::new("undo-snapshot")
@@ -221,6 +222,7 @@ async fn nodes_that_fenced_themselves_for_a_recovery_that_was_undone_are_let_go(
 
 /// The store is away from the first step to the first write: nothing needs it, and what is claimed late is claimed.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i18_a_recovery_needs_no_store() -> anyhow::Result<()> {
     let cluster = Plan::new("no-store").start().await?;
     cluster.fill("app", "k", 50, "value").await?;
