@@ -76,7 +76,9 @@ pub(crate) fn room(node: &Node) -> Option<Disk> {
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     Some(Disk {
         free: bytes(disk.f_bavail),
-        total: bytes(disk.f_blocks),
+        // As df counts: what is reserved for root, or by a quota, is no room that was ever there for us.
+        total: bytes(disk.f_blocks.saturating_sub(disk.f_bfree))
+            .saturating_add(bytes(disk.f_bavail)),
     })
 }
 

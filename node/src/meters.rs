@@ -43,7 +43,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_diverged" ["group"] "1 when this replica's state was found to differ from the recorded one: its node stays up and serves nothing until its data directory is set aside";
     Gauge "confman_ready" ["group"] "1 while this replica has a leader and has applied what it must";
     Gauge "confman_disk_free_bytes" [] "Free on the disk of the data directory";
-    Gauge "confman_disk_size_bytes" [] "Size of the disk of the data directory";
+    Gauge "confman_disk_size_bytes" [] "Size of the disk of the data directory, less what is reserved for root";
 
     Gauge "confman_clock_offset_seconds" [] "How far this machine's clock is ahead of the middle of all nodes' clocks; beyond 10 s either way the middle is followed";
     Gauge "confman_group_time_ahead_seconds" ["group"] "How far the newest time in the log is ahead of the nodes' clocks, because they were ahead when it was written: time goes on at half speed until they have caught up";
