@@ -39,6 +39,7 @@ mod proposals;
 mod reach;
 mod readindex;
 pub(crate) mod rejoin;
+mod remembered;
 pub mod serve;
 mod standstill;
 mod stop;

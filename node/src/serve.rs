@@ -315,6 +315,10 @@ async fn serve(
         tokio::spawn(watch::leaders(Arc::clone(&node), background.clone())),
         tokio::spawn(crate::clock::listen(Arc::clone(&node), background.clone())),
         tokio::spawn(crate::alone::tell(Arc::clone(&node), background.clone())),
+        tokio::spawn(crate::remembered::keep(
+            Arc::clone(&node),
+            background.clone(),
+        )),
     ];
     let ended = tokio::select! {
         why = &mut stop_asked => { tracing::info!(why, "asked to stop"); Ok(End::Asked) }
@@ -414,6 +418,7 @@ async fn assemble(
     let pending = data
         .read_incarnation()?
         .filter(|p| p.incarnation == identity.incarnation && p.lineage == identity.lineage);
+    crate::remembered::recall(&paths, &identity, &outfit.acquaintances);
     crate::alone::prove(
         &outfit.settings,
         &outfit.acquaintances,

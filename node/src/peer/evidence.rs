@@ -9,6 +9,8 @@
 //!
 //! Pure: no clock, no I/O. Where it is kept and compared: [`super::acquaintance`].
 
+use confman_store::promises::GroupPromise;
+
 use super::proto::Standing;
 
 /// What one node is known to have promised in one group.
@@ -47,6 +49,29 @@ impl Evidence {
     pub(crate) fn told(&mut self, standing: &Standing) {
         self.voted(standing.vote_term);
         self.kept_end = self.kept_end.max(standing.end);
+    }
+
+    /// As it was kept, beside what is known already.
+    pub(crate) fn recall(&mut self, kept: &GroupPromise) {
+        if kept.acked_term > self.acked_term {
+            (self.acked_term, self.acked_end) = (kept.acked_term, 0);
+        }
+        if kept.acked_term == self.acked_term {
+            self.acked_end = self.acked_end.max(kept.acked_end);
+        }
+        self.voted(kept.voted);
+        self.kept_end = self.kept_end.max(kept.kept_end);
+    }
+
+    /// To be kept.
+    pub(crate) fn of_group(&self, group: &str) -> GroupPromise {
+        GroupPromise {
+            group: group.to_owned(),
+            voted: self.voted,
+            acked_term: self.acked_term,
+            acked_end: self.acked_end,
+            kept_end: self.kept_end,
+        }
     }
 
     /// What is missing from a directory with this standing; none when it can be the node's own.
@@ -119,6 +144,25 @@ mod tests {
         assert!(seen.missing_in(&standing(5, 3)).is_some());
         assert!(seen.missing_in(&standing(9, 3)).is_some());
         assert_eq!(seen.missing_in(&standing(5, 4)), None);
+    }
+
+    #[test]
+    fn what_is_recalled_is_what_was_kept() {
+        let mut seen = Evidence::default();
+        seen.acked(4, 20, 15);
+        seen.acked(5, 17, 16);
+        seen.voted(7);
+        let mut again = Evidence::default();
+        again.recall(&seen.of_group("config/0"));
+        assert_eq!(again, seen);
+        // Beside what was heard since, in a later term.
+        again.acked(8, 30, 2);
+        again.recall(&seen.of_group("config/0"));
+        assert_eq!((again.acked_term, again.acked_end), (8, 31));
+        assert_eq!(again.kept_end, 17);
+        let mut nothing = Evidence::default();
+        nothing.recall(&Evidence::default().of_group("config/0"));
+        assert_eq!(nothing, Evidence::default());
     }
 
     /// What a sound node does, as far as it shows: its vote and its committed log never go back; what is not committed may

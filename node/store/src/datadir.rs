@@ -424,6 +424,7 @@ impl DataDir {
             self.paths.identity(),
             self.paths.incarnation(),
             self.paths.claim(),
+            self.paths.promises(),
             self.paths.groups(),
         ] {
             let Some(name) = from.file_name() else {

@@ -39,6 +39,7 @@ pub mod membership;
 pub mod names;
 pub mod offline;
 pub mod paths;
+pub mod promises;
 pub mod records;
 mod snapshot;
 mod state;

@@ -5,6 +5,7 @@
 //! {data}/identity                              who this node is
 //! {data}/incarnation                           what the first leader of a new life proposes
 //! {data}/claim                                 by what word this directory took up an id of a restore order
+//! {data}/promises                              what this node knows the others to have promised
 //! {data}/surgery                               a recovery is being applied, or a restore made: no node starts here
 //! {data}/groups/{topic}-{partition}/log/       the Raft log
 //! {data}/groups/{topic}-{partition}/state.redb the state
@@ -54,6 +55,11 @@ impl DataPaths {
     /// The word by which this directory takes up an id of a restore order.
     pub fn claim(&self) -> PathBuf {
         self.root.join("claim")
+    }
+
+    /// What this node knows the others to have promised.
+    pub fn promises(&self) -> PathBuf {
+        self.root.join("promises")
     }
 
     /// The file that says that a recovery is being applied or undone, or a restore made.

@@ -1,7 +1,7 @@
 //! A data directory that is put back from an older copy (D08): the node would vote again in terms that it voted in, and be
 //! counted on for entries that it acknowledged and does not have. The others remember, and it is refused.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan, copy_dir};
 use confman_tests::wait::wait_until;
@@ -196,5 +196,61 @@ async fn d08_an_older_copy_that_starts_alone_is_refused_when_the_others_are_ther
         "{log}"
     );
     cluster.write("app/k", &json!("without it")).await?;
+    cluster.finish()
+}
+
+/// Waits until what others have promised to these nodes by now is on their disks.
+async fn wait_kept(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
+    let since = SystemTime::now();
+    cluster.write("app/k", &json!("and on")).await?;
+    for index in nodes {
+        let file = cluster.node(*index).data_dir.join("promises");
+        wait_until("what was promised is on the disk", PATIENCE, || async {
+            let written = std::fs::metadata(&file)?.modified()?;
+            anyhow::ensure!(written > since, "not since");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Every process has been ended since, with kill -9, as by a power cut: what was promised is remembered on the disks of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn d08_an_older_copy_is_refused_when_every_node_was_restarted_since() -> anyhow::Result<()> {
+    let cluster = plan("older-forgotten").start().await?;
+    let victim = cluster.follower(CONFIG).await?;
+    go_on_after_a_copy(&cluster, victim).await?;
+    let others: Vec<usize> = (0..3).filter(|index| *index != victim).collect();
+    wait_kept(&cluster, &others).await?;
+    cluster.kill_all()?;
+    put_back(&cluster, victim)?;
+    for index in &others {
+        cluster.node(*index).start()?;
+    }
+    for index in &others {
+        cluster.wait_ready(*index).await?;
+    }
+    refused(&cluster, victim).await?;
+    cluster.write("app/k", &json!("without it")).await?;
+    cluster.finish()
+}
+
+/// A process that goes on tells what its directory held when it started, which is less than it has promised since: who remembers that from
+/// before its own restart does not take it for a copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn d08_who_went_on_while_another_was_restarted_is_no_copy() -> anyhow::Result<()> {
+    let cluster = plan("older-went-on").start().await?;
+    for index in 0..3 {
+        wait_kept(&cluster, &[index]).await?;
+        cluster.node(index).kill()?;
+        cluster.node(index).start()?;
+        cluster.wait_ready(index).await?;
+    }
+    cluster.write("app/k", &json!("all of them")).await?;
+    for node in cluster.nodes() {
+        let log = node.log_text()?;
+        assert!(!log.contains("is not let in"), "{log}");
+    }
     cluster.finish()
 }

@@ -15,14 +15,16 @@
 //! Whoever introduces itself also says what its data directory held when it started. One that holds less than the node is
 //! known to have promised ([`Evidence`]) is an older copy, and is refused.
 //!
-//! In memory only. Who starts asks everybody, so one peer that remembers is enough.
+//! Who starts asks everybody, so one peer that remembers is enough; what was promised is remembered across restarts too
+//! ([`crate::remembered`]).
 
 mod book;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use confman_store::promises::{GroupPromise, NodePromises};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
@@ -89,6 +91,8 @@ pub(crate) struct Acquaintances {
     clock: Clock,
     /// What each node is known to have promised, by group and node id.
     promised: Mutex<HashMap<(String, u64), Promised>>,
+    /// By node id, of those that were known before this process started: the process of it that was heard last.
+    heard_before: Mutex<HashMap<u64, u64>>,
     /// One introduction to a node at a time.
     introducing: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<()>>>>,
     /// Told when a peer rejects this process.
@@ -105,6 +109,7 @@ impl Acquaintances {
             book: Mutex::default(),
             clock: Clock::default(),
             promised: Mutex::default(),
+            heard_before: Mutex::default(),
             introducing: Mutex::default(),
             rejected: watch::channel(None).0,
         })
@@ -137,8 +142,45 @@ impl Acquaintances {
         Arc::clone(promised.entry((group.to_owned(), id)).or_default())
     }
 
-    /// What is missing in a data directory of a node.
-    fn missing(&self, id: u64, standings: &[proto::Standing]) -> Option<String> {
+    /// What an earlier process of this node knew.
+    pub(crate) fn recall(&self, nodes: &[NodePromises]) {
+        for node in nodes {
+            self.heard_before.lock().insert(node.id, node.boot);
+            for kept in &node.groups {
+                self.promised(&kept.group, node.id).lock().recall(kept);
+            }
+        }
+    }
+
+    /// What this process knows, for a later one; in an order of its own, so that what has not changed looks alike.
+    pub(crate) fn recollect(&self) -> Vec<NodePromises> {
+        let mut nodes: BTreeMap<u64, BTreeMap<String, GroupPromise>> = BTreeMap::new();
+        for ((group, id), promised) in &*self.promised.lock() {
+            let known = promised.lock().of_group(group);
+            nodes.entry(*id).or_default().insert(group.clone(), known);
+        }
+        let boot = |id| match self.boot_of(id) {
+            0 => self.heard_before.lock().get(&id).copied(),
+            boot => Some(boot),
+        };
+        nodes
+            .into_iter()
+            .filter_map(|(id, groups)| {
+                Some(NodePromises {
+                    id,
+                    boot: boot(id)?,
+                    groups: groups.into_values().collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// What is missing in a data directory of a node, as the process of that boot found it when it started. One that an earlier process of
+    /// this node heard has promised since.
+    fn missing(&self, id: u64, boot: u64, standings: &[proto::Standing]) -> Option<String> {
+        if self.heard_before.lock().get(&id) == Some(&boot) {
+            return None;
+        }
         let promised = self.promised.lock();
         standings.iter().find_map(|standing| {
             let promised = promised.get(&(standing.group.clone(), id))?;
@@ -210,7 +252,7 @@ impl Acquaintances {
             }
         }
         // With what was promised until now: from here on this process's own promises are added.
-        let missing = self.missing(id, standings);
+        let missing = self.missing(id, boot, standings);
         let mut book = self.book.lock();
         match book.judge(id, boot) {
             Newcomer::Gone { addr } => return Err(second(taken(id, &addr))),

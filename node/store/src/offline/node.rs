@@ -166,6 +166,7 @@ impl OfflineNode {
             self.paths.aside(),
             self.paths.incarnation(),
             self.paths.claim(),
+            self.paths.promises(),
             self.paths.surgery(),
             self.paths.repaired(),
         ];

@@ -354,6 +354,41 @@ fn a_claim_of_version_1_is_read_and_is_set_aside_with_the_rest() {
     assert_eq!(data.read_claim().unwrap(), None);
 }
 
+#[test]
+fn promises_of_version_1_are_read_and_damage_is_told() {
+    use crate::promises::{self, GroupPromise, NodePromises, Promises};
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).unwrap();
+    let kept = Promises {
+        cluster_uuid: UUID.to_owned(),
+        incarnation: 2,
+        lineage: "plan".to_owned(),
+        nodes: vec![NodePromises {
+            id: 3,
+            boot: u64::MAX,
+            groups: vec![GroupPromise {
+                group: "config/0".to_owned(),
+                voted: 5,
+                acked_term: 4,
+                acked_end: 10,
+                kept_end: 8,
+            }],
+        }],
+    };
+    assert_eq!(promises::read(data.paths()).unwrap(), None);
+    promises::write(data.paths(), &kept).unwrap();
+    let path = data.paths().promises();
+    let made = hex::encode(std::fs::read(&path).unwrap());
+    let mut written = hex::decode(fixture("promises.hex", &made)).unwrap();
+    std::fs::write(&path, &written).unwrap();
+    assert_eq!(promises::read(data.paths()).unwrap(), Some(kept));
+    *written.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &written).unwrap();
+    assert!(promises::read(data.paths()).is_err());
+    data.set_aside("why", 1).unwrap();
+    assert_eq!(promises::read(data.paths()).unwrap(), None);
+}
+
 #[tokio::test]
 async fn a_log_of_version_1_is_read() {
     let kept = fixtures().join("log");
