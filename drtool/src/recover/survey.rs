@@ -194,10 +194,14 @@ impl<'c> Survey<'c> {
         self.collection.live.iter().filter(|live| live.not_ours)
     }
 
-    /// The newest snapshot of the group in the store.
+    /// The newest snapshot of the group in the store, of this life or one that it grew from. What a life wrote whose recovery was
+    /// undone is no past of this one.
     pub(super) fn snapshot(&self, group: &GroupId) -> Option<&'c StoreSnapshot> {
-        let is_ours =
-            |s: &&StoreSnapshot| s.group == *group && s.cluster.uuid == self.life.cluster_uuid;
+        let is_ours = |s: &&StoreSnapshot| {
+            s.group == *group
+                && s.cluster.uuid == self.life.cluster_uuid
+                && s.cluster.incarnation <= self.life.incarnation
+        };
         let snapshots = &self.collection.store.as_ref()?.snapshots;
         snapshots.iter().filter(is_ours).max_by_key(|s| s.position)
     }

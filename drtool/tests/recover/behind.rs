@@ -81,3 +81,36 @@ fn m15_what_only_the_store_has_is_given_up_by_the_groups_name_alone() {
     let found = directory::read(&world.path("node1"), 0).unwrap();
     assert_eq!(found.identity.unwrap().lineage, plan.plan_id);
 }
+
+/// There is no telling from its name alone that a snapshot cannot be read, or that its life never was.
+#[test]
+fn m15_neither_a_damaged_snapshot_nor_those_of_an_undone_life_hide_what_proves_that_writes_are_missing()
+ {
+    let world = world();
+    let group = &groups()[1];
+    for group in groups() {
+        world.publish(&group, 1, Position::new(3, 1, 2));
+    }
+    world.publish(group, 1, Position::new(3, 1, 9));
+    let damaged = world.publish(group, 1, Position::new(3, 1, 20));
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let footer = bytes.len() - 8;
+    bytes[footer] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    assert_eq!(collected(&world, group), [Position::new(3, 1, 9)]);
+    // A recovery that was taken back, and took snapshots while it lived: its terms are the highest.
+    expect(&world.apply("node1", None), 0);
+    let (term, node) = (world.plan.term, world.plan.survivor.new_id);
+    for index in 3..10 {
+        world.publish(group, 2, Position::new(term, node, index));
+    }
+    expect(&world.undo("node1", None), 0);
+    assert_eq!(collected(&world, group), [Position::new(3, 1, 9)]);
+    let refused = planned(&world, &[]);
+    expect(&refused, 3);
+    assert!(
+        text(&refused).contains("entry 9 (term 3, node 1) is committed"),
+        "{}",
+        text(&refused)
+    );
+}

@@ -148,3 +148,18 @@ fn m15_who_tells_of_more_and_is_not_collected_is_to_be_collected() {
     assert!(behind.what.contains("told by node3"), "{behind}");
     assert!(behind.hint.contains("collect its directory"), "{behind}");
 }
+
+/// The store keeps what a life wrote whose recovery was undone. Nobody ever wrote in it, and its terms are the highest.
+#[test]
+fn a_snapshot_of_a_life_that_was_undone_proves_nothing() {
+    let mut seen = seen(node(2, 3, at(2, 9), at(2, 9)), at(2, 9), at(2, 9));
+    let store = seen.store.as_mut().unwrap();
+    store.highest_incarnation = 2;
+    let undone = Position::new(1_002, 4, 12);
+    store
+        .snapshots
+        .push(snapshot(GroupId::config(0), 2, undone));
+    let plan = planned(&seen, &wishes(LOST));
+    assert_eq!(plan.groups[1].loss.lost_proven, 0);
+    assert_eq!(plan.new_incarnation, 3);
+}
