@@ -86,8 +86,8 @@ pub const CODES: &[Code] = &[
     },
     Code {
         name: "RECOVER_BEHIND",
-        meaning: "Entries are proven to be committed that the best directory does not have.",
-        remedy: "See whether the store has them (`drtool restore plan`). To lose them: --accept-data-loss GROUP.",
+        meaning: "Entries of a group are proven to be committed that no collected directory has: the store has a newer snapshot, or a node that was not collected told of them. The store has snapshots and no log, so nothing there can follow on the end of a directory.",
+        remedy: "If the node that has them can be had, collect it too. Else choose: every group from its snapshot (`drtool restore plan`), or the directories without those entries (--accept-data-loss GROUP). The refusal says what each of the two gives up.",
     },
     Code {
         name: "RECOVER_ALTERED",

@@ -14,6 +14,7 @@ use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::wire::Time;
 use confman_snapshot::model::{GroupId, Position};
+use confman_snapshot::repository::Listed;
 
 use super::ask::{ask, given};
 use super::collection::{
@@ -221,6 +222,11 @@ async fn ask_store(
         .iter()
         .filter_map(|d| Some(d.identity.as_ref()?.cluster_uuid.clone()))
         .collect();
+    let lives = collection
+        .directories
+        .iter()
+        .filter_map(|d| Some(d.identity.as_ref()?.incarnation));
+    let newest_life = lives.max().unwrap_or(u64::MAX);
     let groups: BTreeSet<GroupId> = collection
         .directories
         .iter()
@@ -228,7 +234,7 @@ async fn ask_store(
         .collect();
     let told = tokio::time::timeout(
         STORE_WITHIN,
-        store_account(&reader, &uuids, &groups, &mut account),
+        store_account(&reader, &uuids, &groups, newest_life, &mut account),
     )
     .await;
     let error = match told {
@@ -244,6 +250,7 @@ async fn store_account(
     reader: &StoreReader,
     uuids: &BTreeSet<String>,
     groups: &BTreeSet<GroupId>,
+    newest_life: u64,
     account: &mut StoreAccount,
 ) -> Result<(), String> {
     for claim in reader.clusters().await.map_err(|e| e.to_string())? {
@@ -262,8 +269,10 @@ async fn store_account(
     }
     for group in groups {
         let listing = reader.snapshots(group).await.map_err(|e| e.to_string())?;
+        // What a life wrote that was undone, or that is newer than these directories, is no past of theirs, and would hide theirs.
+        let of_past = |listed: &&Listed| listed.id.incarnation <= newest_life;
         // Newest first; one that cannot be opened is not there for this purpose.
-        for listed in listing.snapshots.iter().take(TRIED_MAX) {
+        for listed in listing.snapshots.iter().filter(of_past).take(TRIED_MAX) {
             let Ok(snapshot) = reader.open(group, &listed.id).await else {
                 continue;
             };

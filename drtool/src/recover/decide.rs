@@ -11,6 +11,7 @@ use confman_client::Endpoint;
 use confman_client::wire::Time;
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo};
 
+use super::behind;
 use super::collection::{Collection, Live, Stage};
 use super::expected::{expected, left_out, names};
 use super::loss;
@@ -235,24 +236,14 @@ fn plan_group(
     } else {
         best
     };
-    let loss = loss::account(survey, source, group);
-    if loss.lost_proven > 0 && !accepted {
-        let by = loss.proven.as_ref().map_or_else(String::new, |p| {
-            format!("entry {} is committed ({})", p.position, p.by)
-        });
-        let end = source
-            .end(group)
-            .map_or_else(|| "nothing".to_owned(), |p| format!("entry {p}"));
-        return Err(Box::new(Refusal::new(
-            "RECOVER_BEHIND",
-            format!(
-                "{group}: {by}, and the best directory, {}, ends at {end}",
-                source.name()
-            ),
-            format!(
-                "the store may have more than these directories: compare with `drtool restore plan`. To go on from the directory and lose the difference: --accept-data-loss {group}"
-            ),
-        )));
+    let evidence = loss::evidence(survey, group);
+    let loss = loss::account(survey, source, group, evidence.as_ref());
+    if let Some(evidence) = evidence
+        && loss.lost_proven > 0
+        && !accepted
+    {
+        let refusal = behind::refusal(survey, source, group, &evidence, &loss);
+        return Err(Box::new(refusal));
     }
     let facts = source.group(group);
     Ok(GroupPlan {

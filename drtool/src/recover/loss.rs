@@ -11,41 +11,51 @@ use super::collection::{GroupFacts, TailEntry};
 use super::plan::{Dropped, Loss, OldNode, Proof, Unknown};
 use super::survey::{Candidate, Survey, common, holds};
 
+/// What proves an entry to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// A directory that can be used.
+    Directory,
+    /// A snapshot in the store: the state there, and not the entries that led to it.
+    Snapshot,
+    /// A node that ran while it was asked.
+    Told,
+}
+
+/// The highest entry of a group that is proven to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Evidence {
+    pub(super) proof: Proof,
+    pub(super) witness: Witness,
+}
+
 /// The account of one group that goes on from `source`.
-pub(super) fn account(survey: &Survey<'_>, source: Candidate<'_>, group: &GroupId) -> Loss {
+pub(super) fn account(
+    survey: &Survey<'_>,
+    source: Candidate<'_>,
+    group: &GroupId,
+    evidence: Option<&Evidence>,
+) -> Loss {
     let Some(facts) = source.group(group) else {
         return Loss::default();
     };
-    let end = facts.end();
-    let end_index = end.map_or(0, |p| p.index);
-    let proven = proof(survey, group);
     let mut loss = Loss {
         last_write_at: facts.last_write_at,
+        proven: evidence.map(|e| e.proof.clone()),
         ..Loss::default()
     };
-    // What is proven and what is kept of it.
-    let kept_proven = match &proven {
-        Some(proof) if holds(facts, proof.position) => proof.position.index,
-        Some(proof) => {
-            let best = survey.best(group).and_then(|best| best.group(group));
-            let shared = best.map_or(end_index, |best| common(facts, best));
-            loss.lost_proven = proof
-                .position
-                .index
-                .saturating_sub(shared.min(end_index))
-                .max(1);
-            shared.min(proof.position.index).min(end_index)
-        }
-        None => 0,
-    };
-    loss.kept_unproven = match (&proven, end) {
-        (_, None) => 0,
-        // The first entry has the index 0.
-        (None, Some(_)) => end_index.saturating_add(1),
-        (Some(_), Some(_)) => end_index.saturating_sub(kept_proven),
-    };
-    let first_unproven = proven.as_ref().map_or(0, |_| kept_proven.saturating_add(1));
-    loss.kept = since(&facts.tail, first_unproven);
+    let kept = evidence.map_or(Kept::default(), |e| {
+        kept(survey, facts, group, e.proof.position)
+    });
+    if let Some(proof) = &loss.proven {
+        let all = proof.position.index.saturating_add(1);
+        loss.lost_proven = all.saturating_sub(kept.entries());
+        loss.lost_at_most = loss.lost_proven > 0 && !kept.exact;
+    }
+    // The first entry has the index 0.
+    let there = facts.end().map_or(0, |end| end.index.saturating_add(1));
+    loss.kept_unproven = there.saturating_sub(kept.entries());
+    loss.kept = since(&facts.tail, kept.entries());
     for other in survey.usable.iter().filter(|c| c.id() != source.id()) {
         if let Some(theirs) = other.group(group) {
             loss.dropped.extend(dropped(other.node(), facts, theirs));
@@ -53,15 +63,73 @@ pub(super) fn account(survey: &Survey<'_>, source: Candidate<'_>, group: &GroupI
     }
     if survey.unseen_could_commit(group) {
         let unseen = survey.unseen_voters(group);
+        let proven = loss.proven.as_ref();
         loss.unknown = Some(Unknown {
-            from: proven
-                .as_ref()
-                .map_or(0, |p| p.position.index.saturating_add(1)),
+            from: proven.map_or(0, |p| p.position.index.saturating_add(1)),
             unseen: unseen.into_iter().map(|id| survey.name_of(id)).collect(),
         });
     }
-    loss.proven = proven;
     loss
+}
+
+/// How much of what is proven a log has.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    /// The last proven entry that it has, if it has any.
+    to: Option<u64>,
+    /// Whether it certainly has none of those that follow.
+    exact: bool,
+}
+
+impl Kept {
+    fn entries(self) -> u64 {
+        self.to.map_or(0, |index| index.saturating_add(1))
+    }
+}
+
+/// How much a log has of what leads to the proven entry. Where nobody here has that entry, only its position is known: what one
+/// leader wrote is one log up to its end; behind a change of leaders that nobody here saw, other entries may have been committed in the
+/// place of those that this log has.
+fn kept(survey: &Survey<'_>, facts: &GroupFacts, group: &GroupId, proven: Position) -> Kept {
+    let Some(end) = facts.end() else {
+        return Kept {
+            to: None,
+            exact: true,
+        };
+    };
+    if holds(facts, proven) {
+        return Kept {
+            to: Some(proven.index),
+            exact: true,
+        };
+    }
+    // It does not have that one itself.
+    let before = |index: u64| Some(index.min(proven.index.checked_sub(1)?));
+    let best = survey.best(group).and_then(|best| best.group(group));
+    if let Some(best) = best
+        && holds(best, proven)
+    {
+        return Kept {
+            to: before(end.index.min(common(facts, best))),
+            exact: true,
+        };
+    }
+    if (end.term, end.node) == (proven.term, proven.node) {
+        return Kept {
+            to: before(end.index),
+            exact: true,
+        };
+    }
+    let directories = survey.usable.iter().filter_map(|c| c.group(group));
+    let floor = directories
+        .filter_map(|theirs| Some(theirs.proven()?.0))
+        .filter(|position| holds(facts, *position))
+        .map(|position| position.index)
+        .max();
+    Kept {
+        to: floor.and_then(before),
+        exact: floor == Some(end.index),
+    }
 }
 
 fn since(tail: &[TailEntry], index: u64) -> Vec<TailEntry> {
@@ -92,37 +160,39 @@ fn dropped(node: OldNode, kept: &GroupFacts, theirs: &GroupFacts) -> Option<Drop
 }
 
 /// The highest entry of which anything proves that it was committed.
-fn proof(survey: &Survey<'_>, group: &GroupId) -> Option<Proof> {
-    let mut proofs: Vec<Proof> = Vec::new();
+pub(super) fn evidence(survey: &Survey<'_>, group: &GroupId) -> Option<Evidence> {
+    let mut all: Vec<Evidence> = Vec::new();
     for candidate in &survey.usable {
         if let Some((position, by)) = candidate.group(group).and_then(GroupFacts::proven) {
-            proofs.push(Proof {
-                position,
-                by: format!("{by} at {}", candidate.name()),
+            all.push(Evidence {
+                proof: Proof {
+                    position,
+                    by: format!("{by} at {}", candidate.name()),
+                },
+                witness: Witness::Directory,
             });
         }
     }
-    if let Some(store) = &survey.collection.store {
-        let of_us = |uuid: &str| uuid == survey.life.cluster_uuid;
-        for snapshot in store
-            .snapshots
-            .iter()
-            .filter(|s| s.group == *group && of_us(&s.cluster.uuid))
-        {
-            proofs.push(Proof {
+    if let Some(snapshot) = survey.snapshot(group) {
+        all.push(Evidence {
+            proof: Proof {
                 position: snapshot.position,
                 by: format!("in snapshot {} of the store", snapshot.id),
-            });
-        }
+            },
+            witness: Witness::Snapshot,
+        });
     }
     // Of equals the first that was said.
-    proofs.sort_by_key(|proof| Reverse(proof.position));
-    let best = proofs.into_iter().next();
+    all.sort_by_key(|evidence| Reverse(evidence.proof.position));
+    let best = all.into_iter().next();
     let told = told_committed(survey, group);
     match (best, told) {
+        (Some(best), Some(told)) if told.position.index <= best.proof.position.index => Some(best),
         (best, None) => best,
-        (Some(best), Some(told)) if told.position.index <= best.position.index => Some(best),
-        (_, told) => told,
+        (_, Some(proof)) => Some(Evidence {
+            proof,
+            witness: Witness::Told,
+        }),
     }
 }
 

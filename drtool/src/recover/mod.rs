@@ -1,7 +1,8 @@
 //! A quorum is gone: collect, plan, apply, verify, undo.
 //!
 //! - [`collection`], [`directory`]: what is left, as one file of facts;
-//! - [`decide`](decide::decide): the pure function from facts to a [`plan::Plan`], with an exact account of the loss;
+//! - [`decide`](decide::decide): the pure function from facts to a [`plan::Plan`], with an account of the loss (`loss`), or to what
+//!   stands against one (`behind`: the store has what no directory has);
 //! - `apply`, `undo`: one directory becomes what the plan says, or what it was; `swap` has the moves, `copy` the copy,
 //!   `role` what a directory is to a plan, `store_side` the claim of the new incarnation;
 //! - `ask`, `alive`: who still lives; `room`: whether the disk has room;
@@ -15,11 +16,13 @@
 //! - a repaired copy is swapped in, the old contents are kept, and what is killed half way can be gone on with or taken
 //!   back (I17); no node starts on a directory in between.
 //!
-//! Does not: need the store or a living node; both are asked when they are there.
+//! Does not: need the store or a living node; both are asked when they are there. Nor does it take entries from the store, which has
+//! snapshots and no log.
 
 mod alive;
 mod apply;
 mod ask;
+mod behind;
 mod codes;
 mod collect;
 pub mod collection;

@@ -133,6 +133,9 @@ pub struct Loss {
     pub kept: Vec<TailEntry>,
     /// Entries that are proven to be committed and that the new life does not have.
     pub lost_proven: u64,
+    /// There may be fewer of those: nobody here can say whether entries that are kept are the ones that were committed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost_at_most: bool,
     /// Entries in other directories that the new life does not have.
     pub dropped: Vec<Dropped>,
     /// What nobody can know.
@@ -327,7 +330,8 @@ fn entries(from: u64, to: u64) -> String {
     }
 }
 
-fn counted(count: u64) -> String {
+/// So many entries.
+pub(super) fn counted(count: u64) -> String {
     match count {
         1 => "1 entry".to_owned(),
         count => format!("{count} entries"),
@@ -409,6 +413,7 @@ fn show_group(f: &mut fmt::Formatter<'_>, plan: &GroupPlan) -> fmt::Result {
         kept_unproven,
         kept,
         lost_proven,
+        lost_at_most,
         dropped,
         unknown,
         last_write_at,
@@ -419,9 +424,10 @@ fn show_group(f: &mut fmt::Formatter<'_>, plan: &GroupPlan) -> fmt::Result {
     writeln!(f, "  {} goes on from {}, {end}", plan.group, plan.from)?;
     if *lost_proven > 0 {
         let by = proven.as_ref().map_or("", |p| p.by.as_str());
+        let bound = if *lost_at_most { "up to " } else { "" };
         writeln!(
             f,
-            "    LOST: {} that were committed ({by})",
+            "    LOST: {bound}{} that were committed ({by})",
             counted(*lost_proven)
         )?;
     }
@@ -435,6 +441,12 @@ fn show_group(f: &mut fmt::Formatter<'_>, plan: &GroupPlan) -> fmt::Result {
             "    kept: {last}, not proven to be committed; {they} so, whatever the writer was told"
         )?;
         show_entries(f, kept)?;
+        if *lost_at_most {
+            writeln!(
+                f,
+                "      others may have been committed in their place by a leader that nobody here has seen"
+            )?;
+        }
     }
     for gone in dropped {
         let word = if gone.never_committed {

@@ -42,6 +42,7 @@ fn group(plan: &GroupPlan) -> Value {
         "provenTo": loss.proven.as_ref().map(|p| p.position.index),
         "keptUnproven": loss.kept_unproven,
         "lostProven": loss.lost_proven,
+        "lostAtMost": loss.lost_at_most,
         "dropped": loss.dropped.iter().map(|d| json!({
             "node": d.node, "from": d.from, "to": d.to, "neverCommitted": d.never_committed,
         })).collect::<Vec<_>>(),

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use confman_snapshot::model::{GroupId, Membership, NodeInfo, Position};
 use confman_store::offline::codes;
 
-use super::collection::{Collection, Directory, GroupFacts, IdentityFacts, Live, Stage};
+use super::collection::{
+    Collection, Directory, GroupFacts, IdentityFacts, Live, Stage, StoreSnapshot,
+};
 use super::plan::OldNode;
 use super::refusal::Refusal;
 use crate::finding::Severity;
@@ -190,6 +192,18 @@ impl<'c> Survey<'c> {
     /// What answers and cannot be asked, and is no node of the cluster by the operator's word.
     pub(super) fn not_ours(&self) -> impl Iterator<Item = &'c Live> {
         self.collection.live.iter().filter(|live| live.not_ours)
+    }
+
+    /// The newest snapshot of the group in the store, of this life or one that it grew from. What a life wrote whose recovery was
+    /// undone is no past of this one.
+    pub(super) fn snapshot(&self, group: &GroupId) -> Option<&'c StoreSnapshot> {
+        let is_ours = |s: &&StoreSnapshot| {
+            s.group == *group
+                && s.cluster.uuid == self.life.cluster_uuid
+                && s.cluster.incarnation <= self.life.incarnation
+        };
+        let snapshots = &self.collection.store.as_ref()?.snapshots;
+        snapshots.iter().filter(is_ours).max_by_key(|s| s.position)
     }
 
     /// The name of a node.

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use confman_drtool::recover::collection::{Collection, Directory, Stage};
 use confman_drtool::recover::directory;
 use confman_drtool::recover::plan::Plan;
-use confman_snapshot::Repository;
+use confman_snapshot::build::{BuildOptions, build_and_upload};
 use confman_snapshot::model::{ClusterId, GroupId, NodeInfo, Position};
 use confman_snapshot::repository::ClusterObject;
+use confman_snapshot::testing::view;
+use confman_snapshot::{Codec, Repository, WriteOptions};
 use confman_store::datadir::{Facts, IdentityState, MemberAtBirth};
 use confman_store::surgery::{Operation, operate};
 use confman_store::{DataDir, DataPaths, GroupStore, Identity, OpenOptions};
@@ -162,6 +164,27 @@ impl World {
                 .any(|life| life.cluster == self.plan.new_life())
         };
         self.runtime.block_on(asked)
+    }
+
+    /// Puts a snapshot into the store, as a node of that life makes it; gives its file.
+    pub(crate) fn publish(&self, group: &GroupId, incarnation: u64, position: Position) -> PathBuf {
+        let mut view = view(group, position.index, 20, 200);
+        view.info.cluster = ClusterId::new(UUID, incarnation);
+        view.info.position = position;
+        let options = BuildOptions {
+            write: WriteOptions {
+                codec: Codec::Zstd,
+                chunk_bytes: 16 * 1024,
+            },
+            tmp_dir: self.dir.path().join("tmp"),
+            builder_node: 1,
+            nonce: 7,
+        };
+        let built = self.runtime.block_on(async {
+            let repository = store(self.dir.path()).await;
+            build_and_upload(view, &repository, &options, |_| {}).await
+        });
+        self.dir.path().join("store").join(built.unwrap().object)
     }
 
     /// The URL of a store that is another cluster's.

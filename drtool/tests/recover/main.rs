@@ -8,6 +8,7 @@
 // Helpers of a test may panic: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod behind;
 mod kills;
 mod kit;
 mod meanwhile;

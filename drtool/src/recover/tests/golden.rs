@@ -1,9 +1,9 @@
 //! Plans as they are printed.
 
-use confman_snapshot::model::GroupId;
+use confman_snapshot::model::{ClusterId, GroupId};
 
 use super::kit::*;
-use crate::recover::collection::GroupFacts;
+use crate::recover::collection::{GroupFacts, StoreSnapshot};
 use crate::recover::plan::Plan;
 
 fn transcript(name: &str, plan: &Plan) {
@@ -119,4 +119,24 @@ fn of_an_even_cluster_half_proves_that_nothing_is_lost() {
     let plan = planned(&collection(vec![one, two]), &wishes(&["node3", "node4"]));
     assert!(plan.groups.iter().all(|g| g.loss.unknown.is_none()));
     transcript("half-of-four", &plan);
+}
+
+#[test]
+fn m15_a_loss_of_which_only_the_bound_is_known() {
+    let mut left = node(2, 3, at(2, 85), at(2, 83));
+    for group in &mut left.groups {
+        group.tail = (84..=85).map(|index| put(at(2, index), "host")).collect();
+    }
+    let mut seen = collection(vec![left]);
+    let store = seen.store.as_mut().unwrap();
+    store.snapshots.push(StoreSnapshot {
+        group: GroupId::config(0),
+        id: "newest".to_owned(),
+        cluster: ClusterId::new(UUID, 1),
+        position: at(3, 90),
+    });
+    let mut accepting = wishes(&["node1", "node3"]);
+    accepting.data_loss.insert(GroupId::config(0));
+    let plan = planned(&seen, &accepting);
+    transcript("behind-the-store", &plan);
 }

@@ -1,5 +1,6 @@
 //! Collections that a cluster could leave, and what is planned from them.
 
+mod behind;
 mod changes;
 mod golden;
 pub(crate) mod kit;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use confman_snapshot::model::{GroupId, Membership, Position};
+use confman_snapshot::model::{ClusterId, GroupId, Membership, Position};
 use proptest::prelude::*;
 
 use super::kit::*;
-use crate::recover::collection::GroupFacts;
+use crate::recover::collection::{GroupFacts, StoreSnapshot};
 use crate::recover::decide::decide;
 
 /// One step of a Raft of which only the logs matter.
@@ -330,5 +330,64 @@ proptest! {
             prop_assert!(shared(entries, &world.committed) <= dropped.from as usize);
             prop_assert_eq!(shared(entries, kept), dropped.from as usize);
         }
+    }
+
+    /// The store has a snapshot of what was committed, anywhere in it.
+    #[test]
+    fn i15_a_plan_is_refused_where_the_store_proves_more_and_what_is_counted_as_lost_is_true(
+        nodes in 3..=5usize,
+        first in prop_oneof![Just(31u8), 1..32u8],
+        left in 1..31u8,
+        taken in prop_oneof![Just(0usize), 0..40usize],
+        steps in steps(),
+    ) {
+        let mut world = World::new(nodes, first);
+        for step in &steps {
+            world.take(step);
+        }
+        let survivors: Vec<usize> = (0..nodes).filter(|at| bit(left, *at)).collect();
+        prop_assume!(!survivors.is_empty());
+        let groups = [GroupId::meta(), GroupId::config(0)];
+        let facts = |at: usize| groups.iter().map(|g| world.facts(at, g)).collect();
+        let directories = survivors.iter().map(|at| directory(*at as u64 + 1, facts(*at))).collect();
+        let mut seen = collection(directories);
+        // Most often the newest possible.
+        let index = world.committed.len().saturating_sub(taken + 1);
+        let entry = &world.committed[index];
+        seen.store.as_mut().unwrap().snapshots = groups
+            .iter()
+            .map(|group| StoreSnapshot {
+                group: group.clone(),
+                id: "taken".to_owned(),
+                cluster: ClusterId::new(UUID, 1),
+                position: Position::new(entry.term, entry.node, index as u64),
+            })
+            .collect();
+        let mut wishes = wishes(&[]);
+        wishes.lost = (0..nodes)
+            .filter(|at| !survivors.contains(at))
+            .map(|at| format!("node{}", at + 1))
+            .collect();
+        let refused = decide(&seen, &wishes).err().unwrap_or_default();
+        if refused.iter().any(|r| r.code == "RECOVER_QUORUM_POSSIBLE") {
+            return Ok(());
+        }
+        wishes.data_loss.extend(groups);
+        let plan = decide(&seen, &wishes).map_err(|r| TestCaseError::fail(format!("{r:#?}")))?;
+        let kept = &world.logs[plan.survivor.old_id as usize - 1].entries;
+        let loss = &plan.groups[1].loss;
+        let proven = loss.proven.as_ref().unwrap().position.index as usize;
+        let lost = proven + 1 - shared(kept, &world.committed[..=proven]);
+        if loss.lost_at_most {
+            prop_assert!(loss.lost_proven as usize >= lost, "{} are lost: {loss:?}", lost);
+        } else {
+            prop_assert_eq!(loss.lost_proven as usize, lost);
+        }
+        // What is kept and not called unproven was committed.
+        let sure = kept.len() - loss.kept_unproven as usize;
+        prop_assert!(world.committed.starts_with(&kept[..sure]), "{:?} of {:?}", kept, world.committed);
+        let codes: BTreeSet<&str> = refused.iter().map(|r| r.code).collect();
+        let expected: BTreeSet<&str> = (lost > 0).then_some("RECOVER_BEHIND").into_iter().collect();
+        prop_assert_eq!(codes, expected);
     }
 }

@@ -1,9 +1,7 @@
 //! What there is no plan for, each with its name.
 
-use confman_snapshot::model::{ClusterId, GroupId};
-
 use super::kit::*;
-use crate::recover::collection::{SnapshotFacts, Stage, StoreSnapshot};
+use crate::recover::collection::{SnapshotFacts, Stage};
 use crate::recover::plan::Plan;
 
 const LOST: &[&str] = &["node1", "node3"];
@@ -221,24 +219,6 @@ fn directories_that_contradict_each_other_are_refused() {
     recorded.groups[0].leaders = vec![at(1, 0), at(2, 9)];
     let seen = collection(vec![node(1, 5, at(2, 9), at(2, 9)), recorded]);
     assert_eq!(refused(&seen, &lost), ["RECOVER_DIVERGED"]);
-}
-
-#[test]
-fn m15_a_snapshot_that_is_newer_than_every_directory_is_not_lost_without_a_word() {
-    let mut seen = collection(vec![node(2, 3, at(2, 9), at(2, 9))]);
-    let store = seen.store.as_mut().unwrap();
-    store.snapshots.push(StoreSnapshot {
-        group: GroupId::config(0),
-        id: "newest".to_owned(),
-        cluster: ClusterId::new(UUID, 1),
-        position: at(2, 40),
-    });
-    assert_eq!(refused(&seen, &wishes(LOST)), ["RECOVER_BEHIND"]);
-    let mut accepting = wishes(LOST);
-    accepting.data_loss.insert(GroupId::config(0));
-    let plan = planned(&seen, &accepting);
-    assert_eq!(plan.groups[1].loss.lost_proven, 31);
-    assert_eq!(plan.groups[1].loss.unknown.as_ref().unwrap().from, 41);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A quorum is gone: what the tool refuses, what it plans, and that the plan is what happens.
 
+mod behind;
 mod damaged;
 mod five;
 mod kit;
