@@ -267,10 +267,19 @@ async fn store_account(
             .highest_incarnation
             .max(highest.map_err(|e| e.to_string())?);
     }
+    let undone = reader.undone_lives().await.map_err(|e| e.to_string())?;
+    let undone: BTreeSet<u64> = undone
+        .iter()
+        .filter(|life| uuids.contains(&life.uuid))
+        .map(|life| life.incarnation)
+        .collect();
     for group in groups {
         let listing = reader.snapshots(group).await.map_err(|e| e.to_string())?;
         // What a life wrote that was undone, or that is newer than these directories, is no past of theirs, and would hide theirs.
-        let of_past = |listed: &&Listed| listed.id.incarnation <= newest_life;
+        let of_past = |listed: &&Listed| {
+            let life = listed.id.incarnation;
+            life <= newest_life && !undone.contains(&life)
+        };
         // Newest first; one that cannot be opened is not there for this purpose.
         for listed in listing.snapshots.iter().filter(of_past).take(TRIED_MAX) {
             let Ok(snapshot) = reader.open(group, &listed.id).await else {

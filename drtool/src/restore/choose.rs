@@ -3,7 +3,7 @@
 //!
 //! The newest life counts first, however high the indexes of an older one are. Of an older life counts only what the newer
 //! ones grew from: where a life was restored from a snapshot, what the life before wrote beyond it is a dead branch. Within a
-//! life the highest index is the newest; no clock is asked.
+//! life the highest index is the newest; no clock is asked. What a life wrote whose recovery was undone is a dead branch too.
 
 use confman_snapshot::repository::{Listed, RestoreOrder};
 use confman_snapshot::{GroupId, SnapshotId};
@@ -15,6 +15,8 @@ pub(super) struct Life {
     pub(super) incarnation: u64,
     /// The restore order that began it, if one did.
     pub(super) order: Option<RestoreOrder>,
+    /// Whether the recovery that made it was undone: it never was.
+    pub(super) undone: bool,
 }
 
 /// The snapshots of one group, sorted by what they are good for.
@@ -22,7 +24,7 @@ pub(super) struct Life {
 pub(super) struct Choice {
     /// What may be restored, best first.
     pub(super) candidates: Vec<Listed>,
-    /// Written after the point from which a newer life went on: not restored unless it is named.
+    /// Of a life that was undone, or written after the point from which a newer life went on: not restored unless it is named.
     pub(super) dead: Vec<Listed>,
 }
 
@@ -63,8 +65,12 @@ pub(super) fn choose(group: &GroupId, listed: &[Listed], lives: &[Life], wanted:
     choice
 }
 
-/// Whether a life newer than the snapshot's was restored from an earlier point than the snapshot.
+/// Whether the snapshot's life never was, or a newer one was restored from an earlier point than the snapshot.
 fn is_dead(group: &GroupId, id: &SnapshotId, lives: &[Life]) -> bool {
+    let undone = |life: &Life| life.undone && life.incarnation == id.incarnation;
+    if lives.iter().any(undone) {
+        return true;
+    }
     lives
         .iter()
         .filter(|life| life.incarnation > id.incarnation)
@@ -118,6 +124,7 @@ mod tests {
         Life {
             incarnation,
             order: Some(order),
+            undone: false,
         }
     }
 
@@ -125,7 +132,32 @@ mod tests {
         Life {
             incarnation: 1,
             order: None,
+            undone: false,
         }
+    }
+
+    fn undone(incarnation: u64) -> Life {
+        Life {
+            incarnation,
+            undone: true,
+            ..born()
+        }
+    }
+
+    #[test]
+    fn i13_what_a_life_wrote_that_was_undone_is_nobodys_past() {
+        let there = [listed(1, 40), listed(2, 30), listed(2, 50)];
+        let lives = [born(), undone(2)];
+        assert_eq!(chosen(&there, &lives, Wanted::Newest), [(1, 40)]);
+        let choice = choose(&GroupId::config(0), &there, &lives, Wanted::Newest);
+        assert_eq!(choice.dead.len(), 2);
+        // Who names it has looked at it.
+        let named = Wanted::Named(there[2].id);
+        assert_eq!(chosen(&there, &lives, named), [(2, 50)]);
+        // A later life that is restored from the first grew from that alone.
+        let there = [there.as_slice(), &[listed(3, 45)]].concat();
+        let lives = [born(), undone(2), restored(3, (1, 40))];
+        assert_eq!(chosen(&there, &lives, Wanted::Newest), [(3, 45), (1, 40)]);
     }
 
     fn chosen(listed: &[Listed], lives: &[Life], wanted: Wanted) -> Vec<(u64, u64)> {

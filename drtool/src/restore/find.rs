@@ -197,7 +197,7 @@ impl Finder<'_> {
             let beyond = match choice.dead.len() {
                 0 => String::new(),
                 dead => {
-                    format!("; {dead} more are of a past that a newer life was restored away from")
+                    format!("; {dead} more are of a past that no life goes on from")
                 }
             };
             let message = format!(

@@ -242,7 +242,7 @@ fn notes(
     for (group, found) in &findings.groups {
         if !found.choice.dead.is_empty() {
             notes.push(format!(
-                "{group}: {} snapshots are of a past that a newer life was restored away from; --snapshot names one all the same.",
+                "{group}: {} snapshots are of a past that no life goes on from; --snapshot names one all the same.",
                 found.choice.dead.len()
             ));
         }

@@ -23,6 +23,8 @@ pub(super) struct Survey {
     pub(super) uuid: String,
     /// Their objects, newest first; what was undone is not among them.
     pub(super) objects: Vec<ClusterObject>,
+    /// The numbers of those that were undone.
+    pub(super) undone: Vec<u64>,
     /// The highest number ever claimed, also by a recovery that was undone.
     pub(super) highest: u64,
     /// Whether the order of the newest life, if it has one, was reported as carried out.
@@ -81,9 +83,13 @@ pub(super) async fn survey(store: &StoreReader, named: Option<&str>) -> Result<S
         }
         _ => true,
     };
+    let undone = store.undone_lives().await.map_err(|e| errors::store(&e))?;
+    let undone = undone.iter().filter(|life| life.uuid == uuid);
+    let undone = undone.map(|life| life.incarnation).collect();
     Ok(Survey {
         uuid,
         objects,
+        undone,
         highest,
         spent,
     })
@@ -101,9 +107,16 @@ impl Survey {
             Ok(Life {
                 incarnation: object.cluster.incarnation,
                 order,
+                undone: false,
             })
         };
-        self.objects.iter().map(life).collect()
+        let never_was = |incarnation: &u64| Life {
+            incarnation: *incarnation,
+            order: None,
+            undone: true,
+        };
+        let never_were = self.undone.iter().map(never_was).map(Ok);
+        self.objects.iter().map(life).chain(never_were).collect()
     }
 
     /// The newest life that has an object.

@@ -228,8 +228,7 @@ mod tests {
         let data = "/var/lib/confman/data";
         assert!(image.contains(&format!("ENV CONFMAN_DATA_DIR={data}\n")));
         assert!(
-            page.contains(&format!(":{data} {{node}}.lost"))
-                && page.contains(&format!("verify {data}"))
+            page.contains(&format!("set-aside {data}")) && page.contains(&format!("verify {data}"))
         );
         assert!(
             image.contains("VOLUME [\"/var/lib/confman\"]"),

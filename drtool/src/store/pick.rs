@@ -3,7 +3,7 @@
 //! Promises: what could be two is refused with both names; a group is never guessed where it makes a difference, and
 //! `latest` is the highest position of the newest incarnation, never the latest time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::str::FromStr;
 
@@ -117,8 +117,27 @@ impl StoreReader {
             (None, Wanted::Latest) => Some(&config),
             (group, _) => group,
         };
-        let groups = self.groups(group).await?;
+        let mut groups = self.groups(group).await?;
+        if *wanted == Wanted::Latest {
+            let never_were = self.never_were().await?;
+            for listed in groups.values_mut() {
+                listed.retain(|listed| !never_were.contains(&listed.id.incarnation));
+            }
+        }
         choose(wanted, group, groups, self.url())
+    }
+
+    /// The incarnations that were undone, and are no other cluster's that shares the prefix.
+    async fn never_were(&self) -> Result<BTreeSet<u64>, Failure> {
+        let told = |error| errors::store(&error);
+        let undone = self.undone_lives().await.map_err(told)?;
+        let mut numbers: BTreeSet<u64> = undone.iter().map(|life| life.incarnation).collect();
+        if !numbers.is_empty() {
+            for owner in self.clusters().await.map_err(told)? {
+                numbers.remove(&owner.cluster.incarnation);
+            }
+        }
+        Ok(numbers)
     }
 }
 

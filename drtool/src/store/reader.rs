@@ -66,6 +66,14 @@ impl StoreReader {
         self.repository.highest_incarnation(uuid).await
     }
 
+    /// The lives whose recovery was undone: what they wrote is no past of any other.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn undone_lives(&self) -> Result<Vec<ClusterId>, StoreError> {
+        self.repository.undone_lives().await
+    }
+
     /// Who spent the restore order of this life; none while nobody has.
     ///
     /// # Errors

@@ -287,6 +287,11 @@ impl Repository {
         Ok(highest)
     }
 
+    /// The lives whose recovery was undone: what they wrote is no past of any other.
+    pub async fn undone_lives(&self) -> Result<Vec<ClusterId>, StoreError> {
+        Ok(self.cluster_ids().await?.1)
+    }
+
     /// The clusters that own the prefix, and those whose recovery was undone, which are not among them.
     async fn cluster_ids(&self) -> Result<(Vec<ClusterId>, Vec<ClusterId>), StoreError> {
         let mut ids = Vec::new();

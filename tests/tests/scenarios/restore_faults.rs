@@ -402,7 +402,10 @@ async fn i15_an_earlier_snapshot_can_be_asked_for() -> anyhow::Result<()> {
     let (_, again) = make_plan(&cluster, &[]).await?;
     assert_eq!(planned(&again, CONFIG)?["index"], first, "{again}");
     let notes = again["notes"].to_string();
-    assert!(notes.contains("restored away from"), "{notes}");
+    assert!(
+        notes.contains("of a past that no life goes on from"),
+        "{notes}"
+    );
     cluster.finish()
 }
 

@@ -386,7 +386,6 @@ async fn containers() -> anyhow::Result<()> {
     let victim = cluster.follower(CONFIG).await?;
     Runbook::new("containers", &cluster)
         .about(victim)
-        .name("project", "project")
         .place("{node}", &[victim])
         .carry_out(nothing)
         .await?;

@@ -33,6 +33,7 @@ async fn follower_of_all(cluster: &Cluster) -> anyhow::Result<usize> {
 /// Two of three go on without it, are acknowledged, and are lost for good. A plan from it alone would lose those writes, and is refused
 /// with what is missing; the way that the refusal names brings every one back that was in the snapshots.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn m15_what_only_the_store_has_is_not_given_up_unasked_and_comes_back_the_way_that_is_told()
 -> anyhow::Result<()> {
     let cluster = Plan::new("behind-the-store").start().await?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::members::changed;
+use confman_tests::restore::{make_plan, planned as restored, run};
 use confman_tests::wait::wait_until;
 use serde_json::json;
 
@@ -87,6 +88,7 @@ async fn i15_undo_works_after_a_snapshot_of_the_new_life_and_finds_all_that_was_
             .await?;
         cluster.snapshot(CONFIG).await?;
     }
+    cluster.snapshot(META).await?;
     let old = snapshots(&cluster).await?;
     assert_eq!(old.len(), 2, "{old:?}");
     lose(&cluster, &[0, 1])?;
@@ -116,6 +118,15 @@ async fn i15_undo_works_after_a_snapshot_of_the_new_life_and_finds_all_that_was_
     carry_out(&cluster, "undo", "plan.json", 2)
         .await?
         .expect(0)?;
+    // What the undone life left in the store has the highest numbers of all, and is nobody's past.
+    let args = ["snapshot", "show", "latest", "--group", CONFIG, "--json"];
+    let latest = run(&cluster, &args, 0).await?.json()?;
+    let is_old = |id: Option<&str>| id.is_some_and(|id| old.contains(id));
+    assert!(is_old(latest["id"].as_str()), "{latest}");
+    cluster.node(2).wipe()?;
+    let (_, plan) = make_plan(&cluster, &[]).await?;
+    let id = restored(&plan, CONFIG)?["snapshotId"].as_str();
+    assert!(is_old(id), "{plan}");
     cluster.finish()
 }
 
