@@ -63,7 +63,7 @@ pub struct TriggerPolicy {
     pub bytes: u64,
     /// After this time, if anything changed.
     pub time: Duration,
-    /// With less than this percentage of the disk free, as soon as the snapshot lets log go ([`DISK_LOG_BYTES_MIN`]).
+    /// With less than this percentage of the disk free, as soon as the snapshot lets 32 MiB of log go.
     pub disk_free_percent: u64,
 }
 
