@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -81,13 +81,14 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         eprintln!("confman: {error}");
         return ExitCode::from(2);
     }
-    let (keyring, tls) = match (keyring(&settings), crate::tls::load(&settings)) {
-        (Ok(keyring), Ok(tls)) => (keyring, tls),
-        (keyring, tls) => {
+    let store_tls = crate::tls::check_store(&settings, SystemTime::now());
+    let (keyring, tls) = match (keyring(&settings), crate::tls::load(&settings), store_tls) {
+        (Ok(keyring), Ok(tls), Ok(())) => (keyring, tls),
+        (keyring, tls, store_tls) => {
             if let Err(error) = keyring {
                 eprintln!("confman: {error}");
             }
-            if let Err(errors) = tls {
+            for errors in tls.err().into_iter().chain(store_tls.err()) {
                 eprintln!("confman: {errors}");
             }
             return ExitCode::from(2);
