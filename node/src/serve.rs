@@ -195,6 +195,8 @@ async fn serve(
     let store = Arc::new(StoreDoor::new(&settings));
     let closing = CancellationToken::new();
     let front = Front::new(&settings.node_name, prometheus.clone());
+    metrics::gauge!("confman_snapshot_interval_seconds")
+        .set(settings.snapshot.time_threshold.as_secs_f64());
     let limits = Limits::new(settings.body_max_bytes, settings.write_timeout);
     let api = tokio::spawn(crate::api::serve::serve(
         api,
