@@ -98,7 +98,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Counter "confman_store_errors_total" ["operation", "kind"] "Requests that the object store failed, by remedy: retry, wait, credentials, configuration, damaged, ... That an object is not there, or is there already, is no failure";
     Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
     Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
-    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it; absent until a look has found out";
+    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, of eight at once too, 0 when it ignores or refuses it or lets more than one of them win; absent until a look has found out";
     Counter "confman_store_fence_looks_total" ["result"] "Looks into the store for a newer life of this cluster: it knows none (well), it could not be asked (failed), it knows one (over). While all fail, writes go on and the store fences nobody";
     Gauge "confman_store_fence_look_timestamp_seconds" [] "When the last look into the store for a newer life of this cluster ended that saw there is none";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";
