@@ -303,7 +303,7 @@ impl ContainerCluster {
     /// How long everything takes from now on that goes between this one node and the others, whoever connected.
     ///
     /// # Errors
-    /// It is no cluster of [`Self::start_linked`].
+    /// It is no cluster of [`linked_story`].
     pub fn far(&self, index: usize, delay: Delay) -> anyhow::Result<()> {
         let from = self.nodes[index].pod.address.parse()?;
         let link = self.links.get(index).context("a cluster without links")?;
