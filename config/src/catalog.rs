@@ -178,6 +178,18 @@ settings! {
         Text("file://{data}/objects"), StoreUrl, false,
         "Where snapshots are kept; `{data}` is the data directory. Credentials: `AWS_*`, `GOOGLE_*`, `AZURE_*`"
     }
+    TLS_STORE_CA_FILE = "CONFMAN_TLS_STORE_CA_FILE" (FilePath) {
+        Nothing("those that the system trusts"), FilePath, false,
+        "Authorities that the certificate of an https store may be of, beside the system's, PEM"
+    }
+    TLS_STORE_CERT_FILE = "CONFMAN_TLS_STORE_CERT_FILE" (FilePath) {
+        Nothing("no certificate is shown"), FilePath, false,
+        "The certificate that is shown to a store which asks for one, with its intermediates, PEM"
+    }
+    TLS_STORE_KEY_FILE = "CONFMAN_TLS_STORE_KEY_FILE" (FilePath) {
+        Nothing("as above"), FilePath, false,
+        "The private key of that certificate, PEM"
+    }
 
     SNAPSHOT_ENABLED = "CONFMAN_SNAPSHOT_ENABLED" (Flag) {
         Text("true"), Flag, false,

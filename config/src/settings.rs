@@ -13,7 +13,7 @@ use crate::errors::SettingsErrors;
 use crate::machine::{Machine, ThisMachine};
 use crate::reader::Reader;
 use crate::rules;
-use crate::tls::{self, TlsSettings};
+use crate::tls::{self, ClientTlsSettings, TlsSettings};
 
 /// Everything that starts a node. Made only by [`Settings::from_env`], so it is right as a whole.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Settings {
     pub snapshot: SnapshotSettings,
     /// Where objects are kept; `{data}` in it stands for the data directory.
     pub object_store_url: String,
+    /// Whose certificate an https store may show, and what it is shown.
+    pub store_tls: ClientTlsSettings,
     /// How often a leader tells the others that it lives.
     pub heartbeat: Duration,
     /// The shortest silence before a follower stands for election.
@@ -181,6 +183,8 @@ impl Settings {
             .read(&declared::SHARDS)
             .and_then(|shards| u32::try_from(shards).ok());
         let object_store_url = reader.read(&declared::OBJECT_STORE_URL);
+        let store_tls = ClientTlsSettings::read_for_store(reader);
+        store_tls.check_store(reader, object_store_url.as_deref());
         let snapshot = SnapshotSettings::read(reader);
         let heartbeat = reader.read(&declared::HEARTBEAT_MS);
         let election_min = reader.read(&declared::ELECTION_TIMEOUT_MIN_MS);
@@ -215,6 +219,7 @@ impl Settings {
             shards: shards?,
             snapshot: snapshot?,
             object_store_url: object_store_url?,
+            store_tls,
             heartbeat: heartbeat?,
             election_min: election_min?,
             election_max: election_max?,

@@ -7,6 +7,7 @@ use crate::catalog as declared;
 use crate::errors::SettingsErrors;
 use crate::machine::{Machine, ThisMachine};
 use crate::reader::Reader;
+use crate::tls::ClientTlsSettings;
 
 /// Where the object store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct StorePlace {
     pub url: String,
     /// The data directory that `{data}` means.
     pub data_dir: PathBuf,
+    /// Whose certificate an https store may show, and what it is shown.
+    pub tls: ClientTlsSettings,
 }
 
 impl StorePlace {
@@ -35,10 +38,11 @@ impl StorePlace {
         let mut reader = Reader::new(env, machine);
         let url = reader.read(&declared::OBJECT_STORE_URL);
         let data_dir = reader.read(&declared::DATA_DIR);
+        let tls = ClientTlsSettings::read_for_store(&mut reader);
         reader.finish()?;
         // What is missing has left an error, so that `finish` has returned it.
         match (url, data_dir) {
-            (Some(url), Some(data_dir)) => Ok(Self { url, data_dir }),
+            (Some(url), Some(data_dir)) => Ok(Self { url, data_dir, tls }),
             _ => Err(SettingsErrors(Vec::new())),
         }
     }
@@ -65,6 +69,20 @@ mod tests {
             ("CONFMAN_NODE_NAME", "node1"),
         ]);
         assert_eq!(named.unwrap().url, "s3://bucket/prefix");
+    }
+
+    #[test]
+    fn i20_a_certificate_for_the_store_and_its_key_go_together() {
+        let (cert, key) = (
+            ("CONFMAN_TLS_STORE_CERT_FILE", "/c"),
+            ("CONFMAN_TLS_STORE_KEY_FILE", "/k"),
+        );
+        let tls = place(&[cert, key]).unwrap().tls;
+        assert_eq!(tls.identity, Some(("/c".into(), "/k".into())));
+        let error = place(&[cert]).unwrap_err();
+        assert!(error.contains("set CONFMAN_TLS_STORE_KEY_FILE"), "{error}");
+        let error = place(&[key]).unwrap_err();
+        assert!(error.contains("set CONFMAN_TLS_STORE_CERT_FILE"), "{error}");
     }
 
     #[test]

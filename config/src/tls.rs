@@ -36,7 +36,7 @@ pub enum ClientCertificates {
 /// Whom a client trusts, and what it shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientTlsSettings {
-    /// The only authorities that count, PEM; the system's without it.
+    /// Authorities that count, PEM. For the API no others do, the system's only without it; for the store they are beside the system's.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate and its key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -169,6 +169,55 @@ impl ClientTlsSettings {
         Self {
             ca_file,
             identity: cert.zip(key),
+        }
+    }
+
+    /// What the object store is spoken to with.
+    pub(crate) fn read_for_store(reader: &mut Reader<'_>) -> Self {
+        let ca_file = reader.read(&declared::TLS_STORE_CA_FILE);
+        let cert = reader.read(&declared::TLS_STORE_CERT_FILE);
+        let key = reader.read(&declared::TLS_STORE_KEY_FILE);
+        pair(
+            reader,
+            &declared::TLS_STORE_CERT_FILE,
+            &declared::TLS_STORE_KEY_FILE,
+        );
+        Self {
+            ca_file,
+            identity: cert.zip(key),
+        }
+    }
+
+    /// Whether any file is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ca_file.is_none() && self.identity.is_none()
+    }
+
+    /// Refuses what has no effect: a store that is a folder or memory shows no certificate and asks for none.
+    pub(crate) fn check_store(&self, reader: &mut Reader<'_>, url: Option<&str>) {
+        let Some(url) = url.filter(|url| url.starts_with("file:") || url.starts_with("memory:"))
+        else {
+            return;
+        };
+        let (store, ca, cert) = (
+            declared::OBJECT_STORE_URL.name,
+            declared::TLS_STORE_CA_FILE.name,
+            declared::TLS_STORE_CERT_FILE.name,
+        );
+        for (name, idle) in [
+            (ca, self.ca_file.is_some()),
+            (cert, self.identity.is_some()),
+        ] {
+            if idle {
+                reader.refuse(together(
+                    &[name, store],
+                    format!(
+                        "{name} is set and {store} is {url}: there is no connection to speak TLS on"
+                    ),
+                    format!("set {store} to the store that is meant, or unset {name}"),
+                ));
+            }
         }
     }
 }

@@ -78,6 +78,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Gauge "confman_snapshot_entries_since" ["group"] "Entries since the last verified snapshot: lost if every node burned now";
     Gauge "confman_snapshot_changed" ["group"] "1 when something that users see changed since the last verified snapshot, or there is none yet; what snapshots themselves write does not count";
     Gauge "confman_snapshot_last_index" ["group"] "Position of the last verified snapshot: what the store protects";
+    Gauge "confman_snapshot_interval_seconds" [] "The longest time between two snapshots of a group that changes, as set (CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS); one that is older than twice this is told";
     Gauge "confman_snapshot_last_timestamp_seconds" ["group"] "When the last verified snapshot was taken, by the nodes' clocks: as long ago as it is in the group's time, also where that is ahead of them";
     Counter "confman_snapshot_built_total" ["group"] "Snapshots built, uploaded and read back by this node";
     Counter "confman_snapshot_errors_total" ["group", "phase", "kind"] "Snapshots that failed, by phase (build, upload, verify) and by remedy: damaged when what was read back is not what was built, diverged when the database does not have the state hash that apply kept";
@@ -97,7 +98,7 @@ pub(crate) const METERS: &[Meter] = meters! {
     Counter "confman_store_errors_total" ["operation", "kind"] "Requests that the object store failed, by remedy: retry, wait, credentials, configuration, damaged, ... That an object is not there, or is there already, is no failure";
     Counter "confman_store_retries_total" ["operation"] "Requests that were sent again";
     Counter "confman_store_uploads_not_aborted_total" [] "Multipart uploads that were given up and may still cost money";
-    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, 0 when it ignores or refuses it; absent until a look has found out";
+    Gauge "confman_store_conditional_writes" [] "1 when the look at the store after the start found that it honours create-if-absent, of eight at once too, 0 when it ignores or refuses it or lets more than one of them win; absent until a look has found out";
     Counter "confman_store_fence_looks_total" ["result"] "Looks into the store for a newer life of this cluster: it knows none (well), it could not be asked (failed), it knows one (over). While all fail, writes go on and the store fences nobody";
     Gauge "confman_store_fence_look_timestamp_seconds" [] "When the last look into the store for a newer life of this cluster ended that saw there is none";
     Gauge "confman_store_foreign_objects" ["folder"] "Objects under the prefix that are not ours";

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -81,13 +81,14 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         eprintln!("confman: {error}");
         return ExitCode::from(2);
     }
-    let (keyring, tls) = match (keyring(&settings), crate::tls::load(&settings)) {
-        (Ok(keyring), Ok(tls)) => (keyring, tls),
-        (keyring, tls) => {
+    let store_tls = crate::tls::check_store(&settings, SystemTime::now());
+    let (keyring, tls) = match (keyring(&settings), crate::tls::load(&settings), store_tls) {
+        (Ok(keyring), Ok(tls), Ok(())) => (keyring, tls),
+        (keyring, tls, store_tls) => {
             if let Err(error) = keyring {
                 eprintln!("confman: {error}");
             }
-            if let Err(errors) = tls {
+            for errors in tls.err().into_iter().chain(store_tls.err()) {
                 eprintln!("confman: {errors}");
             }
             return ExitCode::from(2);
@@ -194,6 +195,8 @@ async fn serve(
     let store = Arc::new(StoreDoor::new(&settings));
     let closing = CancellationToken::new();
     let front = Front::new(&settings.node_name, prometheus.clone());
+    metrics::gauge!("confman_snapshot_interval_seconds")
+        .set(settings.snapshot.time_threshold.as_secs_f64());
     let limits = Limits::new(settings.body_max_bytes, settings.write_timeout);
     let api = tokio::spawn(crate::api::serve::serve(
         api,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use confman_bootstrap::facts::{OrderFact, OrderState, StoreFacts};
 use confman_snapshot::error::{Kind, StoreError};
 use confman_snapshot::model::ClusterId;
-use confman_snapshot::repository::{Claim, ClusterObject, Repository};
+use confman_snapshot::repository::{Claim, ClusterObject, Repository, RepositoryOptions};
 use confman_store::Identity;
 use confman_store::records::IncarnationKind;
 use tokio::sync::Mutex;
@@ -125,6 +125,7 @@ pub(crate) struct StoreDoor {
     url: String,
     data_dir: PathBuf,
     node_name: String,
+    options: RepositoryOptions,
     known: Mutex<Known>,
 }
 
@@ -135,6 +136,10 @@ impl StoreDoor {
             url: settings.object_store_url.clone(),
             data_dir: settings.data_dir.clone(),
             node_name: settings.node_name.clone(),
+            options: RepositoryOptions {
+                tls: settings.store_tls.clone(),
+                ..RepositoryOptions::default()
+            },
             known: Mutex::default(),
         }
     }
@@ -152,7 +157,9 @@ impl StoreDoor {
         if let Some(repository) = &known.repository {
             return Ok(repository.clone());
         }
-        let repository = Repository::open(&self.url, &self.data_dir, environment()).await?;
+        let options = self.options.clone();
+        let repository =
+            Repository::open_with(&self.url, &self.data_dir, environment(), options).await?;
         let settings = repository.settings();
         for setting in &settings.in_force {
             tracing::info!(store = repository.url(), name = %setting.name, value = %setting.value, "store setting in force");
@@ -464,6 +471,7 @@ mod tests {
             url: format!("file://{}", store.display()),
             data_dir: dir.path().to_owned(),
             node_name: "node1".to_owned(),
+            options: RepositoryOptions::default(),
             known: Mutex::default(),
         };
         let others = ClusterId::new("22222222-2222-4222-8222-222222222222", 1);

@@ -66,7 +66,7 @@ async fn look(node: &Node) -> Result<(String, Probe), DoorError> {
 fn known(conditions: Conditions) -> Option<f64> {
     match conditions {
         Conditions::Honoured => Some(1.0),
-        Conditions::Ignored | Conditions::Refused => Some(0.0),
+        Conditions::Ignored | Conditions::Refused | Conditions::Racing => Some(0.0),
         Conditions::Unknown => None,
     }
 }
@@ -105,5 +105,6 @@ mod tests {
         assert_eq!(known(Conditions::Honoured), Some(1.0));
         assert_eq!(known(Conditions::Ignored), Some(0.0));
         assert_eq!(known(Conditions::Refused), Some(0.0));
+        assert_eq!(known(Conditions::Racing), Some(0.0));
     }
 }

@@ -67,6 +67,10 @@ pub enum Fault {
     Hang,
     /// A put whose condition is accepted and ignored.
     Unconditional,
+    /// The same, and an error though it was done.
+    UnconditionalAfter(Failure),
+    /// A put whose condition is looked at, and others with it, before any of them is put: right one at a time, and not atomic.
+    LookThenPut,
     /// A put with a condition fails; one without goes through.
     RefuseConditions,
     /// A deletion that says yes and does nothing.
@@ -252,7 +256,7 @@ impl FaultStore {
     ) -> Result<T> {
         match fault {
             Some(Fault::Before(failure)) => Err(failure.error(name)),
-            Some(Fault::After(failure)) => {
+            Some(Fault::After(failure) | Fault::UnconditionalAfter(failure)) => {
                 work.await?;
                 Err(failure.error(name))
             }
@@ -353,7 +357,17 @@ impl ObjectStore for FaultStore {
     ) -> Result<PutResult> {
         let fault = self.next(Op::Put, path.as_ref());
         match fault {
-            Some(Fault::Unconditional) => options.mode = PutMode::Overwrite,
+            Some(Fault::Unconditional | Fault::UnconditionalAfter(_)) => {
+                options.mode = PutMode::Overwrite;
+            }
+            Some(Fault::LookThenPut) if options.mode == PutMode::Create => {
+                if self.0.inner.head(path).await.is_ok() {
+                    return Err(exists(path.as_ref()));
+                }
+                // Those who came at the same time look before this one goes on.
+                tokio::task::yield_now().await;
+                options.mode = PutMode::Overwrite;
+            }
             Some(Fault::RefuseConditions) if options.mode != PutMode::Overwrite => {
                 return Err(Failure::Condition.error(path.as_ref()));
             }

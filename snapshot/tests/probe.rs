@@ -107,6 +107,14 @@ async fn o12_conditions_that_are_accepted_and_ignored_are_found_and_do_no_harm()
 }
 
 #[tokio::test]
+async fn o12_conditions_that_hold_one_at_a_time_only_are_found_in_the_race() {
+    let tried = probe(vec![Rule::on(Op::Put, Fault::LookThenPut).always()]).await;
+    assert_eq!(tried.not_good(), ["create-race"], "{:?}", tried.report);
+    assert_eq!(tried.verdict("create-race"), Verdict::Limited);
+    assert_eq!(tried.objects().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn o10_a_store_that_does_not_list_what_was_put_is_unsuitable() {
     let hide = Fault::Hide("listed-3".to_owned());
     let tried = probe(vec![Rule::on(Op::List, hide).always()]).await;

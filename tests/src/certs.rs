@@ -123,12 +123,24 @@ impl Certs {
     /// # Errors
     /// The files of that name will not do.
     pub fn server(&self, node: &str) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        self.server_of(node, false)
+    }
+
+    /// The same, for a server that lets in only who shows a certificate of an authority that `node` trusts.
+    ///
+    /// # Errors
+    /// The files of that name will not do.
+    pub fn demanding_server(&self, node: &str) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        self.server_of(node, true)
+    }
+
+    fn server_of(&self, node: &str, demanding: bool) -> anyhow::Result<Arc<rustls::ServerConfig>> {
         let file = |name| NamedFile::new("test", self.file(node, name));
         let files = NodeFiles {
             cert: file("cert.pem"),
             key: file("key.pem"),
-            ca: None,
-            api_client_certs: false,
+            ca: demanding.then(|| file("ca.pem")),
+            api_client_certs: demanding,
             peer_host: None,
             api_host: None,
         };

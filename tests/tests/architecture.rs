@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Package to the packages of this workspace that it may use.
 const ARROWS: [(&str, &[&str]); 11] = [
     ("confman-config", &[]),
-    ("confman-snapshot", &["confman-config"]),
+    ("confman-snapshot", &["confman-config", "confman-tls"]),
     ("confman-store", &["confman-config", "confman-snapshot"]),
     (
         "confman-bootstrap",

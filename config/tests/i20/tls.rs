@@ -121,3 +121,28 @@ fn a_client_is_told_whom_to_trust_and_what_to_show() {
     assert_eq!(tls.ca_file.as_deref().and_then(|p| p.to_str()), Some("/ca"));
     assert_eq!(tls.identity, Some(("/c".into(), "/k".into())));
 }
+
+#[test]
+fn i20_what_is_shown_to_the_store_is_whole_and_has_somebody_to_be_shown_to() {
+    const STORE: (&str, &str) = ("CONFMAN_OBJECT_STORE_URL", "s3://bucket/x");
+    const CERT: (&str, &str) = ("CONFMAN_TLS_STORE_CERT_FILE", "/tls/store.pem");
+    const KEY: (&str, &str) = ("CONFMAN_TLS_STORE_KEY_FILE", "/tls/store-key.pem");
+    const CA: (&str, &str) = ("CONFMAN_TLS_STORE_CA_FILE", "/tls/store-ca.pem");
+    let tls = resolve(&[STORE, CERT, KEY, CA]).expect("right").store_tls;
+    assert_eq!(tls.ca_file, Some(CA.1.into()));
+    assert_eq!(tls.identity, Some((CERT.1.into(), KEY.1.into())));
+    let text = only_refusal(&[STORE, CERT]);
+    assert!(
+        text.contains("CONFMAN_TLS_STORE_CERT_FILE is set and CONFMAN_TLS_STORE_KEY_FILE is not"),
+        "{text}"
+    );
+    let text = only_refusal(&[STORE, KEY]);
+    assert!(text.contains("set CONFMAN_TLS_STORE_CERT_FILE"), "{text}");
+    // The default store is a folder.
+    let text = refusal(&[CERT, KEY, CA]);
+    assert!(text.starts_with("2 settings are wrong\n"), "{text}");
+    assert!(
+        text.contains("CONFMAN_TLS_STORE_CA_FILE is set and CONFMAN_OBJECT_STORE_URL is file://"),
+        "{text}"
+    );
+}

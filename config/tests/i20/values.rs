@@ -69,6 +69,9 @@ fn other_values() -> BTreeMap<&'static str, &'static str> {
         ("CONFMAN_TLS_CA_FILE", "/tls/ca.pem"),
         ("CONFMAN_TLS_API_CLIENT_CERTS", "required"),
         ("CONFMAN_OBJECT_STORE_URL", "s3://bucket/prefix"),
+        ("CONFMAN_TLS_STORE_CA_FILE", "/tls/store-ca.pem"),
+        ("CONFMAN_TLS_STORE_CERT_FILE", "/tls/store.pem"),
+        ("CONFMAN_TLS_STORE_KEY_FILE", "/tls/store-key.pem"),
         ("CONFMAN_SNAPSHOT_ENABLED", "false"),
         ("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "500"),
         ("CONFMAN_SNAPSHOT_BYTES_THRESHOLD", "2097152"),
@@ -107,10 +110,18 @@ fn needed(name: &str) -> &'static [(&'static str, &'static str)] {
         ("CONFMAN_TLS_KEY_FILE", "/key"),
     ];
     const ALL: [(&str, &str); 3] = [PAIR[0], PAIR[1], ("CONFMAN_TLS_CA_FILE", "/ca")];
+    const STORE: [(&str, &str); 1] = [("CONFMAN_OBJECT_STORE_URL", "s3://bucket/prefix")];
+    const STORE_PAIR: [(&str, &str); 3] = [
+        STORE[0],
+        ("CONFMAN_TLS_STORE_CERT_FILE", "/cert"),
+        ("CONFMAN_TLS_STORE_KEY_FILE", "/key"),
+    ];
     match name {
         "CONFMAN_TLS_CERT_FILE" | "CONFMAN_TLS_KEY_FILE" | "CONFMAN_TLS_CA_FILE" => &PAIR,
         "CONFMAN_TLS_API_CLIENT_CERTS" => &ALL,
         "CONFMAN_OTLP_SAMPLE_RATIO" => &[("CONFMAN_OTLP_ENDPOINT", "http://collector:4317")],
+        "CONFMAN_TLS_STORE_CA_FILE" => &STORE,
+        "CONFMAN_TLS_STORE_CERT_FILE" | "CONFMAN_TLS_STORE_KEY_FILE" => &STORE_PAIR,
         "CONFMAN_TLS_CLIENT_CERT_FILE" => &[("CONFMAN_TLS_CLIENT_KEY_FILE", "/key")],
         "CONFMAN_TLS_CLIENT_KEY_FILE" => &[("CONFMAN_TLS_CLIENT_CERT_FILE", "/cert")],
         _ => &[],

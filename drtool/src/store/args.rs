@@ -7,6 +7,7 @@ use clap::Args;
 use confman_cli::failure::Failure;
 use confman_config::StorePlace;
 use confman_snapshot::Repository;
+use confman_snapshot::repository::RepositoryOptions;
 use serde::Deserialize;
 
 use super::errors;
@@ -20,6 +21,8 @@ const DEV_DIR: &str = "confman-dev";
 const DEV_FILE: &str = "dev.json";
 /// Families of variables that belong to the store.
 const FAMILIES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+/// The part of our own variables that says how the store is spoken to.
+const TLS_VARIABLES: &str = "CONFMAN_TLS_STORE_";
 const URL_VARIABLE: &str = "CONFMAN_OBJECT_STORE_URL";
 
 /// Options of every command that asks an object store.
@@ -27,7 +30,7 @@ const URL_VARIABLE: &str = "CONFMAN_OBJECT_STORE_URL";
 #[command(next_help_heading = "Store")]
 pub struct StoreArgs {
     /// The object store: s3://bucket/prefix, gs://, az:// or file:///folder; credentials in the variables of its kind,
-    /// such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID [default: that of --dev DIR, CONFMAN_OBJECT_STORE_URL, else that of ./confman-dev]
+    /// such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID, certificates in CONFMAN_TLS_STORE_* [default: that of --dev DIR, CONFMAN_OBJECT_STORE_URL, else that of ./confman-dev]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
 }
@@ -38,6 +41,18 @@ struct Target {
     place: StorePlace,
     env: Vec<(String, String)>,
     source: String,
+}
+
+impl Target {
+    async fn open(self) -> Result<Repository, Failure> {
+        let StorePlace { url, data_dir, tls } = self.place;
+        let options = RepositoryOptions {
+            tls,
+            ..RepositoryOptions::default()
+        };
+        let opened = Repository::open_existing_with(&url, &data_dir, self.env, options).await;
+        opened.map_err(|error| errors::store(&error))
+    }
 }
 
 /// The part of `dev.json` that says where the store is.
@@ -89,10 +104,9 @@ impl StoreArgs {
         global: &Global,
     ) -> Result<Repository, Failure> {
         let target = self.target(env, global.dev.as_deref(), Path::new("."))?;
-        let StorePlace { url, data_dir } = &target.place;
-        let opened = Repository::open_existing(url, data_dir, target.env).await;
-        let repository = opened.map_err(|error| errors::store(&error))?;
-        global.note(format!("store {} ({})", repository.url(), target.source));
+        let source = target.source.clone();
+        let repository = target.open().await?;
+        global.note(format!("store {} ({source})", repository.url()));
         for name in &repository.settings().ignored {
             global.note(format!(
                 "{name} is not known to the store and has no effect"
@@ -117,9 +131,7 @@ impl StoreArgs {
             target.env.push(((*name).to_owned(), (*value).to_owned()));
         }
         global.note(format!("the same store with {variables:?}"));
-        let StorePlace { url, data_dir } = &target.place;
-        let opened = Repository::open_existing(url, data_dir, target.env).await;
-        opened.map_err(|error| errors::store(&error))
+        target.open().await
     }
 
     /// The store, for reading only, by type.
@@ -160,18 +172,21 @@ impl StoreArgs {
         } else {
             "default"
         };
-        let place = StorePlace::from_env(ours).map_err(|errors| {
-            codes::usage(
-                "STORE_CONFIGURATION",
-                errors.to_string().trim_end().replace('\n', "; "),
-            )
-        })?;
         Ok(Target {
-            place,
+            place: place(ours)?,
             env: store_env,
             source: source.to_owned(),
         })
     }
+}
+
+fn place(env: Vec<(OsString, OsString)>) -> Result<StorePlace, Failure> {
+    StorePlace::from_env(env).map_err(|errors| {
+        codes::usage(
+            "STORE_CONFIGURATION",
+            errors.to_string().trim_end().replace('\n', "; "),
+        )
+    })
 }
 
 fn of_dev(path: &Path) -> Result<Target, Failure> {
@@ -185,12 +200,22 @@ fn of_dev(path: &Path) -> Result<Target, Failure> {
             format!("{} is not a dev.json: {e}", path.display()),
         )
     })?;
+    // Those of the cluster, and none of this shell.
+    let (ours, env): (Vec<_>, Vec<_>) = dev
+        .object_store
+        .env
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(TLS_VARIABLES));
+    let ours = ours
+        .into_iter()
+        .map(|(name, file)| (name.into(), file.into()));
     Ok(Target {
         place: StorePlace {
             url: dev.object_store.url,
             data_dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
+            tls: place(ours.collect())?.tls,
         },
-        env: dev.object_store.env.into_iter().collect(),
+        env,
         source: path.display().to_string(),
     })
 }

@@ -7,12 +7,14 @@ use s3s_fs::FileSystem;
 
 use crate::ConditionalWrites;
 use crate::locks::KeyLocks;
+use crate::together::Together;
 
 /// The operations that an object store client needs; all others answer that they are not implemented.
 #[derive(Debug)]
 pub(crate) struct HonestS3 {
     files: FileSystem,
     locks: KeyLocks,
+    together: Together,
     conditional_writes: ConditionalWrites,
 }
 
@@ -21,6 +23,7 @@ impl HonestS3 {
         Self {
             files,
             locks: KeyLocks::default(),
+            together: Together::default(),
             conditional_writes,
         }
     }
@@ -31,7 +34,7 @@ impl HonestS3 {
             return Ok(());
         }
         match self.conditional_writes {
-            ConditionalWrites::Honoured => Ok(()),
+            ConditionalWrites::Honoured | ConditionalWrites::Racing => Ok(()),
             ConditionalWrites::Ignored => {
                 *condition = None;
                 Ok(())
@@ -46,6 +49,32 @@ impl HonestS3 {
             )),
         }
     }
+
+    /// The look of a store that looks first and writes then: from here on the condition is forgotten.
+    async fn look_first(&self, req: &mut S3Request<PutObjectInput>) -> S3Result<()> {
+        let (bucket, key) = (req.input.bucket.clone(), req.input.key.clone());
+        let look = S3Request {
+            input: HeadObjectInput {
+                bucket: bucket.clone(),
+                key: key.clone(),
+                ..HeadObjectInput::default()
+            },
+            method: req.method.clone(),
+            uri: req.uri.clone(),
+            headers: req.headers.clone(),
+            extensions: req.extensions.clone(),
+            credentials: req.credentials.clone(),
+            region: req.region.clone(),
+            service: req.service.clone(),
+            trailing_headers: None,
+        };
+        if self.files.head_object(look).await.is_ok() {
+            return Err(s3_error!(PreconditionFailed, "it is there already"));
+        }
+        self.together.wait(&bucket, &key).await;
+        req.input.if_none_match = None;
+        Ok(())
+    }
 }
 
 #[async_trait::async_trait]
@@ -55,6 +84,10 @@ impl S3 for HonestS3 {
         mut req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         self.judge(&mut req.input.if_none_match)?;
+        if self.conditional_writes == ConditionalWrites::Racing && req.input.if_none_match.is_some()
+        {
+            self.look_first(&mut req).await?;
+        }
         let _writing = self.locks.lock(&req.input.bucket, &req.input.key).await;
         self.files.put_object(req).await
     }

@@ -13,6 +13,7 @@
 
 mod honest;
 mod locks;
+mod together;
 
 use std::fmt;
 use std::io;
@@ -47,6 +48,9 @@ pub enum ConditionalWrites {
     Honoured,
     /// Takes the write and does not look.
     Ignored,
+    /// Looks first and writes then, so that of several at once more than one wins. A create waits a moment for another, so that they
+    /// do not miss each other.
+    Racing,
     /// Refuses the header as an argument that it does not know: 400.
     Refused,
     /// Refuses the header as something that it has not: 501.

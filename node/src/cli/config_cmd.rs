@@ -5,6 +5,7 @@
 use crate::cli::output::say;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -130,7 +131,9 @@ fn keys_finding(settings: &Settings) -> Option<Finding> {
 
 /// So are the TLS files.
 fn tls_findings(settings: &Settings) -> Vec<Finding> {
-    let errors = crate::tls::load(settings).err();
+    let store = crate::tls::check_store(settings, SystemTime::now()).err();
+    let errors = crate::tls::load(settings).err().into_iter().chain(store);
+    let errors: Vec<_> = errors.collect();
     let each = errors.iter().flat_map(|errors| errors.all());
     each.map(|error| Finding {
         names: vec![error.setting.to_owned()],

@@ -54,7 +54,8 @@ const OWN: [&str; 21] = [
     "CONFMAN_TLS_CLIENT_CERT_FILE",
     "CONFMAN_TLS_CLIENT_KEY_FILE",
 ];
-const STORE_PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+/// What belongs to the store, the built-in one or the user's.
+const STORE_PREFIXES: [&str; 4] = ["AWS_", "GOOGLE_", "AZURE_", "CONFMAN_TLS_STORE_"];
 
 /// One node as planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +218,8 @@ pub(super) fn nodes(
         let data_dir = layout.data(&node);
         let mut env: BTreeMap<String, String> = user_env
             .iter()
-            .filter(|(name, _)| name.starts_with("CONFMAN_") && !OWN.contains(&name.as_str()))
+            .filter(|(name, _)| name.starts_with("CONFMAN_") && !is_store_variable(name))
+            .filter(|(name, _)| !OWN.contains(&name.as_str()))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         env.extend(store.env.clone());
@@ -533,6 +535,18 @@ mod tests {
         ]);
         let store = user_store("s3://prod/confman", &user);
         assert_eq!(store.env.keys().collect::<Vec<_>>(), ["AWS_ACCESS_KEY_ID"]);
+
+        // What it is shown is meant for it, and not for the built-in one.
+        let name = "CONFMAN_TLS_STORE_CA_FILE".to_owned();
+        let user = BTreeMap::from([(name.clone(), "/ca.pem".to_owned())]);
+        let store = user_store("s3://prod/confman", &user);
+        assert_eq!(store.env[&name], "/ca.pem");
+        let layout = Layout::new(Path::new("/tmp/x")).unwrap();
+        let own = own_store(loopback(9000), "s");
+        for (store, there) in [(own, false), (store, true)] {
+            let nodes = nodes(&layout, &born(&asked()), &store, &user);
+            assert_eq!(nodes[0].env.contains_key(&name), there);
+        }
     }
 
     #[test]

@@ -102,5 +102,20 @@ pub fn load(settings: &Settings) -> Result<Option<Arc<Tls>>, FileErrors> {
         .transpose()
 }
 
+/// Judges the files with which a node's settings have the object store spoken to. A certificate that does not count at this time is no
+/// reason not to start: everything but the store goes on without it (I18), and a new one is taken when it is there.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn check_store(settings: &Settings, now: SystemTime) -> Result<(), FileErrors> {
+    if !settings.snapshot.enabled {
+        return Ok(());
+    }
+    match confman_snapshot::repository::store_files(&settings.store_tls).load(now) {
+        Err(errors) if !errors.only_by_time() => Err(errors),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests;

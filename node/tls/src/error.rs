@@ -15,6 +15,8 @@ pub struct FileError {
     pub why: String,
     /// What to do.
     pub hint: String,
+    /// Nothing is wrong with it but the time.
+    pub by_time: bool,
 }
 
 /// All that is wrong; never empty.
@@ -26,6 +28,12 @@ impl FileErrors {
     #[must_use]
     pub fn all(&self) -> &[FileError] {
         &self.0
+    }
+
+    /// Whether nothing is wrong but the time: a certificate that does not count yet or any more.
+    #[must_use]
+    pub fn only_by_time(&self) -> bool {
+        self.0.iter().all(|error| error.by_time)
     }
 
     /// All of them on one line, for a log.

@@ -40,6 +40,15 @@ impl NamedFile {
             path: self.path.clone(),
             why: why.into(),
             hint: hint.into(),
+            by_time: false,
+        }
+    }
+
+    /// [`NamedFile::wrong`] of a certificate that will do at another time.
+    pub(crate) fn untimely(&self, why: String, hint: &str) -> FileError {
+        FileError {
+            by_time: true,
+            ..self.wrong(why, hint)
         }
     }
 

@@ -73,7 +73,7 @@ pub(crate) fn valid_now(
             rfc3339(window.not_before),
             rfc3339(now)
         );
-        return Err(file.wrong(why, "wait until then, or set this machine's clock"));
+        return Err(file.untimely(why, "wait until then, or set this machine's clock"));
     }
     if now > window.not_after {
         let why = format!(
@@ -81,7 +81,7 @@ pub(crate) fn valid_now(
             rfc3339(window.not_after),
             rfc3339(now)
         );
-        return Err(file.wrong(
+        return Err(file.untimely(
             why,
             "have a new one issued and put it there, or set this machine's clock",
         ));

@@ -2,21 +2,23 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 
 use object_store::ObjectStore;
 use tokio::time::Instant;
 
+use super::watch::{Seen, Watch};
 use super::{Repository, classify};
 use crate::error::{Kind, StoreError};
 
 type Reopen = Box<dyn Fn() -> Result<Arc<dyn ObjectStore>, StoreError> + Send + Sync>;
 
-/// The store, and how to make it anew with credentials read again.
+/// The store, and how to make it anew with credentials and certificates read again.
 pub(super) struct StoreSlot {
     store: RwLock<Arc<dyn ObjectStore>>,
     reopen: Option<Reopen>,
+    watch: Option<Mutex<Watch>>,
 }
 
 impl fmt::Debug for StoreSlot {
@@ -30,21 +32,63 @@ impl StoreSlot {
         Self {
             store: RwLock::new(store),
             reopen: None,
+            watch: None,
         }
     }
 
-    pub(super) fn reopening(store: Arc<dyn ObjectStore>, reopen: Reopen) -> Self {
+    pub(super) fn reopening(
+        store: Arc<dyn ObjectStore>,
+        reopen: Reopen,
+        watch: Option<Watch>,
+    ) -> Self {
         Self {
             store: RwLock::new(store),
             reopen: Some(reopen),
+            watch: watch.map(Mutex::new),
         }
     }
 
+    /// The store, made anew if the files with which it is spoken to have changed. A request that is under way goes on with the one that
+    /// it has.
     pub(super) fn get(&self) -> Arc<dyn ObjectStore> {
+        self.look();
         self.store
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn look(&self) {
+        let (Some(watch), Some(reopen)) = (&self.watch, &self.reopen) else {
+            return;
+        };
+        let mut watch = match watch.try_lock() {
+            Ok(watch) => watch,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody is at it; nobody waits for that.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let Seen::Changed(seen) = watch.look(Instant::now()) else {
+            return;
+        };
+        match reopen() {
+            Ok(fresh) => {
+                watch.took(seen);
+                self.replace(fresh);
+                tracing::info!("the TLS files of the object store have changed and are in force");
+            }
+            Err(error) => {
+                if watch.refused(seen) {
+                    tracing::warn!(
+                        "the TLS files of the object store have changed and will not do, those of before stay in force: {error}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn replace(&self, fresh: Arc<dyn ObjectStore>) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     /// Makes the store anew; false if there is no way to.
@@ -52,7 +96,7 @@ impl StoreSlot {
         let Some(Ok(fresh)) = self.reopen.as_ref().map(|reopen| reopen()) else {
             return false;
         };
-        *self.store.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.replace(fresh);
         true
     }
 }
@@ -86,7 +130,8 @@ impl<'a> Tries<'a> {
     pub(super) async fn after(&mut self, error: StoreError) -> Result<(), StoreError> {
         let operation = self.operation;
         self.left = self.left.saturating_sub(1);
-        let by_certificate = error.hint == classify::HINT_CERTIFICATE;
+        let by_certificate =
+            [classify::HINT_CERTIFICATE, classify::HINT_SHOWN].contains(&error.hint.as_str());
         if (error.kind == Kind::Credentials || by_certificate) && !self.refreshed {
             self.refreshed = true;
             if self.repository.inner.slot.refresh() {

@@ -27,8 +27,23 @@ const HINT_REGION: &str =
     "set AWS_REGION to the bucket's region, or AWS_ENDPOINT_URL to its server";
 const HINT_DISK: &str = "free space, or allow access, where the store keeps its objects";
 /// Also the mark of errors after which the authorities are read again.
-pub(super) const HINT_CERTIFICATE: &str = "the store's certificate is not trusted here: name its authority's file in AWS_CA_BUNDLE, use the host that the certificate \
-     bears in AWS_ENDPOINT_URL, or have it renewed";
+pub(super) const HINT_CERTIFICATE: &str = "the store's certificate is not trusted here: name its authority's file in CONFMAN_TLS_STORE_CA_FILE (or, for s3, AWS_CA_BUNDLE), use the host \
+     that the certificate bears in the endpoint (AWS_ENDPOINT_URL or the like), or have it renewed";
+/// Also such a mark.
+pub(super) const HINT_SHOWN: &str = "the store wants a certificate of its clients, or does not take the one that it was shown: name one of an authority that it trusts, \
+     and its key, in CONFMAN_TLS_STORE_CERT_FILE and CONFMAN_TLS_STORE_KEY_FILE";
+/// What a server ends a handshake with that does not take a client's certificate, or the lack of one; OpenSSL says the last of them below TLS 1.3.
+const ALERTS: [&str; 9] = [
+    "CertificateRequired",
+    "BadCertificate",
+    "UnsupportedCertificate",
+    "CertificateRevoked",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "UnknownCA",
+    "AccessDenied",
+    "HandshakeFailure",
+];
 /// Longest text of an error that is passed on; a proxy may answer with a page.
 const TEXT_BYTES_MAX: usize = 600;
 
@@ -98,6 +113,9 @@ fn generic(error: &object_store::Error, text: &str) -> (Kind, &'static str) {
             if says_certificate(http) {
                 return (Kind::Configuration, HINT_CERTIFICATE);
             }
+            if says_alert(http) {
+                return (Kind::Configuration, HINT_SHOWN);
+            }
             return match http.kind() {
                 HttpErrorKind::Connect | HttpErrorKind::Timeout => (Kind::Wait, HINT_UNREACHABLE),
                 _ => (Kind::Retry, ""),
@@ -141,9 +159,23 @@ fn asks_metadata(error: &object_store::Error) -> bool {
 
 /// Whether the handshake failed by the store's certificate: that does not pass by itself.
 fn says_certificate(error: &dyn StdError) -> bool {
+    says(error, |text| text.contains("invalid peer certificate"))
+}
+
+/// Whether it failed by ours.
+fn says_alert(error: &dyn StdError) -> bool {
+    says(error, |text| {
+        let alert = text
+            .split_once("received fatal alert: ")
+            .map(|(_, alert)| alert);
+        alert.is_some_and(|alert| ALERTS.iter().any(|known| alert.starts_with(known)))
+    })
+}
+
+fn says(error: &dyn StdError, what: impl Fn(&str) -> bool) -> bool {
     let mut cause: Option<&dyn StdError> = Some(error);
     while let Some(current) = cause {
-        if current.to_string().contains("invalid peer certificate") {
+        if what(&current.to_string()) {
             return true;
         }
         cause = current.source();

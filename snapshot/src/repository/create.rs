@@ -41,7 +41,10 @@ impl Way {
     fn of(known: Conditions) -> Self {
         match known {
             Conditions::Refused => Self::Replace,
-            Conditions::Unknown | Conditions::Honoured | Conditions::Ignored => Self::Create,
+            Conditions::Unknown
+            | Conditions::Honoured
+            | Conditions::Ignored
+            | Conditions::Racing => Self::Create,
         }
     }
 

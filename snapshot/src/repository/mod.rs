@@ -12,7 +12,7 @@
 //! Not here: what to keep or delete (`retention`), when to build (`trigger`), the format (`format`).
 //!
 //! Rooms: `open` (URL to store), `settings` (which variables are in force), `call` (time limits, retries),
-//! `classify` (their errors to ours), `create` (objects that must not exist yet), `upload` (large objects),
+//! `classify` (their errors to ours), `create` (objects that must not exist yet), `upload` (large objects), `watch` (files that changed),
 //! `snapshots`, `notes` (pins and marks beside them), `cluster` (who owns the prefix), `order` (what empty nodes restore), `taken` (which of its ids have been taken up), `reports`, `probe`.
 
 mod call;
@@ -28,6 +28,7 @@ mod settings;
 mod snapshots;
 mod taken;
 mod upload;
+mod watch;
 
 use std::fmt;
 use std::ops::Range;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use confman_config::ClientTlsSettings;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -46,6 +48,7 @@ use crate::source::ChunkSource;
 pub use call::OPERATIONS;
 pub use cluster::{Begun, Claim, ClusterObject};
 pub use notes::Note;
+pub use open::store_files;
 pub use order::{OrderDone, OrderError, OrderMember, RestoreOrder};
 pub use probe::{
     Check, Conditions, Latency, LongProbe, Probe, ProbePlan, ProbeReport, Suitability, Verdict,
@@ -61,7 +64,7 @@ use settings::Secrets;
 /// Largest range that one read asks for: a chunk, or a manifest.
 const READ_BYTES_MAX: u64 = crate::format::limits::MANIFEST_BYTES_MAX;
 
-/// Time limits and sizes of a repository. The defaults suit stores near and far.
+/// Time limits and sizes of a repository, and how it speaks TLS. The defaults suit stores near and far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryOptions {
     /// How often one thing is tried.
@@ -86,6 +89,8 @@ pub struct RepositoryOptions {
     pub parts_in_flight: usize,
     /// Chunks that a verification reads ahead.
     pub verify_prefetch: usize,
+    /// Whose certificate an https store may show, and what it is shown; files that change are read again.
+    pub tls: ClientTlsSettings,
 }
 
 impl Default for RepositoryOptions {
@@ -102,6 +107,7 @@ impl Default for RepositoryOptions {
             part_bytes: 8 << 20,
             parts_in_flight: 2,
             verify_prefetch: 2,
+            tls: ClientTlsSettings::default(),
         }
     }
 }
@@ -161,7 +167,17 @@ impl Repository {
         data_dir: &Path,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, StoreError> {
-        let (env, options) = (env.into_iter().collect(), RepositoryOptions::default());
+        Self::open_existing_with(url, data_dir, env, RepositoryOptions::default()).await
+    }
+
+    /// [`Repository::open_existing`] with other limits.
+    pub async fn open_existing_with(
+        url: &str,
+        data_dir: &Path,
+        env: impl IntoIterator<Item = (String, String)>,
+        options: RepositoryOptions,
+    ) -> Result<Self, StoreError> {
+        let env = env.into_iter().collect();
         open::open(url, data_dir, env, options, open::Folder::MustExist).await
     }
 

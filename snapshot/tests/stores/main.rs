@@ -6,7 +6,8 @@
 //! - `claims`: who owns a prefix;
 //! - `access`: credentials, and stores that are not there;
 //! - `faults`: a store that fails by script, in front of each of them;
-//! - `policies`: what a node, a reader and a collector may do where a server enforces it.
+//! - `policies`: what a node, a reader and a collector may do where a server enforces it;
+//! - `tls`: an authority of one's own, and a store that wants to see a certificate.
 //!
 //! The servers of others are named by variables, `http://host:port/bucket` each: `STORE_TEST_MOTO`, `STORE_TEST_SEAWEEDFS`, and
 //! `STORE_TEST_OTHER` for any other one (MinIO, Ceph, S3 itself), with keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. Their
@@ -22,3 +23,4 @@ mod claims;
 mod conformance;
 mod faults;
 mod policies;
+mod tls;

@@ -3,26 +3,48 @@
 use confman_tests::cluster::PATIENCE;
 use confman_tests::containers::cluster::{ContainerCluster, story};
 
+/// Who is hit.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    Leader,
+    Follower,
+}
+
+impl Who {
+    async fn find(self, cluster: &ContainerCluster) -> anyhow::Result<usize> {
+        let leader = cluster.wait_leader().await?;
+        Ok(match self {
+            Self::Leader => leader,
+            Self::Follower => (leader + 1) % cluster.nodes.len(),
+        })
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Docker and images: run .ci/containers"]
-async fn i1_a_leader_that_is_killed_or_frozen_loses_nothing() -> anyhow::Result<()> {
+async fn i1_a_leader_or_a_follower_that_is_killed_or_frozen_loses_nothing() -> anyhow::Result<()> {
     story("killed", 3, async |cluster| {
-        let load = cluster.load("killed");
-        load.wait_progress(50, PATIENCE).await?;
-        let leader = cluster.wait_leader().await?;
-        cluster.kill(leader).await?;
-        load.wait_progress(100, PATIENCE).await?;
-        cluster.start_node(leader).await?;
-        cluster.end(load, "killed").await?;
+        for (who, killed, frozen) in [
+            (Who::Leader, "killed", "frozen"),
+            (Who::Follower, "follower-killed", "follower-frozen"),
+        ] {
+            let load = cluster.load(killed);
+            load.wait_progress(50, PATIENCE).await?;
+            let node = who.find(cluster).await?;
+            cluster.kill(node).await?;
+            load.wait_progress(100, PATIENCE).await?;
+            cluster.start_node(node).await?;
+            cluster.end(load, killed).await?;
 
-        let load = cluster.load("frozen");
-        load.wait_progress(50, PATIENCE).await?;
-        let leader = cluster.wait_leader().await?;
-        cluster.pause(leader).await?;
-        // The others go on without it, and it does not know that when it wakes up.
-        load.wait_progress(100, PATIENCE).await?;
-        cluster.unpause(leader).await?;
-        cluster.end(load, "frozen").await?;
+            let load = cluster.load(frozen);
+            load.wait_progress(50, PATIENCE).await?;
+            let node = who.find(cluster).await?;
+            cluster.pause(node).await?;
+            // The others go on without it, and a leader does not know that when it wakes up.
+            load.wait_progress(100, PATIENCE).await?;
+            cluster.unpause(node).await?;
+            cluster.end(load, frozen).await?;
+        }
         Ok(())
     })
     .await

@@ -35,6 +35,7 @@ mod snapshots_due;
 mod status;
 mod store_faults;
 mod tls;
+mod tls_store;
 mod tls_tools;
 mod traces;
 mod weak_store;

@@ -102,6 +102,7 @@ const TABLE: &[(&str, Moves)] = &[
     ("confman_snapshot_entries_since", At(Write)),
     ("confman_snapshot_changed", At(Snapshot)),
     ("confman_snapshot_last_index", At(Snapshot)),
+    ("confman_snapshot_interval_seconds", At(Start)),
     ("confman_snapshot_last_timestamp_seconds", At(Snapshot)),
     ("confman_snapshot_built_total", At(Snapshot)),
     (

@@ -1,4 +1,5 @@
-//! Stores that take conditional writes and ignore them, and stores that refuse them: the product is right on both.
+//! Stores that take conditional writes and ignore them, that honour them one at a time only, and that refuse them: the product is right on
+//! all of them.
 
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
@@ -7,8 +8,9 @@ use confman_tests::store::ConditionalWrites;
 use confman_tests::wait::wait_until;
 use serde_json::json;
 
-const WEAK: [(ConditionalWrites, &str, &str); 3] = [
+const WEAK: [(ConditionalWrites, &str, &str); 4] = [
     (ConditionalWrites::Ignored, "ignored", "weak-ignored"),
+    (ConditionalWrites::Racing, "racing", "weak-racing"),
     (ConditionalWrites::Refused, "refused", "weak-refused"),
     (ConditionalWrites::NotImplemented, "refused", "weak-501"),
 ];

@@ -1,6 +1,7 @@
 //! From a URL and the environment to a store.
 
 mod local;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,12 +12,13 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::{Certificate, HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, RetryConfig};
 use url::Url;
 
 use self::local::{file, memory};
+pub use self::tls::store_files;
+use self::tls::{CA_BUNDLE, LoopbackConnector, StoreTls};
 use super::call::StoreSlot;
 use super::settings::{Chosen, choose};
 use super::{Repository, RepositoryOptions, classify};
@@ -25,9 +27,6 @@ use crate::error::{Kind, StoreError};
 const DATA: &str = "{data}";
 const EXPECTED: &str = "expected file:///folder, file://{data}/folder, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or \
      memory://name";
-/// Names a file of authorities that are trusted beside the system's, as the AWS tools have it. The library below does not
-/// know it.
-const CA_BUNDLE: &str = "aws_ca_bundle";
 /// Variables that name an endpoint, the first of which counts.
 const ENDPOINTS_S3: [&str; 3] = ["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"];
 const ENDPOINTS_GCS: [&str; 1] = ["google_base_url"];
@@ -92,14 +91,16 @@ fn remote(
     options: RepositoryOptions,
     build: Build,
 ) -> Result<Repository, StoreError> {
-    install_tls_provider();
+    tls::install_provider();
     check_remote_url(url)?;
+    // Looked at before they are read: what changes meanwhile is found later.
+    let watch = tls::watch(&options.tls);
     let built = build(url, &env, &options)?;
     let reopen = {
         let (url, options) = (url.to_owned(), options.clone());
         Box::new(move || build(&url, &env, &options).map(|built| built.store))
     };
-    let slot = StoreSlot::reopening(built.store, reopen);
+    let slot = StoreSlot::reopening(built.store, reopen, watch);
     let secrets = built.chosen.secrets();
     Ok(Repository::assemble(
         slot,
@@ -109,14 +110,6 @@ fn remote(
         built.chosen.settings,
         options,
     ))
-}
-
-/// The process has one TLS provider, ring; whoever comes first installs it.
-fn install_tls_provider() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error says that somebody else was quicker: there is only one provider in this program.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
 }
 
 fn check_remote_url(url: &str) -> Result<(), StoreError> {
@@ -166,33 +159,6 @@ fn client_options(options: &RepositoryOptions) -> ClientOptions {
         .with_timeout(options.transfer_try)
 }
 
-/// Trusts the authorities of `AWS_CA_BUNDLE` too; read anew whenever the store is opened anew.
-fn with_bundle(
-    mut options: ClientOptions,
-    chosen: &Chosen,
-    url: &str,
-) -> Result<ClientOptions, StoreError> {
-    let Some(path) = chosen.get(CA_BUNDLE) else {
-        return Ok(options);
-    };
-    let refused = |why: String| {
-        StoreError {
-        hint: "let AWS_CA_BUNDLE name a readable PEM file with the certificates of the store's authority"
-            .to_owned(),
-        ..wrong(url, format!("AWS_CA_BUNDLE names {path}: {why}"))
-    }
-    };
-    let pem = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| refused(e.to_string()))?;
-    if certificates.is_empty() {
-        return Err(refused("there is no certificate in it".to_owned()));
-    }
-    for certificate in certificates {
-        options = options.with_root_certificate(certificate);
-    }
-    Ok(options)
-}
-
 /// The variables of a family, each parsed by the store's own key type.
 fn variables<K: FromStr>(family: &str, url: &str, env: &Env) -> Result<Chosen, StoreError> {
     // The URL says which bucket; a variable must not silently say another.
@@ -218,10 +184,11 @@ fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreE
     let shown = format!("s3://{bucket}/{prefix}")
         .trim_end_matches('/')
         .to_owned();
+    let tls = StoreTls::load(options, &chosen, &shown)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&bucket)
         .with_retry(retry_config())
-        .with_client_options(with_bundle(client_options(options), &chosen, &shown)?)
+        .with_client_options(tls.options(client_options(options), &shown)?)
         // Not every server knows the bulk delete.
         .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true");
     for (name, value) in &chosen.values {
@@ -230,11 +197,14 @@ fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreE
         }
     }
     let way = way("aws", &ENDPOINTS_S3, &chosen, &shown)?;
+    tls.check(&way, &shown)?;
     for key in way.client_keys() {
         builder = builder.with_config(AmazonS3ConfigKey::Client(key), "true");
     }
     if way == Way::Loopback {
         builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
+    } else if let Some(connector) = tls.connector() {
+        builder = builder.with_http_connector(connector);
     }
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
@@ -251,21 +221,25 @@ fn gcs(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, Store
     let shown = format!("gs://{bucket}/{prefix}")
         .trim_end_matches('/')
         .to_owned();
+    let tls = StoreTls::load(options, &chosen, &shown)?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&bucket)
         .with_retry(retry_config())
-        .with_client_options(client_options(options));
+        .with_client_options(tls.options(client_options(options), &shown)?);
     for (name, value) in &chosen.values {
         if let Ok(key) = name.parse::<GoogleConfigKey>() {
             builder = builder.with_config(key, value);
         }
     }
     let way = way("google", &ENDPOINTS_GCS, &chosen, &shown)?;
+    tls.check(&way, &shown)?;
     for key in way.client_keys() {
         builder = builder.with_config(GoogleConfigKey::Client(key), "true");
     }
     if way == Way::Loopback {
         builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
+    } else if let Some(connector) = tls.connector() {
+        builder = builder.with_http_connector(connector);
     }
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
@@ -282,21 +256,25 @@ fn azure(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, Sto
     let shown = format!("az://{container}/{prefix}")
         .trim_end_matches('/')
         .to_owned();
+    let tls = StoreTls::load(options, &chosen, &shown)?;
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(&container)
         .with_retry(retry_config())
-        .with_client_options(client_options(options));
+        .with_client_options(tls.options(client_options(options), &shown)?);
     for (name, value) in &chosen.values {
         if let Ok(key) = name.parse::<AzureConfigKey>() {
             builder = builder.with_config(key, value);
         }
     }
     let way = way("azure", &ENDPOINTS_AZURE, &chosen, &shown)?;
+    tls.check(&way, &shown)?;
     for key in way.client_keys() {
         builder = builder.with_config(AzureConfigKey::Client(key), "true");
     }
     if way == Way::Loopback {
         builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
+    } else if let Some(connector) = tls.connector() {
+        builder = builder.with_http_connector(connector);
     }
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
@@ -381,26 +359,6 @@ fn plain_http(endpoint: &str) -> Result<Plain, String> {
         other => Err(format!(
             "the endpoint has the scheme {other:?}, expected http or https"
         )),
-    }
-}
-
-/// Connects to a server on this machine: no proxy, whatever the environment says, and no certificates to load.
-#[derive(Debug)]
-struct LoopbackConnector(Duration);
-
-impl HttpConnector for LoopbackConnector {
-    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = reqwest::ClientBuilder::new()
-            .no_proxy()
-            .tls_certs_only(std::iter::empty())
-            .connect_timeout(CONNECT_MAX)
-            .timeout(self.0)
-            .build()
-            .map_err(|e| object_store::Error::Generic {
-                store: "S3",
-                source: Box::new(e),
-            })?;
-        Ok(HttpClient::new(client))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
 
@@ -26,6 +27,9 @@ pub enum Conditions {
     Ignored,
     /// A create with a condition fails always: objects are created without one.
     Refused,
+    /// A second create fails, as it should, and of several at once more than one is told that it won: the store looks first and
+    /// writes then.
+    Racing,
 }
 
 impl Conditions {
@@ -36,6 +40,7 @@ impl Conditions {
             Self::Honoured => "honoured",
             Self::Ignored => "ignored",
             Self::Refused => "refused",
+            Self::Racing => "racing",
         }
     }
 
@@ -73,14 +78,20 @@ pub(in crate::repository) struct Known {
     /// Of a probe whose object could not be deleted: whether that was listed as soon as it was put. It is put under the same
     /// name from then on, and a listing that has it proves nothing more.
     left: Mutex<Option<bool>>,
+    /// What a race came to whose object could not be deleted: there is no other, because each would leave one more.
+    raced: Mutex<Option<Conditions>>,
 }
 
+/// How many race for one object.
+const RACERS: usize = 8;
+
 impl Known {
-    const ALL: [Conditions; 4] = [
+    const ALL: [Conditions; 5] = [
         Conditions::Unknown,
         Conditions::Honoured,
         Conditions::Ignored,
         Conditions::Refused,
+        Conditions::Racing,
     ];
 
     pub(in crate::repository) fn get(&self) -> Conditions {
@@ -89,11 +100,13 @@ impl Known {
     }
 
     /// What is not known now does not make what was known unknown. A store that was seen to honour conditions did not refuse one for being
-    /// one: what it refused was something else.
+    /// one: what it refused was something else. Nor does a race that went well make up for one that did not.
     pub(in crate::repository) fn set(&self, conditions: Conditions) {
-        let honoured = self.get() == Conditions::Honoured;
-        if conditions == Conditions::Unknown || (honoured && conditions == Conditions::Refused) {
-            return;
+        match (self.get(), conditions) {
+            (_, Conditions::Unknown)
+            | (Conditions::Honoured, Conditions::Refused)
+            | (Conditions::Racing, Conditions::Honoured) => return,
+            _ => {}
         }
         self.conditions.store(conditions as u8, Ordering::Relaxed);
     }
@@ -105,8 +118,8 @@ impl Repository {
         self.inner.conditions.get()
     }
 
-    /// Puts, reads, lists and deletes an object of its own. An error says which of put, get and list does not work; that
-    /// deleting does not is part of the answer. From then on this repository and its clones create objects as the store can.
+    /// Puts, reads, lists and deletes an object of its own, and where a second create of it fails has eight race for another. An error says
+    /// which of put, get and list does not work; that deleting does not is part of the answer. From then on this repository and its clones create objects as the store can.
     pub async fn probe_short(&self) -> Result<Probe, StoreError> {
         let nonce = *self.inner.conditions.nonce.get_or_init(rand::random);
         let object = paths::probe(nonce);
@@ -120,7 +133,11 @@ impl Repository {
         };
         let learned = self.learn(&object, &content, may_put).await;
         let deleted = self.delete(&object).await;
-        let (conditions, listed) = learned?;
+        let (alone, listed) = learned?;
+        let conditions = match alone {
+            Conditions::Honoured => self.race(nonce).await,
+            other => other,
+        };
         let list_after_put = left.unwrap_or(listed);
         self.inner.conditions.set(conditions);
         *self.left() = deleted.is_err().then_some(list_after_put);
@@ -169,12 +186,12 @@ impl Repository {
                 "",
             ));
         }
-        let mut second = self.create_again(object, content).await;
+        let mut second = self.create_new(object, content).await;
         // A 400 that does not say that it is about the condition may be about that moment.
         if Conditions::of_second_create(&second) == Conditions::Refused
             && !second.as_ref().is_err_and(names_condition)
         {
-            second = self.create_again(object, content).await;
+            second = self.create_new(object, content).await;
         }
         let conditions = match &second {
             // As it was without a condition: so it is not the condition that is refused.
@@ -187,8 +204,53 @@ impl Repository {
         Ok((conditions, listed))
     }
 
-    /// Creates what is there already.
-    async fn create_again(&self, object: &str, content: &Bytes) -> Result<(), StoreError> {
+    /// Whether of many that create one object at once a single one wins, in an object of its own that is deleted again.
+    ///
+    /// A name of its own for each race: what a probe that was stopped has left must not decide the next.
+    async fn race(&self, nonce: u64) -> Conditions {
+        let raced = || {
+            let raced = self.inner.conditions.raced.lock();
+            raced.unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(left) = *raced() {
+            return left;
+        }
+        let object = paths::probe_part(nonce, &format!("race-{:08x}", rand::random::<u32>()));
+        let contents: Vec<Bytes> = (0..RACERS)
+            .map(|racer| Bytes::from(format!("confman probe {nonce:016x}, racer {racer}\n")))
+            .collect();
+        let racers = contents
+            .iter()
+            .map(|content| self.create_new(&object, content));
+        let answers = join_all(racers).await;
+        let mut winners = answers
+            .iter()
+            .zip(&contents)
+            .filter(|(answer, _)| answer.is_ok());
+        let found = match (winners.next(), winners.next()) {
+            (Some(_), Some(_)) => Conditions::Racing,
+            (Some((_, winner)), None) => self.outcome(&object, winner).await,
+            // All of the answers were lost, or each was in the way of another.
+            (None, _) => Conditions::Unknown,
+        };
+        // Where nothing was put there is nothing to be told of it either.
+        if self.delete(&object).await.is_err() && found != Conditions::Unknown {
+            *raced() = Some(found);
+        }
+        found
+    }
+
+    /// What a race came to of which one was told that it won: somebody who was told otherwise may have written after it.
+    async fn outcome(&self, object: &str, winner: &Bytes) -> Conditions {
+        match self.read(object, 0..winner.len() as u64).await {
+            Ok(there) if there == winner => Conditions::Honoured,
+            Ok(_) => Conditions::Racing,
+            Err(_) => Conditions::Unknown,
+        }
+    }
+
+    /// Creates what is there already, or what others create too: one try.
+    async fn create_new(&self, object: &str, content: &Bytes) -> Result<(), StoreError> {
         let path = self.path(object)?;
         let options = PutOptions {
             mode: PutMode::Create,

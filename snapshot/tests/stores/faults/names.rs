@@ -20,7 +20,7 @@ on_every_store! {
     o12_a_store_that_refuses_conditions_is_written_without_them
     o12_a_bad_request_that_passes_does_not_take_the_fence_down
     o12_what_came_between_two_tries_without_a_condition_stays
-    a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made
+    a_probe_that_may_not_delete_leaves_two_objects_however_often_it_is_made
     a_probe_that_finds_its_own_object_believes_the_first_look
     a_probe_that_may_not_put_any_more_says_nothing_of_conditions
     o03_a_claim_whose_answer_is_lost_is_ours
@@ -206,7 +206,7 @@ async fn o12_what_came_between_two_tries_without_a_condition_stays(place: Place)
     }
 }
 
-async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(place: Place) {
+async fn a_probe_that_may_not_delete_leaves_two_objects_however_often_it_is_made(place: Place) {
     let bench = Bench::at(&place);
     let denied = Rule::on(Op::Delete, Fault::Before(Failure::Denied));
     bench.store.add(denied.always());
@@ -217,11 +217,77 @@ async fn a_probe_that_may_not_delete_leaves_one_object_however_often_it_is_made(
     }
     let prefix = object_store::path::Path::from(format!("{}/probe", bench.prefix));
     let there: Vec<_> = bench.store.inner().list(Some(&prefix)).collect().await;
-    assert_eq!(there.len(), 1, "{there:?}");
+    // That of its race is the other.
+    assert_eq!(there.len(), 2, "{there:?}");
     // Gone by other hands, it is put again.
-    let name = there[0].as_ref().unwrap().location.clone();
-    bench.store.inner().delete(&name).await.unwrap();
+    for left in there {
+        let name = left.unwrap().location;
+        bench.store.inner().delete(&name).await.unwrap();
+    }
     bench.repository.probe_short().await.unwrap();
+}
+
+/// A store that looks first and writes then is right as long as one comes at a time. In memory, where those who come together look together.
+#[tokio::test]
+async fn o12_a_store_that_lets_two_creators_win_is_not_taken_for_one_that_honours_conditions() {
+    let bench = Bench::at(&Place::memory());
+    let racing = Rule::on(Op::Put, Fault::LookThenPut).always();
+    bench.store.add(racing);
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Racing);
+    assert_eq!(bench.repository.conditions(), Conditions::Racing);
+    assert!(probe.delete && left_by_probes(&bench).await.is_empty());
+    // So it is looked at before each put, as with one that ignores conditions.
+    let record = bench.small().await.unwrap();
+    let puts = bench.store.calls(Op::Put);
+    let error = bench
+        .repository
+        .put_snapshot(&other_file(&bench, 20), &group(), &record.id)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+    assert_eq!(bench.store.calls(Op::Put), puts);
+    // A race that goes well proves nothing any more.
+    bench.store.heal();
+    bench.repository.probe_short().await.unwrap();
+    assert_eq!(bench.repository.conditions(), Conditions::Racing);
+}
+
+/// All that there is to a race that says nothing: it is bounded, it leaves nothing, and another one decides.
+#[tokio::test]
+async fn o12_a_race_without_a_winner_proves_nothing_and_leaves_nothing() {
+    let bench = Bench::at(&Place::memory());
+    for fault in [
+        Fault::ExistsBefore,
+        Fault::After(Failure::Busy),
+        Fault::Hang,
+    ] {
+        bench.store.heal();
+        bench
+            .store
+            .add(Rule::on(Op::Put, fault).named("-race-").always());
+        let probe = bench.repository.probe_short().await.unwrap();
+        assert_eq!(probe.conditions, Conditions::Unknown);
+        assert!(left_by_probes(&bench).await.is_empty());
+    }
+    bench.store.heal();
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Honoured);
+    assert!(left_by_probes(&bench).await.is_empty());
+    // One is told that it won, and another's bytes are there.
+    let second = Rule::on(Op::Put, Fault::UnconditionalAfter(Failure::Denied));
+    bench.store.add(second.named("-race-").after(1));
+    let probe = bench.repository.probe_short().await.unwrap();
+    assert_eq!(probe.conditions, Conditions::Racing);
+}
+
+async fn left_by_probes(bench: &Bench) -> Vec<object_store::path::Path> {
+    let prefix = object_store::path::Path::from(format!("{}/probe", bench.prefix));
+    let there: Vec<_> = bench.store.inner().list(Some(&prefix)).collect().await;
+    there
+        .into_iter()
+        .map(|meta| meta.unwrap().location)
+        .collect()
 }
 
 /// What lies there was listed late when it was put, and has been there for long now.
