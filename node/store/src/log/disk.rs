@@ -46,6 +46,22 @@ pub(super) fn wal_bytes(dir: &Path) -> Result<u64, StoreError> {
     list().map_err(StoreError::io("list", dir))
 }
 
+/// Makes durable what is there. A process that was killed may have written what it never synced: it is read back from the cache like
+/// anything else, and must not be told of, or counted on, before no power loss takes it away.
+pub(super) fn sync_wal(dir: &Path) -> Result<(), StoreError> {
+    let sync = || -> io::Result<()> {
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "wal") {
+                std::fs::File::open(path)?.sync_all()?;
+            }
+        }
+        Ok(())
+    };
+    sync().map_err(StoreError::io("sync", dir))?;
+    crate::files::sync_dir(dir)
+}
+
 pub(super) fn damaged(path: &Path, detail: String) -> StoreError {
     StoreError::Damaged {
         path: path.to_owned(),

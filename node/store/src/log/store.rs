@@ -21,7 +21,7 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 
 use super::LogStats;
 use super::codec::{DiskId, DiskPayload, DiskVote, Flushed, LogTypes};
-use super::disk::{config, damaged, open_error, wal_bytes};
+use super::disk::{config, damaged, open_error, sync_wal, wal_bytes};
 use super::sized::Log;
 use super::stream::{Batches, bounds};
 use crate::convert;
@@ -69,6 +69,7 @@ impl LogStore {
         group: String,
     ) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        sync_wal(dir)?;
         let before = wal_bytes(dir)?;
         let config = Arc::new(config(dir, cache_bytes));
         let raft =
