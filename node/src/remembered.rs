@@ -55,8 +55,9 @@ pub(crate) async fn keep(node: Arc<Node>, stop: CancellationToken) {
             () = stop.cancelled() => true,
             () = tokio::time::sleep(KEEP_EVERY) => false,
         };
-        let now = known(&node);
-        if now != written {
+        // Who has not seen the members yet would forget them all.
+        let now = (!node.registered().is_empty()).then(|| known(&node));
+        if let Some(now) = now.filter(|now| *now != written) {
             let (paths, write) = (node.paths().clone(), now.clone());
             let done = tokio::task::spawn_blocking(move || promises::write(&paths, &write)).await;
             match done {
