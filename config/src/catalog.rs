@@ -209,7 +209,7 @@ settings! {
     }
     SNAPSHOT_DISK_FREE_PERCENT = "CONFMAN_SNAPSHOT_DISK_FREE_PERCENT" (Number) {
         Text("20"), number(0, 90, "percent"), false,
-        "With less than this free on the disk of any member, 32 MiB of log since the last snapshot make the next one due, which lets the log go; 0 for never"
+        "With less than this free on the disk of any member, 32 MiB of log since the last snapshot, and a quarter of its size, make the next one due: the log before the one before it goes; 0 for never"
     }
     SNAPSHOT_MAX_CONCURRENT = "CONFMAN_SNAPSHOT_MAX_CONCURRENT" (Number) {
         Text("2"), number(1, 64, "snapshots"), false,

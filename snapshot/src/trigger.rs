@@ -21,6 +21,8 @@ const UNCHANGED_ENTRIES_MIN: u64 = 100;
 /// While a disk is short of room, less log than this since the last snapshot makes no other one: the log goes in whole files, of which the
 /// newest stays, and a snapshot of the same state again and again costs more than it frees.
 const DISK_LOG_BYTES_MIN: u64 = 32 << 20;
+/// Nor less than this part of the size of the last one.
+const DISK_SHARE_OF_LAST: u64 = 4;
 
 /// What is known of a group's log since its last snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct TriggerFacts {
     pub changed: bool,
     /// Now, microseconds since 1970 UTC.
     pub now_us: i64,
+    /// Size of that snapshot's object; 0 while the group has none.
+    pub last_bytes: u64,
     /// The disk that the log is on; none where its size is not known.
     pub disk: Option<Disk>,
     /// Whether an operator asked.
@@ -80,7 +84,7 @@ pub enum Reason {
     Bytes(u64),
     /// Enough time, so much, and something changed.
     Time(Duration),
-    /// The disk is short of room, of which so many percent are free, and so many bytes of log can go.
+    /// The disk is short of room, of which so many percent are free, and so many bytes of log have come since the last one.
     Disk(u64, u64),
 }
 
@@ -95,7 +99,7 @@ impl fmt::Display for Reason {
             Self::Disk(percent, bytes) => {
                 write!(
                     f,
-                    "{percent} % of the disk are free, and {bytes} bytes of log can go"
+                    "{percent} % of the disk are free, and {bytes} bytes of log since the last one"
                 )
             }
         }
@@ -132,7 +136,8 @@ pub fn decide(facts: &TriggerFacts, policy: &TriggerPolicy) -> Option<Reason> {
 /// Whether a snapshot is due because a disk is short of room. Every member judges its own: the log is on all of them.
 pub fn short_of_disk(facts: &TriggerFacts, policy: &TriggerPolicy) -> Option<Reason> {
     let disk = facts.disk.filter(|disk| disk.total > 0)?;
-    if facts.bytes_since < DISK_LOG_BYTES_MIN {
+    // However long others fill the disk: what is written to the store stays in a proportion to what is freed.
+    if facts.bytes_since < DISK_LOG_BYTES_MIN.max(facts.last_bytes / DISK_SHARE_OF_LAST) {
         return None;
     }
     let free = u128::from(disk.free) * 100;
@@ -384,6 +389,20 @@ mod tests {
         assert_eq!(on(0, 1000, enough), Some(Reason::Disk(0, enough)));
         // It would free nothing.
         assert_eq!(on(0, 1000, enough - 1), None);
+        // It would write much more than it frees.
+        let of_a_large_state = |bytes_since| {
+            let facts = TriggerFacts {
+                disk: Some(Disk {
+                    free: 0,
+                    total: 1000,
+                }),
+                last_bytes: 4 << 30,
+                ..facts(3, bytes_since, 0)
+            };
+            short_of_disk(&facts, &policy())
+        };
+        assert_eq!(of_a_large_state((1 << 30) - 1), None);
+        assert!(of_a_large_state(1 << 30).is_some());
         // Sizes of which no product fits into 64 bits, and a disk that says nothing of itself.
         assert_eq!(
             on(u64::MAX / 10, u64::MAX, enough),

@@ -9,6 +9,7 @@ use confman_snapshot::trigger::{
     Candidate, Reason, TriggerFacts, TriggerPolicy, choose_builder, decide, least_failed,
     short_of_disk,
 };
+use confman_store::StateStats;
 use confman_store::command::{FinishSnapshotTask, Op};
 use confman_store::records::SnapshotTask;
 use openraft::Instant as _;
@@ -31,6 +32,10 @@ const ORDER_WITHIN: Duration = Duration::from_secs(20);
 const SILENT: Duration = Duration::from_secs(10);
 /// A replica whose disk is short of room asks again after this time at the earliest.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How long it waits for that.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// A snapshot that failed so lately, in microseconds, is the leader's to try again.
+const ASK_AFTER_FAILURE_US: i64 = 300 * 1_000_000;
 
 impl Manager {
     /// At the leader of `group`: assigns a snapshot when one is due, and takes a task back whose
@@ -55,6 +60,7 @@ impl Manager {
             entries_since: stats.entries_since_snapshot,
             bytes_since: stats.bytes_since_snapshot,
             last_snapshot_us: stats.last_snapshot.as_ref().map(|r| r.created_us),
+            last_bytes: object_bytes(&stats),
             born_us,
             others_snapshot_us: None,
             changed: group.state().changed_since_snapshot()?,
@@ -80,14 +86,9 @@ impl Manager {
     /// Where another node leads `group`: has a snapshot made when the disk of this one is short of room. What is recorded lets the log go
     /// on every member, and the leader, which may have room, knows nothing of this disk.
     pub(super) async fn ask_for_room(&self, group: &Arc<Group>) -> Result<(), Failure> {
-        let facts = TriggerFacts {
-            bytes_since: group.state().stats().bytes_since_snapshot,
-            disk: account::room(&self.node),
-            ..TriggerFacts::default()
-        };
-        let Some(reason) = short_of_disk(&facts, &policy(&self.node)) else {
+        if self.short_of_room(group).is_none() {
             return Ok(());
-        };
+        }
         let asked = self.asked_for_room.lock().get(group.id()).copied();
         if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
             return Ok(());
@@ -95,13 +96,56 @@ impl Manager {
         self.asked_for_room
             .lock()
             .insert(group.id().clone(), Instant::now());
+        // The turn, which purges the log too, is not held up by a leader that does not answer.
+        let asking = tokio::time::timeout(ASK_WITHIN, self.assign_for_room(group));
+        asking.await.map_err(|_| "no leader answers")?
+    }
+
+    async fn assign_for_room(&self, group: &Arc<Group>) -> Result<(), Failure> {
+        // One that catches up may know nothing yet of the newest snapshot.
+        group
+            .barrier(&ReadMode::Linearizable)
+            .await
+            .map_err(|_| "no leader answers")?;
+        let Some(reason) = self.short_of_room(group) else {
+            return Ok(());
+        };
         let failed = last_failure(&self.node, group)?;
-        let failed: Vec<u64> = failed.iter().map(|(task, _)| task.node).collect();
+        let now_us = self.node.meta().now_us();
+        if let Some((_, failure)) = &failed
+            && now_us.saturating_sub(failure.time_us) < ASK_AFTER_FAILURE_US
+        {
+            // The leader tries again when that is of use.
+            return Ok(());
+        }
+        // What is built goes to a file first: elsewhere, if it can be.
+        let last = [self.node.id()];
+        let failed: Vec<u64> = failed
+            .iter()
+            .map(|(task, _)| task.node)
+            .chain(last)
+            .collect();
         let builder = choose_here(group, &failed);
         tracing::info!(group = %group.id(), %reason, builder, "snapshot is due");
         assign_unless_under_way(&self.node, group, builder, reason.to_string()).await?;
         Ok(())
     }
+
+    fn short_of_room(&self, group: &Group) -> Option<Reason> {
+        let stats = group.state().stats();
+        let facts = TriggerFacts {
+            bytes_since: stats.bytes_since_snapshot,
+            last_bytes: object_bytes(&stats),
+            disk: account::room(&self.node),
+            ..TriggerFacts::default()
+        };
+        short_of_disk(&facts, &policy(&self.node))
+    }
+}
+
+/// Of the last snapshot.
+fn object_bytes(stats: &StateStats) -> u64 {
+    stats.last_snapshot.as_ref().map_or(0, |r| r.object_bytes)
 }
 
 fn policy(node: &Node) -> TriggerPolicy {

@@ -14,6 +14,7 @@ use tracing::{Instrument as _, Span};
 
 use super::Manager;
 use super::assign::finish;
+use crate::account;
 use crate::api::backend::{GroupBackend, ReadMode};
 use crate::forward::{self, ForwardError};
 use crate::group::Group;
@@ -23,6 +24,8 @@ use crate::traces::spans;
 
 /// How long the record of a finished snapshot is offered to a group without leader.
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
+/// What stays free beside the file of a snapshot, in bytes: for the log and the state, which go on.
+const ROOM_LEFT: u64 = 48 << 20;
 
 impl Manager {
     /// Starts every task that is this node's and not taken up yet, as far as there are slots.
@@ -139,6 +142,7 @@ async fn make(
         .await
         .map_err(|e| format!("build: {e}"))?
         .map_err(|e| format!("build: {e}"))?;
+    room_for(node, &group)?;
     let membership = (&view.info.membership).into();
     let index = view.info.position.index;
     let options = BuildOptions {
@@ -173,6 +177,19 @@ async fn make(
         .await
         .map_err(|e| format!("record: {e}"))?;
     Ok(index)
+}
+
+/// Whether the file that is made before the upload fits: a disk that is full ends the node.
+fn room_for(node: &Node, group: &Group) -> Result<(), String> {
+    let last = group.state().stats().last_snapshot;
+    let need = last.map_or(0, |r| r.object_bytes).saturating_add(ROOM_LEFT);
+    match account::room(node) {
+        Some(disk) if disk.free < need => Err(format!(
+            "build: {} bytes are free on the disk of the data directory, {need} are needed for the snapshot's file and what is written meanwhile\nhint: give the disk room (`drtool runbook disk-full`)",
+            disk.free
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Offers the record until a leader takes it; asking twice records it once.

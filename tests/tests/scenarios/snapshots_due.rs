@@ -254,7 +254,7 @@ async fn followers_that_cannot_reach_the_store_stop_no_snapshots() -> anyhow::Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_whose_disk_is_short_of_room_has_the_log_let_go() -> anyhow::Result<()> {
     const DISK_FREE_PERCENT: &str = "CONFMAN_SNAPSHOT_DISK_FREE_PERCENT";
-    const DISK_MEBIBYTES: u64 = 160;
+    const DISK_MEBIBYTES: u64 = 400;
     const VALUE_BYTES: usize = 1 << 20;
     let cluster = Plan::new("disk-due")
         .env(DISK_FREE_PERCENT, "0")
