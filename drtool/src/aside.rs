@@ -5,6 +5,7 @@
 //!
 //! Does not: say whether the cluster can spare the node. It reads one directory, and the plan that it shows says what to look at first.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,8 +13,8 @@ use clap::Args;
 use confman_cli::failure::Failure;
 use confman_cli::output;
 use confman_client::ErrorKind;
-use confman_store::DataDir;
 use confman_store::datadir::Facts;
+use confman_store::{DataDir, DataPaths, StoreError};
 use serde::Serialize;
 
 use crate::codes::{self, Code};
@@ -119,25 +120,30 @@ fn named(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// The directory under its lock, what lies there, and the word that an operator types for it; none where nothing lies there.
 fn found(path: &Path) -> Result<Option<(DataDir, String, String)>, Failure> {
-    match std::fs::metadata(path) {
-        // A path that was mistyped is told of by [`tell`]; its node, which was not helped, says so itself.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(codes::local("look at", path, &e)),
-        Ok(_) => {}
+    // Opening makes and empties what a node's directory has: not in one that is none, whose path may have been mistyped. That is told by
+    // [`tell`], and its node, which was not helped, says so itself.
+    if !holds_anything(path)? {
+        return Ok(None);
     }
     owner::refuse_stranger(path)?;
     let data = DataDir::open(path).map_err(data_failure)?;
-    if let Ok(Some(surgery)) = data.read_surgery() {
-        return Err(codes::refuse(
-            "ASIDE_UNDER_WAY",
-            ErrorKind::Refused,
-            format!(
-                "{}: {} was begun here and has not ended",
-                path.display(),
-                surgery.what()
-            ),
-        )
-        .with_hint(surgery.command));
+    match data.read_surgery() {
+        // All that a restore has made so far is half a product, which can be made again.
+        Ok(Some(surgery)) if !surgery.restore => {
+            return Err(codes::refuse(
+                "ASIDE_UNDER_WAY",
+                ErrorKind::Refused,
+                format!(
+                    "{}: {} was begun here and has not ended",
+                    path.display(),
+                    surgery.what()
+                ),
+            )
+            .with_hint(surgery.command));
+        }
+        Err(error @ StoreError::NewerVersion { .. }) => return Err(data_failure(error)),
+        // One that is damaged goes with the rest: nobody can end what it speaks of.
+        _ => {}
     }
     let (what, word) = match data.inspect().map_err(data_failure)? {
         Facts::Empty => return Ok(None),
@@ -154,6 +160,31 @@ fn found(path: &Path) -> Result<Option<(DataDir, String, String)>, Failure> {
         }
     };
     Ok(Some((data, what, word)))
+}
+
+/// Whether anything lies there that a node has written. Looks, and no more.
+fn holds_anything(path: &Path) -> Result<bool, Failure> {
+    let paths = DataPaths::new(path);
+    let files = [
+        paths.identity(),
+        paths.incarnation(),
+        paths.claim(),
+        paths.promises(),
+        paths.surgery(),
+    ];
+    for file in files {
+        match std::fs::symlink_metadata(&file) {
+            Ok(_) => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(codes::local("look at", &file, &e)),
+        }
+    }
+    let groups = paths.groups();
+    match std::fs::read_dir(&groups) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(codes::local("look at", &groups, &e)),
+    }
 }
 
 fn carry_out(
@@ -284,6 +315,15 @@ mod tests {
         .unwrap();
         drop(data);
         assert_eq!(refused(dir.path()), "ASIDE_UNDER_WAY");
+        let file = dir.path().join("surgery");
+        let mut bytes = std::fs::read(&file).unwrap();
+        // Damaged: nobody can end what it speaks of, and no node starts beside it.
+        bytes[12] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let to = set_aside(dir.path()).unwrap();
+        assert_eq!(std::fs::read(to.join("surgery")).unwrap(), bytes);
+        let again = DataDir::open(dir.path()).unwrap();
+        assert_eq!(again.inspect().unwrap(), Facts::Empty);
     }
 
     #[test]
@@ -292,6 +332,19 @@ mod tests {
         let absent = dir.path().join("absent");
         assert_eq!(set_aside(&absent), None);
         assert!(!absent.exists());
+        // Somebody's home, a mount point, `/`: what is called as a node calls its own is not touched there.
+        std::fs::create_dir(dir.path().join("tmp")).unwrap();
+        std::fs::write(dir.path().join("tmp/theirs"), "kept").unwrap();
         assert_eq!(set_aside(dir.path()), None);
+        let mut there: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        there.sort();
+        assert_eq!(there, ["tmp"]);
+        assert_eq!(
+            std::fs::read(dir.path().join("tmp/theirs")).unwrap(),
+            b"kept"
+        );
     }
 }

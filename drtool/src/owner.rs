@@ -13,41 +13,63 @@ use crate::codes::{self, Code};
 pub(crate) const CODES: &[Code] = &[Code {
     name: "DIRECTORY_OWNER",
     meaning: "The command runs as root and would change a data directory whose node runs as another user: that node could not open what root had written, and would not start.",
-    remedy: "Run it as that user: `sudo -u '#UID' drtool ...`, or by the user's name. The files that it reads must be readable for that user.",
+    remedy: "Run it as that user, with the node's environment: `setpriv --reuid UID --regid GID --clear-groups drtool ...` keeps it, `sudo` does not unless it is told to. The files that it reads must be readable for that user.",
 }];
 
-/// What says who the node runs as, the first that is there.
-const WITNESSES: [&str; 3] = ["identity", "groups", "."];
+/// What says who the node runs as, the first that is there. Not the directory itself, which may be a volume's and somebody else's.
+const WITNESSES: [&str; 3] = ["identity", "groups", "surgery"];
 
 /// Refuses to go on as root in a directory that the node of another user has written.
 ///
 /// # Errors
 /// `DIRECTORY_OWNER`; or the directory cannot be looked at.
 pub(crate) fn refuse_stranger(dir: &Path) -> Result<(), Failure> {
-    let owner = owner(dir).map_err(|e| codes::local("look at", dir, &e))?;
-    refuse(dir, rustix::process::geteuid().as_raw(), owner)
-}
-
-fn refuse(dir: &Path, own: u32, owner: Option<u32>) -> Result<(), Failure> {
-    let Some(owner) = owner.filter(|owner| own == 0 && *owner != 0) else {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let told = |e| codes::local("look at", dir, &e);
+    let Some(owner) = owner(dir).map_err(told)? else {
         return Ok(());
     };
+    // A network's or a container's file system may give what root writes to somebody else.
+    let own = tempfile::tempfile_in(dir).and_then(|file| file.metadata());
+    refuse(dir, own.map_err(told)?.uid(), owner)
+}
+
+/// `own`: whose is what this process writes there.
+fn refuse(dir: &Path, own: u32, owner: Owner) -> Result<(), Failure> {
+    if own != 0 || owner.user == 0 {
+        return Ok(());
+    }
+    let Owner { user, group } = owner;
     Err(codes::refuse(
         "DIRECTORY_OWNER",
         ErrorKind::Refused,
         format!(
-            "{}: the node runs as user {owner} and this runs as root: the node could not open what it writes; nothing was done",
+            "{}: the node runs as user {user} and this runs as root: the node could not open what it writes; nothing was done",
             dir.display()
         ),
     )
-    .with_hint(format!("run it again with `sudo -u '#{owner}'` before it")))
+    .with_hint(format!(
+        "put `setpriv --reuid {user} --regid {group} --clear-groups` before the same command: it keeps the environment, which names the store"
+    )))
 }
 
-/// The user whose files lie in the directory; none where it is not there.
-fn owner(dir: &Path) -> io::Result<Option<u32>> {
+/// Who wrote a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    user: u32,
+    group: u32,
+}
+
+/// Whose files lie in the directory; none where none lies there.
+fn owner(dir: &Path) -> io::Result<Option<Owner>> {
     for name in WITNESSES {
         match std::fs::symlink_metadata(dir.join(name)) {
-            Ok(found) => return Ok(Some(found.uid())),
+            Ok(found) => {
+                let (user, group) = (found.uid(), found.gid());
+                return Ok(Some(Owner { user, group }));
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
@@ -62,28 +84,31 @@ mod tests {
     #[test]
     fn root_writes_only_where_root_runs_the_node() {
         let at = Path::new("/data");
-        refuse(at, 0, Some(0)).unwrap();
-        refuse(at, 0, None).unwrap();
-        // Whoever is not root gets the system's own answer, where it is no.
-        refuse(at, 1000, Some(10_001)).unwrap();
-        let refused = refuse(at, 0, Some(10_001)).unwrap_err();
+        let of = |user| Owner { user, group: 7 };
+        refuse(at, 0, of(0)).unwrap();
+        // What root writes there is that user's, as on a network's file system.
+        refuse(at, 10_001, of(10_001)).unwrap();
+        let refused = refuse(at, 0, of(10_001)).unwrap_err();
         let document = refused.document().unwrap();
         assert_eq!(document["error"]["code"], "DIRECTORY_OWNER");
         let hint = document["error"]["hint"].as_str().unwrap();
-        assert!(hint.contains("'#10001'"), "{hint}");
+        assert!(hint.contains("--reuid 10001 --regid 7"), "{hint}");
     }
 
     #[test]
     fn the_node_is_known_by_its_files() {
         let dir = tempfile::tempdir().unwrap();
+        let user = || owner(dir.path()).unwrap().map(|owner| owner.user);
         let own = std::fs::metadata(dir.path()).unwrap().uid();
-        assert_eq!(owner(dir.path()).unwrap(), Some(own));
+        assert_eq!(user(), None);
         std::fs::write(dir.path().join("identity"), "").unwrap();
-        assert_eq!(owner(dir.path()).unwrap(), Some(own));
+        assert_eq!(user(), Some(own));
+        refuse_stranger(dir.path()).unwrap();
         assert_eq!(owner(&dir.path().join("absent")).unwrap(), None);
         if std::os::unix::fs::chown(dir.path().join("identity"), Some(10_001), None).is_ok() {
             // Not the directory's: where a container's root runs the node on a folder of somebody else, root may go on.
-            assert_eq!(owner(dir.path()).unwrap(), Some(10_001));
+            assert_eq!(user(), Some(10_001));
+            refuse_stranger(dir.path()).unwrap_err();
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! A block may say where it is carried out (`sh on {node}`) or when (`sh after the store is back`); the test that knows what
 //! was broken supplies both. A block `text on {node}` is for a tool that not every machine has: the test does what it says. A line may say how its command ends (`# exit code 1`), otherwise it must succeed. What the
-//! machines' own tools do (`systemctl`, `mv`) is done by the harness; any other command is an error, so that nothing on a
+//! machines' own tools do (`systemctl`, `docker`) is done by the harness; any other command is an error, so that nothing on a
 //! page goes untried.
 
 use std::collections::BTreeMap;

@@ -90,6 +90,7 @@ struct Applied<'a> {
 pub(crate) async fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, Failure> {
     let plan = Plan::read(&args.plan)?;
     let path = directory(args.directory.as_deref())?;
+    owner::refuse_stranger(&path)?;
     let standing = stand(&path, &plan, Lock::Free)?;
     let sources = match &standing {
         Standing::Fresh(Role::Survivor) | Standing::Begun(Role::Survivor) => {

@@ -29,6 +29,8 @@ use crate::store::reader::StoreReader;
 
 /// How long the store is given for its account.
 const STORE_WITHIN: Duration = Duration::from_secs(20);
+/// And more for each group.
+const STORE_WITHIN_EACH: Duration = Duration::from_secs(1);
 /// Most addresses that are asked.
 const ASKED_MAX: usize = 200;
 /// Most snapshots of a group that are tried until one can be opened.
@@ -104,7 +106,7 @@ pub(crate) async fn run(args: &CollectArgs, global: &Global) -> Result<ExitCode,
         .retain(|known| !asked.iter().any(|live| live.url == known.url));
     collection.live.extend(asked);
     if let Some(account) = ask_store(&collection, args, global).await? {
-        collection.store = Some(account);
+        collection.store = better(Some(account), collection.store.take());
     }
     collection.write(&args.out, args.force)?;
     if global.json {
@@ -128,7 +130,24 @@ fn merge(into: &mut Collection, other: Collection) {
         into.live.retain(|known| known.url != live.url);
         into.live.push(live);
     }
-    into.store = into.store.take().or(other.store);
+    into.store = better(into.store.take(), other.store);
+}
+
+/// Of two accounts of the store the one that knows more: what it proves to be missing must not be hidden by a reading that failed. Of two
+/// that know alike the first.
+fn better(one: Option<StoreAccount>, other: Option<StoreAccount>) -> Option<StoreAccount> {
+    let knows = |account: &StoreAccount| {
+        let ends = account.snapshots.iter().map(|s| s.position.index);
+        (
+            account.error.is_none(),
+            account.highest_incarnation,
+            ends.fold(0_u64, u64::saturating_add),
+        )
+    };
+    match (one, other) {
+        (Some(one), Some(other)) if knows(&other) > knows(&one) => Some(other),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Of two readings of one directory the later one counts, in whatever order they come.
@@ -233,7 +252,7 @@ async fn ask_store(
         .flat_map(|d| d.groups.iter().map(|g| g.group.clone()))
         .collect();
     let told = tokio::time::timeout(
-        STORE_WITHIN,
+        STORE_WITHIN + STORE_WITHIN_EACH * u32::try_from(groups.len()).unwrap_or(u32::MAX),
         store_account(&reader, &uuids, &groups, newest_life, &mut account),
     )
     .await;
@@ -286,6 +305,10 @@ async fn store_account(
                 continue;
             };
             let manifest = snapshot.manifest();
+            if !uuids.contains(&manifest.cluster.uuid) {
+                // Of another cluster that shares the prefix.
+                continue;
+            }
             account.snapshots.push(StoreSnapshot {
                 group: group.clone(),
                 id: listed.id.to_string(),
@@ -413,6 +436,36 @@ mod tests {
         }
         merge(&mut merged, kit::collection(vec![foreign]));
         assert_eq!(merged.directories.len(), 3);
+    }
+
+    #[test]
+    fn m15_a_reading_of_the_store_that_failed_hides_none_that_did_not() {
+        let failed = StoreAccount {
+            url: "s3://b/p".to_owned(),
+            error: Some("no answer".to_owned()),
+            highest_incarnation: 9,
+            clusters: Vec::new(),
+            snapshots: Vec::new(),
+        };
+        let read = StoreAccount {
+            error: None,
+            highest_incarnation: 1,
+            ..failed.clone()
+        };
+        let later = StoreAccount {
+            highest_incarnation: 2,
+            ..read.clone()
+        };
+        let of = |one: Option<&StoreAccount>, other: Option<&StoreAccount>| {
+            better(one.cloned(), other.cloned())
+        };
+        assert_eq!(of(Some(&failed), Some(&read)).as_ref(), Some(&read));
+        assert_eq!(of(Some(&read), Some(&failed)).as_ref(), Some(&read));
+        assert_eq!(of(Some(&read), Some(&later)).as_ref(), Some(&later));
+        assert_eq!(of(Some(&later), Some(&read)).as_ref(), Some(&later));
+        assert_eq!(of(None, Some(&failed)).as_ref(), Some(&failed));
+        assert_eq!(of(Some(&failed), None).as_ref(), Some(&failed));
+        assert_eq!(of(None, None), None);
     }
 
     fn reading(id: u64, at: i64, has_identity: bool) -> Directory {

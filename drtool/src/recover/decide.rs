@@ -231,7 +231,9 @@ fn plan_group(
 ) -> Result<GroupPlan, Box<Refusal>> {
     let best = survey.best(group).unwrap_or(base);
     let accepted = wishes.data_loss.contains(group);
-    let source = if base.end(group) == best.end(group) || accepted {
+    // What is given up is what the refusal said, of the best directory, unless another was asked for by name.
+    let named = accepted && wishes.survivor.is_some();
+    let source = if base.end(group) == best.end(group) || named {
         base
     } else {
         best

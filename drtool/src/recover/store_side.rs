@@ -58,6 +58,21 @@ impl Told {
         }
     }
 
+    /// What became of the claim of a life that was undone, in a sentence.
+    pub(super) fn words_of_withdrawal(&self, incarnation: u64) -> String {
+        match (&self.url, &self.error) {
+            (None, _) => format!(
+                "no store was told: where one has the claim of incarnation {incarnation}, this node fences itself when it sees it; with a store, run the same undo again and name it"
+            ),
+            (Some(url), Some(error)) => format!(
+                "the store {url} was not told ({error}): where it has the claim of incarnation {incarnation}, this node fences itself when it sees it; run the same undo again when it answers"
+            ),
+            (Some(url), None) => {
+                format!("the claim of incarnation {incarnation} is withdrawn in {url}")
+            }
+        }
+    }
+
     /// Why it is only half done, where a store was named and does not have the claim: nothing keeps another operator from a life
     /// of the same number.
     pub(super) fn unclaimed(&self, plan: &Plan) -> Option<Failure> {

@@ -123,6 +123,7 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
         Some(file) => Plan::read(file)?,
         None => kept_plan(&path)?,
     };
+    owner::refuse_stranger(&path)?;
     let what = look(&path, &plan, Lock::Free)?;
     let named = !args.no_store && args.store.is_named(global);
     let door = store_side::Door::new(named.then_some(&args.store), global);
@@ -167,6 +168,9 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
             "{} is of incarnation {} again",
             done.directory, done.incarnation
         ))?;
+        if is_survivor {
+            output::line(&done.store.words_of_withdrawal(plan.new_incarnation))?;
+        }
         output::line(
             "next: undo it on every other machine where it was applied; a node that fenced itself meanwhile is let go by `drtool recover undo --plan FILE DIR`",
         )?;

@@ -19,6 +19,7 @@ use confman_store::records::IncarnationKind;
 use confman_store::{DataDir, DataPaths, StoreError};
 
 use crate::codes;
+use crate::owner;
 use crate::step::step;
 use crate::store::errors;
 
@@ -44,11 +45,12 @@ pub(crate) fn refuse_filled(dir: &Path) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    // What opening a data directory leaves, the first file of a run that was killed while it wrote it, and what a new file
+    // What was set aside there, what opening a data directory leaves, the first file of a run that was killed while it wrote it, and what a new file
     // system has.
     let empty = [
         paths.lock(),
         paths.tmp(),
+        paths.aside(),
         half_written(&paths.surgery()),
         dir.join("lost+found"),
     ];
@@ -94,6 +96,7 @@ impl Place {
     /// It holds something, a process has it, or the system refuses.
     pub(crate) fn take(dir: &Path, command: &str) -> Result<Self, Failure> {
         refuse_filled(dir)?;
+        owner::refuse_stranger(dir)?;
         let data = DataDir::open(dir).map_err(failure)?;
         // What counts is how it looks under the lock.
         refuse_filled(data.paths().root())?;

@@ -426,6 +426,9 @@ impl DataDir {
             self.paths.claim(),
             self.paths.promises(),
             self.paths.groups(),
+            self.paths.repaired(),
+            // Last: while it lies there no node starts.
+            self.paths.surgery(),
         ] {
             let Some(name) = from.file_name() else {
                 continue;

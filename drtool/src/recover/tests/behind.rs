@@ -111,6 +111,31 @@ fn m15_only_what_the_survivor_itself_has_counts_as_kept() {
     assert_eq!((loss.kept_unproven, loss.dropped.len()), (0, 1));
 }
 
+/// What the refusal counts is what is given up: another directory that has more of the group than the survivor is still taken.
+#[test]
+fn m15_what_is_accepted_is_what_the_refusal_said() {
+    let mut one = node(1, 5, at(2, 90), at(2, 90));
+    one.groups[1] = node(1, 5, at(2, 20), at(2, 20)).groups[1].clone();
+    let two = node(2, 5, at(2, 40), at(2, 40));
+    let mut seen = seen(one, at(2, 10), at(2, 60));
+    seen.directories.push(two);
+    let lost = ["node3", "node4", "node5"];
+    let refusals = decide(&seen, &wishes(&lost)).unwrap_err();
+    let said = &refusals[0].what;
+    assert!(said.contains("the best directory, node2"), "{said}");
+    assert!(said.ends_with("it lacks 20 entries"), "{said}");
+    let mut accepting = wishes(&lost);
+    accepting.data_loss.insert(GroupId::config(0));
+    let plan = planned(&seen, &accepting);
+    assert_eq!(plan.survivor.info.name, "node1");
+    assert_eq!(plan.groups[1].from.name, "node2");
+    assert_eq!(plan.groups[1].loss.lost_proven, 20);
+    accepting.survivor = Some("node1".to_owned());
+    let named = planned(&seen, &accepting);
+    assert_eq!(named.groups[1].from.name, "node1");
+    assert_eq!(named.groups[1].loss.lost_proven, 40);
+}
+
 #[test]
 fn m15_a_snapshot_on_the_way_of_the_log_proves_what_leads_to_it() {
     let left = node(2, 3, at(2, 100), at(2, 80));
