@@ -53,6 +53,7 @@ async fn says_so(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i2_a_replica_whose_state_differs_stays_up_and_serves_nothing() -> anyhow::Result<()> {
     let cluster = Plan::new("diverged").start().await?;
     cluster.write("app/k", &json!("v")).await?;

@@ -114,6 +114,7 @@ async fn i13_i17_kill_9_at_every_place_where_a_recovered_life_begins_comes_to_th
 /// A state is made durable less often than the log, and what is not known to be committed is applied only when there is a leader: when the
 /// groups lead, the registry may know of nobody yet. Those of the older life are waited for all the same.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_a_life_whose_registry_is_behind_its_log_waits_for_the_older_one() -> anyhow::Result<()>
 {
     let cluster = Plan::new("slow-registry").start().await?;

@@ -7,6 +7,7 @@ use confman_tests::runbook::Runbook;
 const OFF_SECS: i64 = 3_600;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn wrong_clock() -> anyhow::Result<()> {
     let cluster = Plan::new("runbook-wrong-clock").start().await?;
     let node = cluster.node(1);

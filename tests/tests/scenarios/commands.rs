@@ -352,6 +352,7 @@ async fn dev_takes_five_nodes_four_shards_and_a_store_and_ends_at_ctrl_c() -> an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn the_nodes_of_dev_end_with_it_even_when_it_is_killed() -> anyhow::Result<()> {
     let temp = tempfile::tempdir()?;
     let mut dev = Dev::start(&temp.path().join("dev"), &["--port-base", "0"]).await?;
@@ -437,6 +438,7 @@ async fn dev_speaks_tls_when_it_is_asked_to_and_clients_in_its_directory_need_no
 
 /// What is done to nodes, and what is made for them, is one document for a script; a cluster is named by its directory alone.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn what_changes_a_dev_cluster_and_what_makes_keys_is_a_document_too() -> anyhow::Result<()> {
     let temp = tempfile::tempdir()?;
     let mut dev = Dev::start(&temp.path().join("dev"), &["--port-base", "0"]).await?;

@@ -198,6 +198,7 @@ async fn a_leader_that_stood_still_never_shows_an_old_value_linearizably() -> an
 
 /// What the deposed leader was asked to write while it stood still is either done once or not at all.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_write_to_a_leader_that_stands_still_is_not_acknowledged_in_vain() -> anyhow::Result<()> {
     let cluster = Plan::new("paused-write").start().await?;
     let paused = cluster.wait_leader(CONFIG).await?;

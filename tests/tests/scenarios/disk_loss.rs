@@ -241,6 +241,7 @@ async fn i18_with_the_store_unreachable_a_lost_disk_comes_back_from_the_leader_a
 
 /// Two of three disks lost at once is a lost quorum: nothing forms a new cluster over the survivor's data (D11).
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn two_of_three_lost_disks_wait_for_an_operator_instead_of_forming_a_new_cluster()
 -> anyhow::Result<()> {
     let cluster = plan("quorum-loss").start().await?;

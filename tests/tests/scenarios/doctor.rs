@@ -61,6 +61,7 @@ async fn healthy(cluster: &Cluster) -> anyhow::Result<Ran> {
 
 /// Nothing is wrong, every subject was looked at, and nothing was written.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_healthy_cluster_has_no_findings_and_is_not_written_to() -> anyhow::Result<()> {
     let cluster = Plan::new("doctor").start().await?;
     cluster.fill("app", "k", 20, "value").await?;

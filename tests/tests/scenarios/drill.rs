@@ -361,6 +361,7 @@ async fn i17_a_drill_that_was_called_off_or_killed_leaves_nothing() -> anyhow::R
 
 /// A scratch directory on a disk that is too small at once, or becomes full on the way: it says so, and leaves nothing there.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn d05_a_drill_on_a_full_disk_says_so_and_leaves_nothing() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("drill-full-disk"), &[META, CONFIG]).await?;
     let dir = scratch(&cluster)?;

@@ -105,6 +105,7 @@ async fn wait_told(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn d08_an_older_copy_of_a_followers_directory_is_refused_and_kept() -> anyhow::Result<()> {
     let cluster = plan("older-follower").start().await?;
     let victim = cluster.follower(CONFIG).await?;
@@ -217,6 +218,7 @@ async fn wait_kept(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
 
 /// Every process has been ended since, with kill -9, as by a power cut: what was promised is remembered on the disks of the others.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn d08_an_older_copy_is_refused_when_every_node_was_restarted_since() -> anyhow::Result<()> {
     let cluster = plan("older-forgotten").start().await?;
     let victim = cluster.follower(CONFIG).await?;
@@ -239,6 +241,7 @@ async fn d08_an_older_copy_is_refused_when_every_node_was_restarted_since() -> a
 /// A process that goes on tells what its directory held when it started, which is less than it has promised since: who remembers that from
 /// before its own restart does not take it for a copy.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn d08_who_went_on_while_another_was_restarted_is_no_copy() -> anyhow::Result<()> {
     let cluster = plan("older-went-on").start().await?;
     for index in 0..3 {

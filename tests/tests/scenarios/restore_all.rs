@@ -126,6 +126,7 @@ async fn i15_i16_i17_a_plan_says_what_is_lost_and_becomes_one_order() -> anyhow:
 
 /// Three nodes of which every directory is gone come back from the store by themselves, as another life of the same cluster.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() -> anyhow::Result<()>
 {
     let cluster = Plan::new("everything").start().await?;
@@ -196,6 +197,7 @@ async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() 
 
 /// A learner was a voter before, and would be one again if only the last membership of the snapshots were asked.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i11_a_learner_is_restored_as_a_learner() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("learner"), &[CONFIG]).await?;
     let demote = ["demote", "node2", "--yes", "--allow-less-tolerance"];

@@ -76,6 +76,7 @@ async fn live_hash(cluster: &Cluster, group: &str, index: &Value) -> anyhow::Res
 
 /// The newest snapshot is damaged: the plan takes the older one and says what that costs.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i9_i15_a_damaged_newest_snapshot_is_named_and_the_plan_says_what_that_costs()
 -> anyhow::Result<()> {
     let cluster = filled(Plan::new("damaged-newest"), &[META, CONFIG]).await?;
@@ -156,6 +157,7 @@ async fn damage(cluster: &Cluster, group: &str, id: &str) -> anyhow::Result<()> 
 
 /// A node that could have voted under its ordered id loses its disk: another id, however early that was.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i14_a_disk_lost_before_the_life_begins_does_not_come_back_under_the_ordered_id()
 -> anyhow::Result<()> {
     let cluster = filled(Plan::new("lost-twice"), &[META, CONFIG]).await?;
@@ -226,6 +228,7 @@ async fn i17_nodes_killed_again_and_again_while_they_restore_come_to_the_same_en
 
 /// The tool is killed at any moment of applying: run again, there is one order, and it is whole.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i17_a_tool_killed_while_it_orders_orders_once() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("killed-tool"), &[META, CONFIG]).await?;
     lose_every_node(&cluster)?;
@@ -371,6 +374,7 @@ async fn i13_on_a_shared_prefix_the_operator_says_which_cluster_is_meant() -> an
 
 /// A point in time, a position or a snapshot by name: what is newer is passed over, and said.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i15_an_earlier_snapshot_can_be_asked_for() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("earlier"), &[META, CONFIG]).await?;
     let first = planned_index(&cluster).await?;

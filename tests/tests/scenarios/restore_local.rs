@@ -349,6 +349,7 @@ async fn i17_a_copy_killed_again_and_again_comes_to_the_same_end() -> anyhow::Re
 
 /// The one node that was named begins the next life; what comes back of the old one fences itself.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("begin-life"), &[META, CONFIG]).await?;
     cluster

@@ -113,6 +113,7 @@ async fn point_in_time() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn damaged_snapshot() -> anyhow::Result<()> {
     let cluster = cluster("runbook-damaged-snapshot").await?;
     let newest = {
@@ -133,6 +134,7 @@ async fn damaged_snapshot() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn drill() -> anyhow::Result<()> {
     let cluster = cluster("runbook-drill").await?;
     Runbook::new("drill", &cluster).carry_out(nothing).await?;
@@ -176,6 +178,7 @@ async fn disk_full() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn slow_follower() -> anyhow::Result<()> {
     let cluster = cluster("runbook-slow-follower").await?;
     // The slow one leads, in whatever place it stands among the names: another is to.

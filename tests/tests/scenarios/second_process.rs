@@ -31,6 +31,7 @@ fn never_said(cluster: &Cluster, words: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i14_a_copied_directory_is_refused_while_its_node_lives() -> anyhow::Result<()> {
     let cluster = Plan::new("copied-dir").start().await?;
     cluster.write("app/k", &json!("before")).await?;
@@ -141,6 +142,7 @@ impl Drop for BlackHole {
 /// A node that lost its disk is restoring: it has its new id and does not run yet. A second process under its name must
 /// not be taken in in its place.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i14_a_node_that_is_restoring_keeps_its_name() -> anyhow::Result<()> {
     let cluster = Plan::new("restoring").start().await?;
     cluster.write("app/k", &json!("v")).await?;

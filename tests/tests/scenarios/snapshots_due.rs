@@ -252,6 +252,7 @@ async fn followers_that_cannot_reach_the_store_stop_no_snapshots() -> anyhow::Re
 
 /// The disk of one follower is short of room, and those of the others are not: it asks, and the log goes on every member.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_follower_whose_disk_is_short_of_room_has_the_log_let_go() -> anyhow::Result<()> {
     const DISK_FREE_PERCENT: &str = "CONFMAN_SNAPSHOT_DISK_FREE_PERCENT";
     const DISK_MEBIBYTES: u64 = 400;

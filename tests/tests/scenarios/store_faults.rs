@@ -127,6 +127,7 @@ async fn wait_probed(cluster: &Cluster, times: usize) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i18_a_cluster_with_good_disks_starts_without_its_store_and_probes_it_later()
 -> anyhow::Result<()> {
     let cluster = Plan::new("cold-no-store").start().await?;

@@ -66,6 +66,7 @@ async fn tool(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_store_that_wants_certificates_gets_them_and_new_ones_without_a_restart()
 -> anyhow::Result<()> {
     let cluster = laid_out().await?;
@@ -172,6 +173,7 @@ async fn tools(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// A node says at its start, all at once, what is wrong with the files for the store.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i20_a_node_does_not_start_with_files_for_the_store_that_will_not_do() -> anyhow::Result<()>
 {
     let cluster = laid_out().await?;

@@ -159,6 +159,7 @@ fn by_id(events: &[Value]) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i11_an_export_holds_what_the_cluster_held() -> anyhow::Result<()> {
     let cluster = Plan::new("tool-export")
         .nodes(1)

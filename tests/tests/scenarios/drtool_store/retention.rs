@@ -112,6 +112,7 @@ async fn show(cluster: &Cluster, args: &[&str]) -> anyhow::Result<Vec<(String, S
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i10_without_a_cluster_snapshots_go_in_two_steps_and_only_when_what_stays_is_proven()
 -> anyhow::Result<()> {
     let cluster = Plan::new("tool-retain")

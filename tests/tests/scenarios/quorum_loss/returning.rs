@@ -48,6 +48,7 @@ async fn m10_the_majority_is_back_before_apply_and_apply_is_refused() -> anyhow:
 
 /// During: the plan is applied, the others come back and elect a leader, then the survivor starts. It holds itself back.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_the_majority_is_back_between_apply_and_start_and_the_new_life_does_not_begin()
 -> anyhow::Result<()> {
     let cluster = without_store("back-during").start().await?;
@@ -141,6 +142,7 @@ async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyho
 
 /// The survivor is away when the old majority comes back: only the store can tell it, and does.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn i13_the_store_fences_the_majority_when_nobody_of_the_new_life_is_there()
 -> anyhow::Result<()> {
     let cluster = Plan::new("back-alone").start().await?;
@@ -288,6 +290,7 @@ async fn i13_a_copy_of_the_old_directory_is_fenced() -> anyhow::Result<()> {
 /// Two operators, two survivors, two plans. With the store the second is refused; without it neither life begins while
 /// the other is there, and taking one back lets the other go.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn m19_i13_two_operators_with_two_plans_never_make_two_lives() -> anyhow::Result<()> {
     for (name, store) in [("operators-store", true), ("operators", false)] {
         let plan = if store {
