@@ -284,17 +284,16 @@ impl Client {
                 why,
             });
         };
-        if !self.trust.holds(&to) {
-            // Whether it is a member is what the node says that has the key already.
-            self.learn_members(from).await;
+        if let Some(way) = self.trust.way_to(to.clone()) {
+            return Ok(way);
         }
-        if !self.trust.holds(&to) {
-            return Err(ClientError::ForeignRedirect {
-                from: from.to_string(),
-                to: to.to_string(),
-            });
-        }
-        Ok(to)
+        // Whether it is a member is what the node says that has the key already.
+        self.learn_members(from).await;
+        let foreign = || ClientError::ForeignRedirect {
+            from: from.to_string(),
+            to: to.to_string(),
+        };
+        self.trust.way_to(to.clone()).ok_or_else(foreign)
     }
 }
 

@@ -36,6 +36,12 @@ impl Endpoint {
         self.0.scheme() == "http"
     }
 
+    /// The same place over TLS; none where it is that already.
+    pub(crate) fn over_tls(&self) -> Option<Self> {
+        let mut url = self.0.clone();
+        (self.is_plain() && url.set_scheme("https").is_ok()).then_some(Self(url))
+    }
+
     /// It leads to the machine, or the container, of whoever asks.
     pub fn is_loopback(&self) -> bool {
         match self.0.host() {

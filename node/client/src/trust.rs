@@ -40,6 +40,15 @@ impl Trust {
                 .contains(endpoint)
     }
 
+    /// Where to go for this endpoint, if it may be asked at all. A node that has just come over to TLS is known to the others by its address of
+    /// before until it has registered the new one: it is asked over TLS where that is trusted, and never the other way round.
+    pub(crate) fn way_to(&self, endpoint: Endpoint) -> Option<Endpoint> {
+        if self.holds(&endpoint) {
+            return Some(endpoint);
+        }
+        endpoint.over_tls().filter(|secure| self.holds(secure))
+    }
+
     /// Takes the members that a trusted node names. A node reached in the clear is not believed about others that
     /// are, when a given endpoint is encrypted: the key would leave the encrypted path.
     pub(crate) fn learn(&self, status: &Status) {
@@ -61,5 +70,24 @@ impl Trust {
                 learned.push(endpoint);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_came_over_to_tls_is_asked_over_tls_and_none_in_the_clear() {
+        let at = |text: &str| text.parse::<Endpoint>().unwrap();
+        let trust = Trust::new(vec![at("https://node3:6300"), at("http://node4:6400")]);
+        let way = |text: &str| trust.way_to(at(text)).map(|way| way.to_string());
+        let secure = Some("https://node3:6300".to_owned());
+        assert_eq!(way("https://node3:6300"), secure);
+        assert_eq!(way("http://node3:6300"), secure);
+        assert_eq!(way("http://node3:6301"), None);
+        assert_eq!(way("http://elsewhere:6300"), None);
+        // Who was given in the clear does not lead the key to where nobody knows the certificate.
+        assert_eq!(way("https://node4:6400"), None);
     }
 }
