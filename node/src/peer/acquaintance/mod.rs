@@ -19,6 +19,8 @@
 //! ([`crate::remembered`]).
 
 mod book;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -521,96 +523,4 @@ fn alive(id: u64, addr: &str) -> String {
 
 fn taken(id: u64, addr: &str) -> String {
     format!("another process has taken the place of this one as node id {id}, at {addr}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const UUID: &str = "7a3f9c01-0000-4000-8000-000000000001";
-
-    fn own(id: u64) -> Own {
-        Own {
-            node: proto::Node {
-                id,
-                name: format!("node{id}"),
-                boot: 7,
-                // Nobody answers there.
-                peer_addr: "127.0.0.1:9".to_owned(),
-                ..Default::default()
-            },
-            cluster_uuid: UUID.to_owned(),
-            incarnation: 1,
-            lineage: String::new(),
-        }
-    }
-
-    /// Node 2 of that boot introduces itself; its log ended there when it started.
-    fn introduction(boot: u64, end: u64) -> proto::HelloRequest {
-        let standing = proto::Standing {
-            group: "config/0".to_owned(),
-            vote_term: 3,
-            end,
-        };
-        let mut own = own(2);
-        own.node.boot = boot;
-        proto::HelloRequest {
-            introducing: true,
-            standings: vec![standing],
-            ..question(&own)
-        }
-    }
-
-    fn new() -> Arc<Acquaintances> {
-        let channels = Channels::new(None, None).expect("channels");
-        Acquaintances::new(7, channels)
-    }
-
-    /// An earlier process knew that node 2, then of boot 20, acknowledged entry 9.
-    fn kept() -> NodePromises {
-        NodePromises {
-            id: 2,
-            boot: 20,
-            groups: vec![GroupPromise {
-                group: "config/0".to_owned(),
-                voted: 3,
-                acked_term: 3,
-                acked_end: 10,
-                kept_end: 8,
-            }],
-        }
-    }
-
-    #[tokio::test]
-    async fn d08_nobody_is_let_in_before_it_is_known_what_was_promised() {
-        let known = new();
-        // Its groups are being opened: it has not looked into its memory yet.
-        assert_eq!(known.answer(&own(1), &introduction(30, 5)).await, None);
-        assert_eq!(known.boot_of(2), 0, "it was let in");
-        known.recall(&[kept()]);
-        known.become_node(own(1), Vec::new());
-        let rejected = known.answer(&own(1), &introduction(30, 5)).await;
-        assert_eq!(rejected.map(|r| r.refusal), Some(Refusal::OlderDirectory));
-        // Kept is who was sound, and not the copy: the next process must not take it for heard.
-        assert_eq!(known.recollect(), [kept()]);
-    }
-
-    #[tokio::test]
-    async fn d08_who_goes_on_is_taken_for_what_it_is_and_its_next_process_is_judged() {
-        let known = new();
-        known.recall(&[kept()]);
-        known.become_node(own(1), Vec::new());
-        assert_eq!(known.answer(&own(1), &introduction(20, 5)).await, None);
-        assert_eq!(known.boot_of(2), 20);
-        assert_eq!(known.recollect(), [kept()]);
-        let later = new();
-        later.recall(&known.recollect());
-        later.become_node(own(1), Vec::new());
-        assert_eq!(later.answer(&own(1), &introduction(21, 10)).await, None);
-        assert_eq!(later.recollect()[0].boot, 21);
-        let later = new();
-        later.recall(&known.recollect());
-        later.become_node(own(1), Vec::new());
-        assert!(later.answer(&own(1), &introduction(21, 9)).await.is_some());
-    }
 }
