@@ -516,7 +516,6 @@ async fn run_group(
         group: id.clone(),
         context: context.clone(),
         control: machine.control(),
-        applied: state.applied_watch(),
     };
     let control = machine.control();
     let config = Arc::new(raft_config(settings, id).validate()?);

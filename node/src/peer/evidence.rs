@@ -32,8 +32,9 @@ impl Evidence {
         self.voted = self.voted.max(term);
     }
 
-    /// It acknowledged its log up to `index` to the leader of `term`, which had applied up to `applied` then.
-    pub(crate) fn acked(&mut self, term: u64, index: u64, applied: u64) {
+    /// It acknowledged its log up to `index` to the leader of `term`, the first `committed_end` entries of whose log were
+    /// committed.
+    pub(crate) fn acked(&mut self, term: u64, index: u64, committed_end: u64) {
         self.voted(term);
         if term < self.acked_term {
             return;
@@ -42,7 +43,9 @@ impl Evidence {
             (self.acked_term, self.acked_end) = (term, 0);
         }
         self.acked_end = self.acked_end.max(index.saturating_add(1));
-        self.kept_end = self.kept_end.max(index.min(applied).saturating_add(1));
+        self.kept_end = self
+            .kept_end
+            .max(committed_end.min(index.saturating_add(1)));
     }
 
     /// It said itself what is durable here: its vote, and where its state ends.
@@ -120,7 +123,7 @@ mod tests {
         let mut seen = Evidence::default();
         assert_eq!(seen.missing_in(&standing(0, 0)), None, "nothing is known");
         seen.voted(3);
-        seen.acked(3, 9, 7);
+        seen.acked(3, 9, 8);
         let found = |vote: u64, end: u64| seen.missing_in(&standing(vote, end));
         assert!(found(2, 10).is_some_and(|m| m.contains("voted in term 3")));
         assert!(
@@ -149,14 +152,14 @@ mod tests {
     #[test]
     fn what_is_recalled_is_what_was_kept() {
         let mut seen = Evidence::default();
-        seen.acked(4, 20, 15);
-        seen.acked(5, 17, 16);
+        seen.acked(4, 20, 16);
+        seen.acked(5, 17, 17);
         seen.voted(7);
         let mut again = Evidence::default();
         again.recall(&seen.of_group("config/0"));
         assert_eq!(again, seen);
         // Beside what was heard since, in a later term.
-        again.acked(8, 30, 2);
+        again.acked(8, 30, 3);
         again.recall(&seen.of_group("config/0"));
         assert_eq!((again.acked_term, again.acked_end), (8, 31));
         assert_eq!(again.kept_end, 17);
@@ -199,11 +202,11 @@ mod tests {
                     }
                     Step::Append(more) => {
                         end += u64::from(more);
-                        seen.acked(term, end - 1, committed - 1);
+                        seen.acked(term, end - 1, committed);
                     }
                     Step::Commit(at) => {
                         committed = committed.max(u64::from(at) % (end + 1));
-                        seen.acked(term, end - 1, committed - 1);
+                        seen.acked(term, end - 1, committed);
                     }
                     Step::NewLeaderCuts(at) => {
                         term += 1;

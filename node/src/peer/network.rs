@@ -24,7 +24,6 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use prost::Message;
-use tokio::sync::watch;
 use tonic::Status;
 
 use super::acquaintance::Promised;
@@ -49,8 +48,6 @@ pub(crate) struct Factory {
     pub(crate) group: GroupId,
     pub(crate) context: GroupContext,
     pub(crate) control: StateMachineControl,
-    /// The last entry that this replica has applied.
-    pub(crate) applied: watch::Receiver<u64>,
 }
 
 /// The network to one target.
@@ -150,12 +147,14 @@ impl Network {
         }
     }
 
-    /// The target holds the log of the leader of `term` up to `matched`.
-    fn acked(&self, term: u64, matched: Option<LogId>) {
-        let applied = *self.factory.applied.borrow();
+    /// The target holds the log of the leader of `term` up to `matched`, of which that leader had told it `committed_end`
+    /// entries to be committed. What this replica has applied by now would say too much: an answer may come late, and the
+    /// entries since may be a later leader's, in place of those that were acknowledged.
+    fn acked(&self, term: u64, matched: Option<LogId>, committed_end: u64) {
+        let mut promised = self.promised.lock();
         match matched {
-            Some(matched) => self.promised.lock().acked(term, matched.index, applied),
-            None => self.promised.lock().voted(term),
+            Some(matched) => promised.acked(term, matched.index, committed_end),
+            None => promised.voted(term),
         }
     }
 
@@ -231,6 +230,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let term = rpc.vote.leader_id.term;
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let last = last.or(rpc.prev_log_id);
+        let committed = end(rpc.leader_commit);
         let answer = self
             .call(codec::encode_append(rpc), |mut stub, message| async move {
                 stub.append_one(with_deadline(message, within)).await
@@ -238,8 +238,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
             .await?;
         let answer = codec::decode_append_response(answer).map_err(|e| self.garbled(&e))?;
         match &answer {
-            AppendEntriesResponse::Success => self.acked(term, last),
-            AppendEntriesResponse::PartialSuccess(matched) => self.acked(term, *matched),
+            AppendEntriesResponse::Success => self.acked(term, last, committed),
+            AppendEntriesResponse::PartialSuccess(matched) => self.acked(term, *matched, committed),
             AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
         }
         Ok(answer)
@@ -269,12 +269,15 @@ impl RaftNetworkV2<TypeConfig> for Network {
             // All requests of a stream are of one leader.
             let term = Arc::new(AtomicU64::new(0));
             let term_sent = Arc::clone(&term);
+            let committed = Arc::new(AtomicU64::new(0));
+            let committed_sent = Arc::clone(&committed);
             let header = self.header();
             let to_boot = header.to_boot;
             let counted = Arc::clone(&in_flight);
             let outgoing = input.map(move |request| {
                 counted.fetch_add(1, Ordering::AcqRel);
                 term_sent.store(request.vote.leader_id.term, Ordering::Release);
+                committed_sent.fetch_max(end(request.leader_commit), Ordering::AcqRel);
                 proto::RaftMessage {
                     header: Some(header.clone()),
                     body: codec::encode_append(request),
@@ -299,6 +302,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let replies = futures::stream::unfold(Some(answers), move |answers| {
                 let in_flight = Arc::clone(&in_flight);
                 let term = Arc::clone(&term);
+                let committed = Arc::clone(&committed);
                 async move {
                     let mut answers = answers?;
                     let next = next_answer(&mut answers, &in_flight).await;
@@ -308,7 +312,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                             in_flight.fetch_sub(1, Ordering::AcqRel);
                             let answer = codec::decode_append_result(message.body);
                             if let Ok(Ok(matched)) = &answer {
-                                network.acked(term.load(Ordering::Acquire), *matched);
+                                network.acked(
+                                    term.load(Ordering::Acquire),
+                                    *matched,
+                                    committed.load(Ordering::Acquire),
+                                );
                             }
                             answer.map_err(|e| network.garbled(&e))
                         }
@@ -394,6 +402,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
             Some(refused) => Err(RPCError::Network(NetworkError::from_string(refused))),
         }
     }
+}
+
+/// How many entries a log has that ends with this one.
+fn end(last: Option<LogId>) -> u64 {
+    last.map_or(0, |last| last.index.saturating_add(1))
 }
 
 /// The next answer; an error when something is in flight and nothing comes.
