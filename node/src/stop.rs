@@ -39,44 +39,35 @@ pub(crate) fn asked(exit_with_parent: bool) -> anyhow::Result<impl Future<Output
 /// Gives every leadership to the member that has most of the log, and waits until it is gone.
 pub(crate) async fn hand_over(node: &Arc<Node>) {
     let led: Vec<Arc<Group>> = node.groups().filter(|g| g.is_leader()).cloned().collect();
-    let handed = futures::future::join_all(led.iter().map(|group| hand_over_one(group)));
-    if tokio::time::timeout(HAND_OVER_WITHIN, handed)
-        .await
-        .is_err()
-    {
+    let handed = futures::future::join_all(led.iter().map(|group| hand_over_one(group))).await;
+    if handed.contains(&false) {
         tracing::warn!(
             "leadership was not handed over within {HAND_OVER_WITHIN:?}: the others elect one"
         );
     }
 }
 
-async fn hand_over_one(group: &Group) {
+/// False when there is a voter that could lead, and none came to.
+async fn hand_over_one(group: &Group) -> bool {
     let mut last = None;
-    while group.is_leader() {
-        let raft = group.metrics();
-        let voters: Vec<u64> = raft.membership_config.membership().voter_ids().collect();
-        let target = raft
-            .replication
-            .iter()
-            .flatten()
-            .filter(|(id, _)| **id != group.node_id() && voters.contains(id))
-            .max_by_key(|(_, matched)| matched.as_ref().map(|l| l.index))
-            .map(|(id, _)| *id);
-        let Some(target) = target else { return };
-        if last.replace(target) != Some(target) {
-            tracing::info!(group = %group.id(), to = target, "handing leadership over");
-        }
-        if group
-            .raft()
-            .trigger()
-            .transfer_leader(target)
-            .await
-            .is_err()
-        {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let gone = group
+        .hand_over(HAND_OVER_WITHIN, |raft| {
+            let voters: Vec<u64> = raft.membership_config.membership().voter_ids().collect();
+            let target = raft
+                .replication
+                .iter()
+                .flatten()
+                .filter(|(id, _)| **id != group.node_id() && voters.contains(id))
+                .max_by_key(|(_, matched)| matched.as_ref().map(|l| l.index))
+                .map(|(id, _)| *id)?;
+            if last.replace(target) != Some(target) {
+                tracing::info!(group = %group.id(), to = target, "handing leadership over");
+            }
+            Some(target)
+        })
+        .await;
+    // Nobody to ask, or Raft has ended: nothing that others could be told.
+    last.is_none() || gone.unwrap_or(true)
 }
 
 /// Stops Raft and makes the state durable.

@@ -7,6 +7,7 @@
 //! Does not: know HTTP, decide membership ([`crate::membership`]) or snapshots ([`crate::manager`]).
 
 mod context;
+mod hand_over;
 mod reads;
 mod time;
 

@@ -13,7 +13,6 @@ use confman_store::membership::{ChangeKind, Registry};
 use confman_store::records::NodeState;
 use confman_store::types::Member;
 use openraft::{ChangeMembers, Instant as _};
-use tokio::time::Instant;
 
 use super::plan::{self, Next, Registered, Step, View, Wishes};
 use super::settle::Place;
@@ -272,20 +271,11 @@ fn member(node: &Registered) -> Member {
 }
 
 async fn hand_over(group: &Group, to: u64) -> Result<(), String> {
-    let until = Instant::now() + HAND_OVER_WITHIN;
-    while group.is_leader() && Instant::now() < until {
-        group
-            .raft()
-            .trigger()
-            .transfer_leader(to)
-            .await
-            .map_err(|fatal| fatal.to_string())?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    match group.hand_over(HAND_OVER_WITHIN, |_| Some(to)).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("node id {to} did not come to lead")),
+        Err(fatal) => Err(fatal.to_string()),
     }
-    if group.is_leader() {
-        return Err(format!("node id {to} did not come to lead"));
-    }
-    Ok(())
 }
 
 /// Whether the learner has the state that this leader had at the learner's position. What cannot be compared is not
