@@ -24,18 +24,40 @@ pub struct Code {
     pub remedy: &'static str,
 }
 
+/// The codes of one room of the tool.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Whose view its refusals are, where they name nobody.
+    pub view: &'static str,
+    /// Its table.
+    pub codes: &'static [Code],
+}
+
+const fn room(view: &'static str, codes: &'static [Code]) -> Room {
+    Room { view, codes }
+}
+
 /// The codes of all rooms. Each room keeps its own table.
-pub const ALL: [&[Code]; 10] = [
-    COMMON,
-    crate::live::CODES,
-    crate::doctor::CODES,
-    crate::store::CODES,
-    crate::restore::CODES,
-    crate::drill::CODES,
-    crate::stopped::CODES,
-    crate::recover::CODES,
-    crate::aside::CODES,
-    crate::owner::CODES,
+pub const ALL: [Room; 10] = [
+    room("this command", COMMON),
+    room("the nodes that answered", crate::live::CODES),
+    room(
+        "this machine and the nodes that answered",
+        crate::doctor::CODES,
+    ),
+    room("the store", crate::store::CODES),
+    room(
+        "the store and the nodes that answered",
+        crate::restore::CODES,
+    ),
+    room("this machine and the store", crate::drill::CODES),
+    room("the data directory", crate::stopped::CODES),
+    room(
+        "what was collected, and who answers now",
+        crate::recover::CODES,
+    ),
+    room("the data directory", crate::aside::CODES),
+    room("the data directory", crate::owner::CODES),
 ];
 
 /// The codes that belong to no room.
@@ -142,13 +164,15 @@ pub(crate) fn of_kind(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The same failure, under a stable name in any case, and with the remedy of that name's page where it has no hint of its own.
+/// The same failure, under a stable name in any case, with the remedy of that name's page where it has no
+/// hint of its own, and as the view of the page's room where nobody was named who said it.
 pub(crate) fn named(failure: Failure) -> Failure {
     let Failure::Told {
         kind,
         message,
         hint,
         code,
+        view,
         also,
     } = failure
     else {
@@ -160,6 +184,7 @@ pub(crate) fn named(failure: Failure) -> Failure {
         message,
         hint: hint.or_else(|| Some(find(code)?.remedy.to_owned())),
         code: Some(code),
+        view: view.or_else(|| Some(view_of(code)?.to_owned())),
         also: also.into_iter().map(named).collect(),
     }
 }
@@ -168,8 +193,14 @@ pub(crate) fn named(failure: Failure) -> Failure {
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Code> {
     ALL.iter()
-        .flat_map(|room| room.iter())
+        .flat_map(|room| room.codes)
         .find(|code| code.name.eq_ignore_ascii_case(name))
+}
+
+/// Whose view a refusal of this name is, where it names nobody.
+fn view_of(name: &str) -> Option<&'static str> {
+    let room = |room: &&Room| room.codes.iter().any(|code| code.name == name);
+    ALL.iter().find(room).map(|room| room.view)
 }
 
 #[cfg(test)]
@@ -179,7 +210,7 @@ mod tests {
     #[test]
     fn every_code_is_there_once_and_says_what_to_do() {
         let mut names: Vec<&str> = Vec::new();
-        for code in ALL.iter().flat_map(|room| room.iter()) {
+        for code in ALL.iter().flat_map(|room| room.codes) {
             assert!(
                 code.name
                     .bytes()
@@ -207,10 +238,13 @@ mod tests {
     #[test]
     fn no_failure_ends_a_command_without_a_name_that_can_be_explained() {
         for kind in ErrorKind::ALL {
-            let Failure::Told { code, hint, .. } = named(Failure::new(kind, "made elsewhere"))
+            let Failure::Told {
+                code, hint, view, ..
+            } = named(Failure::new(kind, "made elsewhere"))
             else {
                 panic!("{kind:?}")
             };
+            assert!(view.is_some(), "{kind:?}");
             let page = find(code.unwrap());
             assert!(page.is_some(), "{kind:?}");
             assert_eq!(hint.as_deref(), page.map(|page| page.remedy), "{kind:?}");

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ExplainArgs, global: &Global) -> Result<ExitCode, Failu
             )
             .with_hint("`drtool explain` lists all of them")
         })?],
-        None => codes::ALL.iter().flat_map(|room| room.iter()).collect(),
+        None => codes::ALL.iter().flat_map(|room| room.codes).collect(),
     };
     if global.json {
         let items: Vec<_> = found

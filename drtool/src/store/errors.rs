@@ -9,7 +9,7 @@ use crate::codes;
 /// How a command ends to which the store said this.
 #[must_use]
 pub fn store(error: &StoreError) -> Failure {
-    told(error.kind, error)
+    told(error.kind, error).seen_by(format!("store {}", error.url))
 }
 
 /// How a command ends that could not read or prove a snapshot.

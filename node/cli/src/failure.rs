@@ -20,6 +20,8 @@ pub enum Failure {
         hint: Option<String>,
         /// The stable name of this refusal, for `drtool explain` and for scripts.
         code: Option<&'static str>,
+        /// Whose view it is, when that is more than this command's own: `node URL`, `store URL`.
+        view: Option<String>,
         /// What stands against it as well, where there is more than one reason.
         also: Vec<Self>,
     },
@@ -35,6 +37,7 @@ impl Failure {
             message: message.into(),
             hint: None,
             code: None,
+            view: None,
             also: Vec::new(),
         }
     }
@@ -67,6 +70,15 @@ impl Failure {
         self
     }
 
+    /// The same, as the view of whoever said it.
+    #[must_use]
+    pub fn seen_by(mut self, whom: impl Into<String>) -> Self {
+        if let Self::Told { view, .. } = &mut self {
+            *view = Some(whom.into());
+        }
+        self
+    }
+
     /// The same, with further reasons. They are said before it, each with its own hint.
     #[must_use]
     pub fn with_also(mut self, further: Vec<Self>) -> Self {
@@ -91,6 +103,7 @@ impl Failure {
             message,
             hint,
             code,
+            view,
             also,
         } = self
         else {
@@ -101,8 +114,11 @@ impl Failure {
                 message,
                 hint,
                 code,
+                view,
                 ..
-            } => Some(serde_json::json!({ "code": code, "message": message, "hint": hint })),
+            } => Some(
+                serde_json::json!({ "code": code, "view": view, "message": message, "hint": hint }),
+            ),
             Self::PipeClosed => None,
         };
         let reasons: Vec<_> = std::iter::once(self)
@@ -110,7 +126,7 @@ impl Failure {
             .filter_map(reason)
             .collect();
         Some(serde_json::json!({ "error": {
-            "code": code, "exitCode": kind.exit_code(), "message": message, "hint": hint, "refusals": reasons,
+            "code": code, "exitCode": kind.exit_code(), "view": view, "message": message, "hint": hint, "refusals": reasons,
         }}))
     }
 
@@ -136,6 +152,7 @@ impl Failure {
                 hint,
                 code,
                 also,
+                view: _,
             } => {
                 for other in also {
                     other.report();
@@ -168,6 +185,7 @@ impl From<ClientError> for Failure {
             message: error.to_string(),
             hint: error.hint(),
             code: None,
+            view: error.answered_by().map(|node| format!("node {node}")),
             also: Vec::new(),
         }
     }

@@ -205,6 +205,18 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The node whose answer this is; none where nobody answered, or the request was never sent.
+    #[must_use]
+    pub fn answered_by(&self) -> Option<&str> {
+        match self {
+            Self::Problem { endpoint, .. }
+            | Self::Answer { endpoint, .. }
+            | Self::BrokenOff { endpoint, .. } => Some(endpoint),
+            Self::ForeignRedirect { from, .. } => Some(from),
+            _ => None,
+        }
+    }
+
     /// What kind of remedy it needs.
     pub fn kind(&self) -> ErrorKind {
         match self {
