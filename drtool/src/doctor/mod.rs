@@ -45,7 +45,8 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) async fn run(args: &DoctorArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let report = examine(args, global).await;
+    let doing = "nodes, neighbours and the store are looked at";
+    let report = global.during(doing, examine(args, global)).await;
     if global.json {
         confman_cli::output::json(&report)?;
     } else {

@@ -44,7 +44,8 @@ pub(crate) async fn run(args: &StatusArgs, global: &Global) -> Result<ExitCode, 
                 Some(seconds) => wait_healthy(&client, Duration::from_secs(seconds), global).await,
             }
         };
-        let (asked, drills) = futures::join!(asked, drills(args, global));
+        let looked = async { futures::join!(asked, drills(args, global)) };
+        let (asked, drills) = global.during("every node is asked", looked).await;
         let report = judge::report(asked?, drills, now_us());
         if global.json {
             confman_cli::output::json(&report)?;
@@ -78,6 +79,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 async fn wait_healthy(client: &Client, bound: Duration, global: &Global) -> Result<Asked, Failure> {
     let deadline = tokio::time::Instant::now() + bound;
     let mut said = None;
+    let bar = global.waiting("the cluster is to be healthy");
     loop {
         let asked = account::ask_all(client).await?;
         let report = judge::report(asked.clone(), None, now_us());
@@ -89,6 +91,8 @@ async fn wait_healthy(client: &Client, bound: Duration, global: &Global) -> Resu
         if waits_for != said {
             if let Some(what) = &waits_for {
                 global.note(format!("not healthy yet: {what}"));
+                let line = format!("not healthy yet: {what}");
+                bar.set_message(confman_cli::escape::text(&line).into_owned());
             }
             said = waits_for;
         }

@@ -59,6 +59,7 @@ pub(super) struct Caller {
     key: Option<SecretString>,
     tls: ClientTls,
     not_ours: NotOurs,
+    global: Global,
 }
 
 /// Whoever answers for another cluster. Each is told once, without being asked for: the addresses may be the wrong ones.
@@ -103,6 +104,7 @@ pub(super) fn given(
         key: target.api_key,
         tls: target.tls,
         not_ours,
+        global: global.clone(),
     };
     Ok((urls, caller))
 }
@@ -113,7 +115,11 @@ pub(super) fn given(
 /// Something lives at an address and shakes no hands with this program, and the operator has not said that it is none of
 /// ours: it may be a node that must not be recovered from.
 pub(super) async fn ask(urls: &[String], caller: &Caller) -> Result<Vec<Live>, Failure> {
-    let asked = join_all(urls.iter().map(|url| ask_one(url, caller))).await;
+    let asking = join_all(urls.iter().map(|url| ask_one(url, caller)));
+    let asked = caller
+        .global
+        .during("the nodes are asked whether they live", asking)
+        .await;
     asked.into_iter().collect()
 }
 

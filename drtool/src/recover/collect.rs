@@ -105,7 +105,11 @@ pub(crate) async fn run(args: &CollectArgs, global: &Global) -> Result<ExitCode,
         .live
         .retain(|known| !asked.iter().any(|live| live.url == known.url));
     collection.live.extend(asked);
-    if let Some(account) = ask_store(&collection, args, global).await? {
+    let doing = "the store is asked what it has";
+    let told = global
+        .during(doing, ask_store(&collection, args, global))
+        .await?;
+    if let Some(account) = told {
         collection.store = better(Some(account), collection.store.take());
     }
     collection.write(&args.out, args.force)?;

@@ -124,7 +124,8 @@ pub(crate) async fn run(args: &UndoArgs, global: &Global) -> Result<ExitCode, Fa
         None => kept_plan(&path)?,
     };
     owner::refuse_stranger(&path)?;
-    let what = look(&path, &plan, Lock::Free)?;
+    let doing = "the directory and its log are read";
+    let what = global.during_blocking(doing, || look(&path, &plan, Lock::Free))?;
     let named = !args.no_store && args.store.is_named(global);
     let door = store_side::Door::new(named.then_some(&args.store), global);
     let is_survivor = matches!(what, What::PutBack) || was_survivor(&path, &plan);

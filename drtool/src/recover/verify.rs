@@ -72,6 +72,7 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
     let client = args.to.client(global.verbose, None)?;
     let deadline = Instant::now() + Duration::from_secs(args.wait.unwrap_or(0));
     let mut said = None;
+    let bar = global.waiting("nodes, history and store are compared with the plan");
     let verified = loop {
         let looked = look(args, &client, &plan, global).await;
         let waits_for = match &looked {
@@ -87,11 +88,14 @@ pub(crate) async fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
         if waits_for != said {
             if let Some(what) = &waits_for {
                 global.note(format!("not as planned yet: {what}"));
+                let line = format!("not as planned yet: {what}");
+                bar.set_message(confman_cli::escape::text(&line).into_owned());
             }
             said = waits_for;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     };
+    bar.finish_and_clear();
     show(&verified, global)?;
     Ok(ExitCode::from(u8::from(!verified.ok)))
 }

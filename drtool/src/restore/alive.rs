@@ -49,7 +49,9 @@ impl AskArgs {
         let looks = addresses
             .iter()
             .map(|address| probe_one(address, cluster_uuid, &target.tls, &self.not_ours));
-        Ok(futures::future::join_all(looks).await)
+        let looked = futures::future::join_all(looks);
+        let doing = "the nodes are asked whether they live";
+        Ok(global.during(doing, looked).await)
     }
 }
 

@@ -65,7 +65,8 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, Fa
         data: !args.skip_data,
         bad: &[],
     };
-    let findings = find(&store, search, global).await?;
+    let looked = find(&store, search, global);
+    let findings = global.during("the store is searched", looked).await?;
     let wishes = Wishes {
         members: &args.members,
         which: &args.which,

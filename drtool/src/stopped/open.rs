@@ -12,7 +12,9 @@ use crate::context::Global;
 
 /// Looks at a directory; everything but "there is none" is a finding.
 pub(super) fn open(dir: &Path, global: &Global) -> Result<OfflineNode, Failure> {
-    let node = OfflineNode::open(dir).map_err(|error| failed(dir, &error))?;
+    let doing = format!("{} is read", dir.display());
+    let opened = global.during_blocking(&doing, || OfflineNode::open(dir));
+    let node = opened.map_err(|error| failed(dir, &error))?;
     if let Some(in_use) = &node.in_use {
         global.note(format!("{} is held by {}", dir.display(), in_use.holder));
     }

@@ -105,7 +105,8 @@ impl StoreArgs {
     ) -> Result<Repository, Failure> {
         let target = self.target(env, global.dev.as_deref(), Path::new("."))?;
         let source = target.source.clone();
-        let repository = target.open().await?;
+        let opened = global.during("the store is looked for", target.open());
+        let repository = opened.await?;
         global.note(format!("store {} ({source})", repository.url()));
         for name in &repository.settings().ignored {
             global.note(format!(

@@ -83,7 +83,10 @@ struct Source {
 pub async fn run(args: GetArgs, global: &Global) -> Result<ExitCode, Failure> {
     let (namespace, key) = split(&args)?;
     let store = args.store.reader(global).await?;
-    let picked = pick(&store, &args, namespace).await?;
+    let searched = pick(&store, &args, namespace);
+    let picked = global
+        .during("the snapshot is looked for", searched)
+        .await?;
     let failed = |error| errors::snapshot(&error);
     let reader = store.open(&picked.group, &picked.listed.id).await;
     let mut records = Records::new(reader.map_err(failed)?);

@@ -7,6 +7,7 @@ use confman_cli::failure::Failure;
 use confman_client::members;
 use confman_client::wire::{Change, ChangeIntent, MemberState, Members, ReplicaRole};
 use confman_client::{Client, ClientError, Endpoint, ErrorKind};
+use indicatif::ProgressBar;
 use tokio::time::Instant;
 
 use crate::codes;
@@ -87,6 +88,7 @@ pub(super) async fn to_the_end(
     let until = Instant::now() + within;
     // Whose status may be asked with the key is what a node says that has it already.
     let _ = client.status(None).await;
+    let bar = global.waiting(&intent.to_string());
     let mut said = String::new();
     let mut since = Instant::now();
     loop {
@@ -107,7 +109,7 @@ pub(super) async fn to_the_end(
                             }
                         }
                         if line != said {
-                            say(&line, global);
+                            say(&line, &bar, global);
                             said = line;
                             since = Instant::now();
                         }
@@ -122,7 +124,7 @@ pub(super) async fn to_the_end(
                     return Err(error.into());
                 }
                 if line != said {
-                    say(&line, global);
+                    say(&line, &bar, global);
                     said = line;
                 }
             }
@@ -144,12 +146,14 @@ fn may_pass(error: &ClientError) -> bool {
     )
 }
 
-fn say(line: &str, global: &Global) {
+/// On stderr, as a line that stays; a script that follows the progress gets it with that.
+fn say(line: &str, bar: &ProgressBar, global: &Global) {
     let line = confman_cli::escape::text(line);
+    bar.set_message(line.clone().into_owned());
     if global.json {
         global.note(line);
     } else {
-        eprintln!("  {line}");
+        bar.suspend(|| eprintln!("  {line}"));
     }
 }
 

@@ -109,7 +109,10 @@ async fn show(args: &ShowArgs, global: &Global) -> Result<ExitCode, Failure> {
     }
     let as_of_us = args.as_of.map_or_else(now_us, Time::as_us);
     let repository = args.store.open(global).await?;
-    let views = view::look(&repository, args.group.group.as_ref()).await?;
+    let looked = view::look(&repository, args.group.group.as_ref());
+    let views = global
+        .during("snapshots, marks and orders are read", looked)
+        .await?;
     let items: Vec<Item> = views
         .iter()
         .flat_map(|view| judged::judge(view, &policy, as_of_us))

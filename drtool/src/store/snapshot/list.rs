@@ -94,6 +94,17 @@ struct Owner {
 
 pub(super) async fn run(args: &ListArgs, global: &Global) -> Result<ExitCode, Failure> {
     let store = args.store.reader(global).await?;
+    let read = read(&store, args);
+    let document = global.during("the snapshots are read", read).await?;
+    if global.json {
+        output::json(&document)?;
+    } else {
+        print(&document)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn read(store: &StoreReader, args: &ListArgs) -> Result<Document, Failure> {
     let told = |error| errors::store(&error);
     let clusters = store.clusters().await.map_err(told)?;
     let inventory = store.inventory().await.map_err(told)?;
@@ -115,16 +126,11 @@ pub(super) async fn run(args: &ListArgs, global: &Global) -> Result<ExitCode, Fa
     };
     for (group, listed) in inventory.groups.iter().filter(|(group, _)| wanted(group)) {
         document.left_out += listed.len().saturating_sub(limit);
-        let items = items(&store, group, listed, limit).await;
+        let items = items(store, group, listed, limit).await;
         let items = items.map_err(|error| errors::snapshot(&error))?;
         document.items.extend(items);
     }
-    if global.json {
-        output::json(&document)?;
-    } else {
-        print(&document)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(document)
 }
 
 async fn items(
