@@ -1,9 +1,10 @@
-//! I6: the greatest memory of a node while it snapshots and while it restores a large state, and of a drill over it.
+//! I6: the greatest memory of a node while it snapshots and while it restores a large state, from the store and from a peer, and of a drill
+//! over it.
 //!
 //! `cargo bench -p confman-tests --bench memory -- --entries 1000000 --large 20`
 //!
-//! Three nodes; many values of 256 bytes and some of 100 MB; then a snapshot, then a lost disk. It prints one JSON
-//! document and ends with 1 when a node was more than the bound above its idle memory while it took or restored the
+//! Three nodes; many values of 256 bytes and some of 100 MB; then a snapshot, then a lost disk, then another without the store. It prints one JSON
+//! document and ends with 1 when a node was more than the bound above its idle memory while it took, restored, sent or received the
 //! snapshot, or the drill needed more than that by itself. What filling took is shown beside them: that is the write path, with its caches and what is on its way to followers.
 
 use std::process::ExitCode;
@@ -52,25 +53,20 @@ async fn main() -> anyhow::Result<ExitCode> {
     let while_snapshot = memory(&cluster)?;
 
     let victim = cluster.follower(CONFIG).await?;
-    cluster.node(victim).kill()?;
-    cluster.node(victim).wipe()?;
-    reset(&cluster)?;
-    let begin = Instant::now();
-    cluster.node(victim).start()?;
-    wait_until("the node is back", LONG, || async {
-        let ready = cluster.api(victim).get("/health/ready").send().await?;
-        ready.expect(&[200])?;
-        Ok(())
-    })
-    .await?;
-    let restore_took = begin.elapsed();
-    agree::state_hashes(&cluster, CONFIG).await?;
+    let restore_took = lose_disk(&cluster, victim).await?;
     let while_restore = memory(&cluster)?;
     let restore = cluster.group(victim, CONFIG).await?["restore"].clone();
 
     // A drill is of every group.
     cluster.snapshot_within(META, LONG).await?;
     let (drill_kib, drill_took) = drill(&cluster).await?;
+
+    // Without the store the state comes from the leader, which builds a snapshot of its own and streams it.
+    cluster.stop_store().await;
+    let transfer_took = lose_disk(&cluster, victim).await?;
+    let while_transfer = memory(&cluster)?;
+    let transfer = cluster.group(victim, CONFIG).await?["restore"].clone();
+    ensure!(transfer["source"] == "peer", "{transfer}");
 
     let idle_kib = idle.iter().map(|(now, _)| *now).max().context("no nodes")?;
     let peak = |measured: &[(u64, u64)]| {
@@ -86,14 +82,16 @@ async fn main() -> anyhow::Result<ExitCode> {
         "largeValueBytes": LARGE_VALUE_BYTES, "fillSeconds": filled.as_secs_f64(),
         "snapshotSeconds": snapshot_took.as_secs_f64(), "snapshot": taken,
         "restoreSeconds": restore_took.as_secs_f64(), "restore": restore,
+        "peerTransferSeconds": transfer_took.as_secs_f64(), "peerTransfer": transfer,
         "drillSeconds": drill_took.as_secs_f64(), "drillPeakMib": drill_kib / 1024,
         "idleMib": idle_kib / 1024, "boundOverIdleMib": BOUND_OVER_IDLE_KIB / 1024,
         "peakOverIdleMib": {
             "fill": over_idle(&after_fill), "snapshot": over_idle(&while_snapshot), "restore": over_idle(&while_restore),
+            "peerTransfer": over_idle(&while_transfer),
         },
     });
     println!("{document:#}");
-    let worst = [&while_snapshot, &while_restore]
+    let worst = [&while_snapshot, &while_restore, &while_transfer]
         .map(|measured| over_idle(measured))
         .into_iter()
         .chain([drill_kib / 1024])
@@ -105,6 +103,24 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Takes a node's disk and waits until it is back with its state, with the memory of all nodes counted from then on.
+async fn lose_disk(cluster: &Cluster, victim: usize) -> anyhow::Result<Duration> {
+    cluster.node(victim).kill()?;
+    cluster.node(victim).wipe()?;
+    reset(cluster)?;
+    let begin = Instant::now();
+    cluster.node(victim).start()?;
+    wait_until("the node is back", LONG, || async {
+        let ready = cluster.api(victim).get("/health/ready").send().await?;
+        ready.expect(&[200])?;
+        Ok(())
+    })
+    .await?;
+    let took = begin.elapsed();
+    agree::state_hashes(cluster, CONFIG).await?;
+    Ok(took)
 }
 
 fn memory(cluster: &Cluster) -> anyhow::Result<Vec<(u64, u64)>> {

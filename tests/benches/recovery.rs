@@ -169,6 +169,9 @@ async fn quorum_loss(cluster: &Cluster) -> anyhow::Result<Value> {
 /// Every node is killed and its disk is gone; the store has a snapshot of each group.
 async fn restore(cluster: &Cluster, entries: usize) -> anyhow::Result<Value> {
     let groups = [META, CONFIG];
+    // The others come back as members of the new life first: a restore is of the members that the snapshots know, three here.
+    cluster.start_all()?;
+    wait_until("three nodes are ready", LONG, || all_ready(cluster)).await?;
     let mut bytes = 0;
     let begin = Instant::now();
     for group in groups {
@@ -176,9 +179,6 @@ async fn restore(cluster: &Cluster, entries: usize) -> anyhow::Result<Value> {
         bytes += taken["bytes"].as_u64().unwrap_or_default();
     }
     let snapshot_seconds = begin.elapsed().as_secs_f64();
-    // The others come back as members of the new life first: a restore is of three nodes.
-    cluster.start_all()?;
-    wait_until("three nodes are ready", LONG, || all_ready(cluster)).await?;
     cluster.kill_all()?;
     cluster.nodes().iter().try_for_each(|node| node.wipe())?;
 

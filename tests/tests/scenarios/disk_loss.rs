@@ -195,11 +195,9 @@ async fn i9_a_damaged_cut_or_missing_newest_snapshot_is_named_and_the_older_one_
         let restore = restore_of(&cluster, victim).await?;
         assert_eq!(restore["snapshotId"], older["id"], "{how}: {restore}");
         assert_eq!(restore["source"], "store", "{how}: {restore}");
-        // Named, with what that costs.
-        cluster
-            .node(victim)
-            .wait_log(&[newest_id], PATIENCE)
-            .await?;
+        // Named, with the reason.
+        let skip = format!("skip snapshot {newest_id}: ");
+        cluster.node(victim).wait_log(&[&skip], PATIENCE).await?;
         agree::state_hashes(&cluster, CONFIG).await?;
         agree::audits(&cluster, None).await?;
         assert_eq!(
@@ -233,6 +231,10 @@ async fn i18_with_the_store_unreachable_a_lost_disk_comes_back_from_the_leader_a
     lose_disk(&cluster, victim).await?;
     let restore = restore_of(&cluster, victim).await?;
     assert_eq!(restore["source"], "peer", "{restore}");
+    cluster
+        .node(victim)
+        .wait_log(&[CONFIG, "from the leader, because"], PATIENCE)
+        .await?;
     agree::state_hashes(&cluster, CONFIG).await?;
     agree::audits(&cluster, None).await?;
     cluster.resume_store().await?;

@@ -1,10 +1,14 @@
 //! The object store is down, for minutes if need be: ordinary writes go on, nothing is purged, and it heals.
 
+use std::time::{Duration, Instant};
+
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
 use confman_tests::load::{Load, LoadPlan};
 use confman_tests::wait::wait_until;
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::crash::judge;
 
@@ -97,6 +101,85 @@ async fn i18_writes_go_on_while_the_store_is_down_and_nothing_is_purged() -> any
         for index in 0..3 {
             let purged = cluster.group(index, CONFIG).await?["purgedIndex"].clone();
             anyhow::ensure!(purged.as_u64().unwrap_or(0) > at_stop + 1_000, "{purged}");
+        }
+        Ok(())
+    })
+    .await?;
+    cluster.finish()
+}
+
+/// How long the store is away each time: longer than any of the nodes' own timeouts and pauses about it.
+const AWAY: Duration = Duration::from_secs(75);
+
+/// Takes connections where the store was, and answers nothing: a store that hangs, or a firewall that swallows.
+async fn hang(address: &str) -> anyhow::Result<JoinHandle<()>> {
+    let listener = TcpListener::bind(address).await?;
+    Ok(tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            held.push(connection);
+        }
+    }))
+}
+
+/// For as long as the store is away writes are acknowledged.
+async fn go_on(load: &Load) -> anyhow::Result<()> {
+    let until = Instant::now() + AWAY;
+    while Instant::now() < until {
+        load.wait_progress(20, PATIENCE).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
+async fn i18_minutes_without_the_store_and_beside_one_that_never_answers_stop_no_write()
+-> anyhow::Result<()> {
+    let cluster = Plan::new("store-minutes")
+        .env("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "300")
+        .env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10")
+        .start()
+        .await?;
+    cluster.fill("app", "k", 400, "value").await?;
+    cluster.snapshot(CONFIG).await?;
+    let endpoint = match cluster.store().await.as_ref() {
+        Some(store) => store.env()["AWS_ENDPOINT_URL"].clone(),
+        None => anyhow::bail!("a cluster without a store"),
+    };
+    let address = endpoint.trim_start_matches("http://").to_owned();
+    let load = Load::start(
+        &cluster,
+        &LoadPlan {
+            writers: 2,
+            readers: 1,
+            // Enough to make snapshots due all the time, and not more than can be judged.
+            pause: Duration::from_millis(40),
+            ..LoadPlan::default()
+        },
+    );
+    load.wait_progress(50, PATIENCE).await?;
+
+    cluster.stop_store().await;
+    go_on(&load).await?;
+    let hanging = hang(&address).await?;
+    go_on(&load).await?;
+    hanging.abort();
+    // What it holds is let go with it, and the address is free.
+    assert!(hanging.await.is_err_and(|end| end.is_cancelled()));
+    let before = cluster.group(0, CONFIG).await?["appliedIndex"].clone();
+    cluster.resume_store().await?;
+    let history = load.stop().await?;
+    judge(&cluster, &history).await?;
+
+    wait_until("a snapshot of all that", PATIENCE, || async {
+        for index in 0..3 {
+            let group = cluster.group(index, CONFIG).await?;
+            anyhow::ensure!(
+                group["snapshot"]["index"].as_u64() >= before.as_u64(),
+                "{} {}",
+                group["snapshot"],
+                group["snapshotError"]
+            );
         }
         Ok(())
     })

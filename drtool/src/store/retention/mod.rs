@@ -56,7 +56,7 @@ struct ShowArgs {
     /// Seconds between mark and deletion [default: CONFMAN_SNAPSHOT_DELETE_GRACE_SECS, else 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
     grace: Option<u32>,
-    /// Judge as of this time (RFC 3339) instead of now
+    /// Judge what is there now as if it were this time (RFC 3339)
     #[arg(long, value_name = "TIME", conflicts_with = "apply")]
     as_of: Option<Time>,
     /// Carry it out, after showing what that is
