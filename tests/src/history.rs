@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use crate::http::Token;
 
+/// The versions of a life begin above this, times the lives before it: no version is used twice.
+pub(crate) const VERSIONS_OF_A_LIFE: u64 = 1_000_000_000;
+
 /// What an operation asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {

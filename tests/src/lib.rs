@@ -14,6 +14,8 @@
 //! - [`containers`] is the same in containers on a network of their own, which it cuts, slows and lets lose packets.
 //! - [`delay`] is a way between two processes that takes its time.
 //! - [`power`] is disks that lose what was not synced.
+//! - [`lives`] holds what clients of one life of a cluster saw against the next one and its plan; [`old_majority`] lives on, or comes back, and is
+//!   watched.
 //! - [`load`] makes such histories; [`members`] runs changes of the membership.
 //! - [`certs`] makes authorities and certificates for a cluster that speaks TLS.
 //!
@@ -32,10 +34,12 @@ pub mod drtool;
 pub mod history;
 pub mod http;
 pub mod judge;
+pub mod lives;
 pub mod load;
 pub mod members;
 pub mod metrics;
 pub mod node;
+pub mod old_majority;
 pub mod order;
 pub mod plan;
 pub mod ports;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Act, Op, Outcome};
+use crate::history::{Act, Op, Outcome, VERSIONS_OF_A_LIFE};
 use crate::http::Token;
 
 /// One acknowledged write.
@@ -104,6 +104,7 @@ fn check_versions(key: &str, acks: &[&Ack<'_>], unknown: &[&Op]) -> Result<(), S
                 ack.op.id, ack.token
             ));
         }
+        let known = known.max(version / VERSIONS_OF_A_LIFE * VERSIONS_OF_A_LIFE);
         // Whatever lies between came from writes whose outcome nobody was told, or from deletes.
         let gap = version - known - 1;
         let fill = unknown.iter().filter(|op| op.call < ack.op.end).count() as u64 + deletes;
@@ -221,6 +222,25 @@ mod tests {
         };
         let error = check(&history, &finally(&[("k", "3"), ("j", "x")])).unwrap_err();
         assert!(error.contains("nobody wrote"), "{error}");
+    }
+
+    #[test]
+    fn the_versions_of_another_life_begin_where_no_other_has_any_and_have_no_gap_either() {
+        let later = |version| {
+            let mut history = good();
+            let token = Token {
+                incarnation: 2,
+                term: 2,
+                index: 9,
+            };
+            history[3].outcome = Outcome::Done {
+                token,
+                version: Some(version),
+            };
+            check(&history, &finally(&[("k", "3"), ("j", "x")]))
+        };
+        later(VERSIONS_OF_A_LIFE + 1).unwrap();
+        later(VERSIONS_OF_A_LIFE + 2).unwrap_err();
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, PATIENCE, Plan};
+use crate::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use crate::drtool::{Drtool, Ran};
+use crate::lives::OldLife;
 use crate::wait::wait_until;
 
 /// A cluster with 300 values `app/k{n}` and a snapshot of each of these groups.
@@ -18,6 +19,17 @@ pub async fn filled(plan: Plan, groups: &[&str]) -> anyhow::Result<Cluster> {
     cluster.fill("app", "k", 300, "value").await?;
     snapshot_all(&cluster, groups).await?;
     Ok(cluster)
+}
+
+/// The same with a snapshot of every group of a small cluster, and clients that wrote before and after them.
+///
+/// # Errors
+/// As there.
+pub async fn filled_by_clients(plan: Plan) -> anyhow::Result<(Cluster, OldLife)> {
+    let cluster = plan.start().await?;
+    cluster.fill("app", "k", 300, "value").await?;
+    let old = OldLife::with_snapshots(&cluster, &[META, CONFIG]).await?;
+    Ok((cluster, old))
 }
 
 /// A snapshot of each of these groups.
