@@ -48,6 +48,7 @@ fn flip(file: &Path, part: f64) -> anyhow::Result<()> {
 async fn a_survivor_with_a_flipped_byte_is_named_and_another_one_begins() -> anyhow::Result<()> {
     let cluster = Plan::new("damaged").start().await?;
     cluster.fill("app", "k", 200, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     lose(&cluster, &[0])?;
     flip(&log_file(&cluster.node(1).data_dir)?, 0.5)?;
     let seen = collect(&cluster, &[1, 2], "c.json")
@@ -78,6 +79,7 @@ async fn a_survivor_with_a_flipped_byte_is_named_and_another_one_begins() -> any
     );
     cluster.node(1).start()?;
     cluster.wait_ready(1).await?;
+    judge_new_life(&cluster, &[1, 2], &old, &planned).await?;
     cluster.finish()
 }
 

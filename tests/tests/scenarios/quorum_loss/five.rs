@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
-use confman_tests::history::{Op, Outcome};
+use confman_tests::cluster::{CONFIG, PATIENCE, Plan};
+use confman_tests::delay::Delay;
 use confman_tests::load::{Load, LoadPlan};
-use confman_tests::members::{members, voters};
+use confman_tests::members::{changed, members, voters};
 use confman_tests::restore::ids;
-use serde_json::Value;
+use confman_tests::wait::wait_until;
+use serde_json::{Value, json};
 
 use super::kit::*;
-use crate::crash::judge;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
@@ -31,7 +31,7 @@ async fn i13_i14_i15_two_of_five_go_on_and_the_other_survivor_rejoins_under_a_ne
     let load = Load::start(&cluster, &writers);
     load.wait_progress(200, PATIENCE).await?;
     cluster.kill_all()?;
-    let history = load.stop().await?;
+    let old = OldLife::of(load.stop().await?)?;
     for index in [0, 1, 2] {
         cluster.node(index).wipe()?;
     }
@@ -39,7 +39,7 @@ async fn i13_i14_i15_two_of_five_go_on_and_the_other_survivor_rejoins_under_a_ne
 
     // node5 runs, without a leader. What it says of itself is not its directory, and its directory may change.
     cluster.node(4).start()?;
-    confman_tests::wait::wait_until("node5 answers", PATIENCE, || cluster.status(4)).await?;
+    wait_until("node5 answers", PATIENCE, || cluster.status(4)).await?;
     let of_node4 = &cluster.node(3).data_dir;
     let of_node5 = &cluster.node(4).data_dir;
     let collect = async |args: &[&str], dirs: &[&std::path::PathBuf]| {
@@ -132,26 +132,15 @@ async fn i13_i14_i15_two_of_five_go_on_and_the_other_survivor_rejoins_under_a_ne
         now.iter().all(|id| *id > 5),
         "an id of the old life: {now:?}"
     );
-    confman_tests::wait::wait_until("five vote in every group", PATIENCE, || async {
+    wait_until("five vote in every group", PATIENCE, || async {
         let told = members(&cluster).await?;
         anyhow::ensure!(voters(&told)?.len() == 5, "{told}");
         Ok(())
     })
     .await?;
 
-    // Nothing acknowledged is lost beyond what the plan announced.
-    let events = agree::audits(&cluster, Some("load")).await?;
-    let group = &events.first().context("no events")?["group"];
-    let forgiven: Vec<Op> = forgive(&history, &planned, group)?;
-    let sure = |op: &&Op| matches!(op.outcome, Outcome::Done { .. });
-    assert!(
-        forgiven.iter().filter(sure).count() > 50,
-        "almost nothing was judged"
-    );
-    judge(&cluster, &forgiven).await?;
-    for group in [META, CONFIG, "config/1"] {
-        agree::state_hashes(&cluster, group).await?;
-    }
+    let kept = judge_new_life(&cluster, &[0, 1, 2, 3, 4], &old, &planned).await?;
+    assert!(kept.sure > 50, "almost nothing was judged: {kept:?}");
     let verified: Value = cluster
         .drtool(["recover", "verify", "--json"])
         .run()
@@ -166,5 +155,107 @@ async fn i13_i14_i15_two_of_five_go_on_and_the_other_survivor_rejoins_under_a_ne
             .join(planned["planId"].as_str().context("planId")?)
             .is_dir()
     );
+    cluster.finish()
+}
+
+/// One group of configuration ends later in one directory, the other in the other: the cluster goes on with the end of both.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
+async fn i15_a_group_that_ends_later_in_the_other_directory_is_taken_from_there()
+-> anyhow::Result<()> {
+    let plan = Plan::new("two-ends").nodes(5).links();
+    let cluster = plan.env("CONFMAN_SHARDS", "2").start().await?;
+    let old = OldLife::lived(&cluster).await?;
+    // A tree of each group, by what the history says of its first write.
+    let mut trees: Vec<Option<String>> = vec![None, None];
+    for tree in ["a", "b", "c", "d", "e", "f"] {
+        cluster.fill(tree, "k", 1, "value").await?;
+        let events = agree::audits(&cluster, Some(tree)).await?;
+        let group = events.first().context("no events")?["group"].clone();
+        trees[usize::from(group != CONFIG)] = Some(tree.to_owned());
+    }
+    let groups = [CONFIG, "config/1"];
+    let trees: Vec<String> = trees
+        .into_iter()
+        .collect::<Option<_>>()
+        .context("one group")?;
+    // Different nodes lead them.
+    let first = cluster.wait_leader(groups[0]).await?;
+    let second = (first + 1) % 5;
+    let to = cluster.node(second).name.clone();
+    let transfer = [
+        "transfer-leader",
+        "--yes",
+        "--group",
+        groups[1],
+        to.as_str(),
+    ];
+    changed(&cluster, &transfer).await?;
+    assert_eq!(cluster.wait_leader(groups[0]).await?, first);
+    let leaders = [first, cluster.wait_leader(groups[1]).await?];
+    assert_ne!(leaders[0], leaders[1]);
+
+    // What each of them is asked now reaches nobody else, and nobody is told that it was done.
+    let ends = async |at: usize| {
+        let there = cluster.group(leaders[at], groups[at]).await?;
+        there["lastIndex"].as_u64().context("no lastIndex")
+    };
+    for node in 0..5 {
+        cluster.delay(node, Delay::millis(60_000, 0))?;
+    }
+    let mut before = Vec::new();
+    for at in [0, 1] {
+        before.push(ends(at).await?);
+        let path = format!("/api/v1/config/{}/tail", trees[at]);
+        let api = cluster.api(leaders[at]);
+        tokio::spawn(async move { api.put(&path, &json!("kept")).send().await });
+    }
+    for at in [0, 1] {
+        wait_until("its leader has it in the log", PATIENCE, || async {
+            let now = ends(at).await?;
+            anyhow::ensure!(now > before[at], "{now}");
+            Ok(())
+        })
+        .await?;
+    }
+    let lost: Vec<usize> = (0..5).filter(|node| !leaders.contains(node)).collect();
+    lose(&cluster, &lost)?;
+    for node in 0..5 {
+        cluster.delay(node, Delay::default())?;
+    }
+
+    let planned = planned(&cluster, &leaders, "plan.json").await?;
+    let survivor = planned["survivor"]["info"]["name"].clone();
+    let (survivor, other) = match survivor == cluster.node(first).name.as_str() {
+        true => (first, second),
+        false => (second, first),
+    };
+    let given = if other == first { groups[0] } else { groups[1] };
+    let gives = planned["others"][0]["gives"].as_array().context("gives")?;
+    assert!(gives.contains(&json!(given)), "{planned}");
+    // It was copied from its own machine; where it was seen it is not.
+    let copied = take_away(&cluster, other)?;
+    let ran = carry_out(&cluster, "apply", "plan.json", survivor).await?;
+    let ran = ran.expect(3)?;
+    assert_eq!(refusal(&ran)?, "RECOVER_SOURCE", "{ran}");
+    let from = format!("{}={}", cluster.node(other).name, copied.display());
+    let store = cluster.store().await.as_ref().map(|store| store.env());
+    let apply = ["recover", "apply", "--yes", "--json", "--plan", "plan.json"];
+    let apply = cluster.drtool(apply).args(["--from", &from]);
+    let apply = apply.arg(&cluster.node(survivor).data_dir);
+    apply
+        .envs(store.unwrap_or_default())
+        .run()
+        .await?
+        .expect(0)?;
+    cluster.node(survivor).start()?;
+    first_write(&cluster, 2, "app/after").await?;
+    for tree in &trees {
+        let read = cluster
+            .read(survivor, &format!("{tree}/tail"), "linearizable")
+            .await?;
+        assert_eq!(read, Some(json!("kept")), "the tail of {tree}");
+    }
+    judge_new_life(&cluster, &[survivor], &old, &planned).await?;
     cluster.finish()
 }

@@ -1,82 +1,18 @@
 //! An old majority that has all it needs (a quorum, clients, the store) and cannot be told by anybody: cut off, or frozen. Where the store can be
 //! reached, what it acknowledges it acknowledges before the new life acknowledges anything (I13).
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
-use confman_tests::delay::{Delay, Link};
-use confman_tests::http::Api;
+use confman_tests::delay::Delay;
 use confman_tests::store::ConditionalWrites;
 use confman_tests::wait::wait_until;
 use serde_json::json;
-use tokio::task::JoinHandle;
 
 use super::kit::*;
 
 const INTERVAL: &str = "CONFMAN_STORE_FENCE_INTERVAL_MS";
-const LOOKED: &str = "confman_store_fence_look_timestamp_seconds ";
-
-/// Something that a node of the old life answered as a leader, or by a leader's word, may.
-#[derive(Clone, Copy)]
-struct Answered {
-    begin: Instant,
-    end: Instant,
-    what: &'static str,
-}
-
-/// Writes and reads, linearizably, at one node; gives what was not refused.
-async fn ask_both(api: &Api, timeout: Duration) -> Vec<Answered> {
-    let path = "/api/v1/config/app/left-behind";
-    let begin = Instant::now();
-    let write = api.put(path, &json!("v")).timeout(timeout);
-    let read = api.get(path).consistency("linearizable").timeout(timeout);
-    let (write, read) = tokio::join!(async { (write.send().await, Instant::now()) }, async {
-        (read.send().await, Instant::now())
-    },);
-    [("write", write), ("read", read)]
-        .into_iter()
-        .filter_map(|(what, (answer, end))| {
-            // That there is nothing is an answer too.
-            let done = matches!(answer.ok()?.status, 200..=299 | 404);
-            done.then_some(Answered { begin, end, what })
-        })
-        .collect()
-}
-
-/// Clients of these nodes that ask one thing after the other until they are told to stop.
-fn clients(
-    cluster: &Cluster,
-    nodes: &[usize],
-    stop: &Arc<AtomicBool>,
-) -> Vec<JoinHandle<Vec<Answered>>> {
-    let one = |node: &usize| {
-        let (api, stop) = (cluster.api(*node), Arc::clone(stop));
-        tokio::spawn(async move {
-            let mut all = Vec::new();
-            while !stop.load(Ordering::SeqCst) {
-                all.extend(ask_both(&api, Duration::from_secs(10)).await);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            all
-        })
-    };
-    nodes.iter().map(one).collect()
-}
-
-/// Waits until the first write of the new life is acknowledged; gives when.
-async fn wait_first_write(cluster: &Cluster, survivor: usize) -> anyhow::Result<Instant> {
-    wait_until("the new life writes", PATIENCE, || async {
-        let token = try_write(cluster, survivor, "after").await;
-        let token = token.context("it does not")?;
-        anyhow::ensure!(token.incarnation == 2, "{token}");
-        Ok(Instant::now())
-    })
-    .await
-}
 
 /// A step of the recovery by an operator who reaches the survivor's machine and no other.
 async fn operator(cluster: &Cluster, survivor: usize, args: &[&str]) -> anyhow::Result<()> {
@@ -86,12 +22,6 @@ async fn operator(cluster: &Cluster, survivor: usize, args: &[&str]) -> anyhow::
     let tool = tool.envs(store.unwrap_or_default());
     let ran = tool.env("CONFMAN_ENDPOINTS", &node.api_url).run().await?;
     ran.expect(0).map(|_| ())
-}
-
-async fn last_look(api: &Api) -> anyhow::Result<String> {
-    let text = api.get("/metrics").send().await?.expect(&[200])?.text();
-    let line = text.lines().find(|line| line.starts_with(LOOKED));
-    Ok(line.context("it has not looked")?.to_owned())
 }
 
 /// Nobody can tell them: neither the survivor nor the operator reaches them, nor they them. They live, have clients and look into
@@ -112,34 +42,13 @@ async fn i13_a_store_that_is_slow_to_take_the_claim_lets_no_two_lives_write() ->
     cut_off("slow-claim", "4000", Some(Delay::millis(500, 0))).await
 }
 
-/// Makes the survivor's way to the store that long.
-async fn slow_store(cluster: &Cluster, survivor: usize, delay: Delay) -> anyhow::Result<Link> {
-    let env = cluster.node(survivor).env();
-    let endpoint = env.get("AWS_ENDPOINT_URL").context("no store")?;
-    let address = endpoint.trim_start_matches("http://").parse()?;
-    let way = Link::lay("127.0.0.1:0".parse()?, address).await?;
-    way.set(delay);
-    let endpoint = format!("http://{}", way.address());
-    cluster
-        .node(survivor)
-        .set_env("AWS_ENDPOINT_URL", &endpoint);
-    Ok(way)
-}
-
 async fn cut_off(name: &str, interval: &str, slow: Option<Delay>) -> anyhow::Result<()> {
     let plan = Plan::new(name).links().env(INTERVAL, interval);
     let cluster = plan.lay_out().await?;
-    let mut ways = Vec::new();
-    for node in cluster.nodes() {
-        let address = node.api_url.trim_start_matches("http://");
-        let way = Link::lay("127.0.0.1:0".parse()?, address.parse::<SocketAddr>()?).await?;
-        let advertised = format!("http://{}", way.address());
-        node.set_env("CONFMAN_API_ADVERTISE", &advertised);
-        ways.push(way);
-    }
+    let ways = ways_to_apis(&cluster, &[0, 1, 2]).await?;
     cluster.start_all()?;
     cluster.wait_all_ready().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     let leader = cluster.wait_leader(CONFIG).await?;
     let survivor = (leader + 1) % 3;
     let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
@@ -156,16 +65,8 @@ async fn cut_off(name: &str, interval: &str, slow: Option<Delay>) -> anyhow::Res
     let mut plan = vec!["plan", "c.json", "--force", "--out", "plan.json"];
     plan.extend(lost);
     operator(&cluster, survivor, &plan).await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients = clients(&cluster, &others, &stop);
-    let before = last_look(&cluster.api(leader)).await?;
-    wait_until("the leader looks", PATIENCE, || async {
-        let now = last_look(&cluster.api(leader)).await?;
-        anyhow::ensure!(now != before, "not since {before}");
-        Ok(())
-    })
-    .await?;
-    let looked = Instant::now();
+    let clients = Clients::of(&cluster, &others);
+    let looked = wait_look(&cluster, leader).await?;
     let mut apply = vec!["apply", "--yes", "--plan", "plan.json", &dir];
     apply.extend(slow.map(|_| "--no-store"));
     operator(&cluster, survivor, &apply).await?;
@@ -181,35 +82,15 @@ async fn cut_off(name: &str, interval: &str, slow: Option<Delay>) -> anyhow::Res
     })
     .await?;
     assert_eq!(status, 503, "{text}");
-    let first = wait_first_write(&cluster, survivor).await?;
+    let first = wait_first_write(&cluster, &[survivor], 2).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    stop.store(true, Ordering::SeqCst);
-    let mut answered = Vec::new();
-    for client in clients {
-        answered.extend(client.await?);
-    }
-    // Otherwise nothing was tried.
-    let lived = answered.iter().filter(|a| a.begin > looked).count();
-    assert!(
-        lived > 3,
-        "the old majority was dead before the plan was applied"
-    );
-    let late: Vec<&Answered> = answered.iter().filter(|a| a.begin > first).collect();
-    let last = answered.iter().map(|a| a.end).max().context("no answers")?;
-    assert!(
-        late.is_empty(),
-        "{} answers of the old life after the first write of the new, the first to a {:?}",
-        late.len(),
-        late.first().map(|a| a.what)
-    );
-    eprintln!(
-        "the old life went on for {:.1} s, the new one began after {:.1} s",
-        (last - looked).as_secs_f64(),
-        (first - looked).as_secs_f64()
-    );
+    judge_apart(&clients.stop().await?, looked, first)?;
     for node in &others {
         wait_fenced(&cluster, *node).await?;
     }
+    let plan = std::fs::read(cluster.dir()?.join("plan.json"))?;
+    let plan = serde_json::from_slice(&plan)?;
+    judge_new_life(&cluster, &[survivor], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -223,7 +104,7 @@ async fn i13_a_majority_that_was_frozen_acknowledges_nothing_when_it_goes_on() -
         .env(INTERVAL, "2000")
         .start()
         .await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     let leader = cluster.wait_leader(CONFIG).await?;
     let survivor = (leader + 1) % 3;
     let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
@@ -231,12 +112,12 @@ async fn i13_a_majority_that_was_frozen_acknowledges_nothing_when_it_goes_on() -
         cluster.node(*node).pause()?;
     }
     cluster.node(survivor).kill()?;
-    planned(&cluster, &[survivor], "plan.json").await?;
+    let plan = planned(&cluster, &[survivor], "plan.json").await?;
     carry_out(&cluster, "apply", "plan.json", survivor)
         .await?
         .expect(0)?;
     cluster.node(survivor).start()?;
-    wait_first_write(&cluster, survivor).await?;
+    wait_first_write(&cluster, &[survivor], 2).await?;
     // Only the store can tell them now.
     cluster.node(survivor).kill()?;
     let waiting: Vec<_> = (0..20)
@@ -248,30 +129,29 @@ async fn i13_a_majority_that_was_frozen_acknowledges_nothing_when_it_goes_on() -
         .collect();
     // Until they lie in the sockets.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients = clients(&cluster, &others, &stop);
+    let clients = Clients::of(&cluster, &others);
     for node in &others {
         cluster.node(*node).resume()?;
     }
     // Longer than an election takes.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    stop.store(true, Ordering::SeqCst);
-    for asked in waiting.into_iter().chain(clients) {
-        let answered = asked.await?;
-        assert!(
-            answered.is_empty(),
-            "{} answers of a life that is over, the first to a {:?}",
-            answered.len(),
-            answered.first().map(|a| a.what)
-        );
+    let mut answered = clients.stop().await?;
+    for asked in waiting {
+        answered.extend(asked.await?);
     }
+    assert!(
+        answered.is_empty(),
+        "{} answers of a life that is over, the first to a {:?}",
+        answered.len(),
+        answered.first().map(|a| a.what)
+    );
     for node in &others {
         wait_fenced(&cluster, *node).await?;
     }
     cluster.node(survivor).start()?;
     cluster.wait_ready(survivor).await?;
-    let written = only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(2)).await?;
-    assert!(written > 3, "the new life was harmed: {written}");
+    keeps_writing(&cluster, &[0, 1, 2], 2, Duration::from_secs(2)).await?;
+    judge_new_life(&cluster, &[survivor], &old, &plan).await?;
     cluster.finish()
 }
 

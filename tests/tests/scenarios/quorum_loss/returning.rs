@@ -10,7 +10,7 @@ use serde_json::json;
 use super::kit::*;
 
 /// Without a store, so that only the nodes themselves can keep the lives apart.
-fn without_store(name: &str) -> Plan {
+pub(super) fn without_store(name: &str) -> Plan {
     Plan::new(name)
         .without_store()
         .env("CONFMAN_SNAPSHOT_ENABLED", "false")
@@ -52,7 +52,7 @@ async fn m10_the_majority_is_back_before_apply_and_apply_is_refused() -> anyhow:
 async fn i13_the_majority_is_back_between_apply_and_start_and_the_new_life_does_not_begin()
 -> anyhow::Result<()> {
     let cluster = without_store("back-during").start().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     cluster.kill_all()?;
     take_away(&cluster, 0)?;
     take_away(&cluster, 1)?;
@@ -81,8 +81,7 @@ async fn i13_the_majority_is_back_between_apply_and_start_and_the_new_life_does_
         Ok(())
     })
     .await?;
-    let written = only_incarnation_writes(&cluster, &[0, 1, 2], 1, Duration::from_secs(4)).await?;
-    assert!(written > 3, "the old majority does not write: {written}");
+    keeps_writing(&cluster, &[0, 1, 2], 1, Duration::from_secs(4)).await?;
     // The recovery was a mistake, and is taken back: three again.
     cluster.node(2).kill()?;
     carry_out(&cluster, "undo", "plan.json", 2)
@@ -91,6 +90,7 @@ async fn i13_the_majority_is_back_between_apply_and_start_and_the_new_life_does_
     cluster.node(2).start()?;
     cluster.wait_all_ready().await?;
     first_write(&cluster, 1, "app/after").await?;
+    old.goes_on(&cluster, &[0, 1, 2]).await?;
     cluster.finish()
 }
 
@@ -105,11 +105,11 @@ async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyho
             without_store(name)
         };
         let cluster = plan.start().await?;
-        cluster.fill("app", "k", 50, "value").await?;
+        let old = OldLife::lived(&cluster).await?;
         cluster.kill_all()?;
         take_away(&cluster, 0)?;
         take_away(&cluster, 1)?;
-        planned(&cluster, &[2], "plan.json").await?;
+        let plan = planned(&cluster, &[2], "plan.json").await?;
         carry_out(&cluster, "apply", "plan.json", 2)
             .await?
             .expect(0)?;
@@ -119,9 +119,7 @@ async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyho
         bring_back(&cluster, 1)?;
         cluster.node(0).start()?;
         cluster.node(1).start()?;
-        let written =
-            only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(5)).await?;
-        assert!(written > 3, "the new life does not write: {written}");
+        keeps_writing(&cluster, &[0, 1, 2], 2, Duration::from_secs(5)).await?;
         wait_fenced(&cluster, 0).await?;
         wait_fenced(&cluster, 1).await?;
         // It is not forgotten: with the new life away they still serve nothing.
@@ -135,6 +133,7 @@ async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyho
         wait_fenced(&cluster, 0).await?;
         cluster.node(2).start()?;
         cluster.wait_ready(2).await?;
+        judge_new_life(&cluster, &[2], &old, &plan).await?;
         cluster.finish()?;
     }
     Ok(())
@@ -146,11 +145,11 @@ async fn i13_the_majority_is_back_after_the_first_write_and_is_fenced() -> anyho
 async fn i13_the_store_fences_the_majority_when_nobody_of_the_new_life_is_there()
 -> anyhow::Result<()> {
     let cluster = Plan::new("back-alone").start().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     cluster.kill_all()?;
     take_away(&cluster, 0)?;
     take_away(&cluster, 1)?;
-    planned(&cluster, &[2], "plan.json").await?;
+    let plan = planned(&cluster, &[2], "plan.json").await?;
     carry_out(&cluster, "apply", "plan.json", 2)
         .await?
         .expect(0)?;
@@ -165,6 +164,9 @@ async fn i13_the_store_fences_the_majority_when_nobody_of_the_new_life_is_there(
     wait_fenced(&cluster, 1).await?;
     let written = only_incarnation_writes(&cluster, &[0, 1], 2, Duration::from_secs(3)).await?;
     assert_eq!(written, 0);
+    cluster.node(2).start()?;
+    cluster.wait_ready(2).await?;
+    judge_new_life(&cluster, &[2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -174,7 +176,7 @@ async fn i13_the_store_fences_the_majority_when_nobody_of_the_new_life_is_there(
 #[ignore = "long: .ci/verify runs it"]
 async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow::Result<()> {
     let cluster = without_store("frozen").start().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     let leader = cluster.wait_leader(CONFIG).await?;
     let survivor = (leader + 1) % 3;
     let others: Vec<usize> = (0..3).filter(|node| *node != survivor).collect();
@@ -196,9 +198,8 @@ async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow
             .as_array()
             .is_some_and(|l| l.len() == 3)
     );
-    plan(&cluster, "c.json", &names, "plan.json")
-        .await?
-        .expect(0)?;
+    let plan = plan(&cluster, "c.json", &names, "plan.json").await?;
+    let plan = plan.expect(0)?.json()?;
     carry_out(&cluster, "apply", "plan.json", survivor)
         .await?
         .expect(0)?;
@@ -213,8 +214,8 @@ async fn i13_a_majority_that_was_frozen_learns_that_its_time_is_over() -> anyhow
         wait_fenced(&cluster, *node).await?;
         what_it_measured_is_taken_back(&cluster, *node).await?;
     }
-    let written = only_incarnation_writes(&cluster, &[0, 1, 2], 2, Duration::from_secs(3)).await?;
-    assert!(written > 3, "the new life was harmed: {written}");
+    keeps_writing(&cluster, &[0, 1, 2], 2, Duration::from_secs(3)).await?;
+    judge_new_life(&cluster, &[survivor], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -252,13 +253,13 @@ async fn what_it_measured_is_taken_back(cluster: &Cluster, node: usize) -> anyho
 #[ignore = "long: .ci/verify runs it"]
 async fn i13_a_copy_of_the_old_directory_is_fenced() -> anyhow::Result<()> {
     let cluster = without_store("copied").start().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     cluster.kill_all()?;
     let image = cluster.dir()?.join("image");
     copy_dir(&cluster.node(2).data_dir, &image)?;
     cluster.node(0).wipe()?;
     cluster.node(1).wipe()?;
-    planned(&cluster, &[2], "plan.json").await?;
+    let plan = planned(&cluster, &[2], "plan.json").await?;
     carry_out(&cluster, "apply", "plan.json", 2)
         .await?
         .expect(0)?;
@@ -268,8 +269,7 @@ async fn i13_a_copy_of_the_old_directory_is_fenced() -> anyhow::Result<()> {
     copy_dir(&image, &cluster.node(0).data_dir)?;
     cluster.node(0).set_env("CONFMAN_NODE_NAME", "node3");
     cluster.node(0).start()?;
-    let written = only_incarnation_writes(&cluster, &[0, 2], 2, Duration::from_secs(4)).await?;
-    assert!(written > 3, "{written}");
+    keeps_writing(&cluster, &[0, 2], 2, Duration::from_secs(4)).await?;
     wait_fenced(&cluster, 0).await?;
     // The machine itself is set back.
     cluster.node(2).kill()?;
@@ -284,72 +284,47 @@ async fn i13_a_copy_of_the_old_directory_is_fenced() -> anyhow::Result<()> {
     cluster.node(2).start()?;
     wait_fenced(&cluster, 2).await?;
     only_incarnation_writes(&cluster, &[1, 2], 2, Duration::from_secs(2)).await?;
+    judge_new_life(&cluster, &[1], &old, &plan).await?;
     cluster.finish()
 }
 
-/// Two operators, two survivors, two plans. With the store the second is refused; without it neither life begins while
-/// the other is there, and taking one back lets the other go.
+/// Five nodes and two groups of configuration. Two go on; the other three, a quorum of the old life in every group, come back with all that they
+/// had, and no store is there to tell them.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
-async fn m19_i13_two_operators_with_two_plans_never_make_two_lives() -> anyhow::Result<()> {
-    for (name, store) in [("operators-store", true), ("operators", false)] {
-        let plan = if store {
-            Plan::new(name)
-        } else {
-            without_store(name)
-        };
-        let cluster = plan.nodes(5).start().await?;
-        cluster.fill("app", "k", 50, "value").await?;
-        cluster.kill_all()?;
-        for node in [0, 1, 2] {
-            cluster.node(node).wipe()?;
-        }
-        planned(&cluster, &[3], "a.json").await?;
-        planned(&cluster, &[4], "b.json").await?;
-        carry_out(&cluster, "apply", "a.json", 3).await?.expect(0)?;
-        let second = carry_out(&cluster, "apply", "b.json", 4).await?;
-        if store {
-            let ran = second.expect(3)?;
-            assert_eq!(refusal(&ran)?, "RECOVER_NEWER_LIFE", "{ran}");
-            cluster.node(3).start()?;
-            first_write(&cluster, 2, "app/after").await?;
-            // The other directory is as it was; its node starts, and learns that its time is over.
-            cluster.node(4).start()?;
-            wait_fenced(&cluster, 4).await?;
-            cluster.finish()?;
-            continue;
-        }
-        second.expect(0)?;
-        cluster.node(3).start()?;
-        cluster.node(4).start()?;
-        // Whoever was there first may begin; the other sees it and does not, nor do both.
-        let held = wait_until("one holds itself back", PATIENCE, || async {
-            for node in [3, 4] {
-                let (status, text) = readiness(&cluster, node).await?;
-                if status == 503 && text.contains("another recovery") {
-                    return Ok(node);
-                }
-            }
-            anyhow::bail!("neither does")
-        })
-        .await?;
-        let other = 7 - held;
-        for _ in 0..20 {
-            let both = (
-                try_write(&cluster, held, "x").await,
-                try_write(&cluster, other, "x").await,
-            );
-            assert_eq!(both.0, None, "the one that holds itself back has written");
-        }
-        cluster.node(held).kill()?;
-        let taken_back = if held == 3 { "a.json" } else { "b.json" };
-        carry_out(&cluster, "undo", taken_back, held)
+async fn i13_three_of_five_come_back_with_several_groups_and_are_fenced() -> anyhow::Result<()> {
+    let plan = Plan::new("back-five").nodes(5).env("CONFMAN_SHARDS", "2");
+    let cluster = plan.start().await?;
+    let old = OldLife::lived(&cluster).await?;
+    cluster.kill_all()?;
+    for node in [0, 1, 2] {
+        take_away(&cluster, node)?;
+    }
+    let plan = planned(&cluster, &[3, 4], "plan.json").await?;
+    let (survivor, other) = match plan["survivor"]["info"]["name"] == "node4" {
+        true => (3, 4),
+        false => (4, 3),
+    };
+    for node in [survivor, other] {
+        carry_out(&cluster, "apply", "plan.json", node)
             .await?
             .expect(0)?;
-        first_write(&cluster, 2, "app/after").await?;
-        cluster.node(held).start()?;
-        wait_fenced(&cluster, held).await?;
-        cluster.finish()?;
     }
-    Ok(())
+    cluster.node(survivor).start()?;
+    first_write(&cluster, 2, "app/after").await?;
+    cluster.node(other).start()?;
+    cluster.wait_ready(other).await?;
+    cluster.stop_store().await;
+    for node in [0, 1, 2] {
+        bring_back(&cluster, node)?;
+        cluster.node(node).start()?;
+    }
+    let all = [0, 1, 2, 3, 4];
+    keeps_writing(&cluster, &all, 2, Duration::from_secs(5)).await?;
+    for node in [0, 1, 2] {
+        wait_fenced(&cluster, node).await?;
+    }
+    cluster.resume_store().await?;
+    judge_new_life(&cluster, &[survivor, other], &old, &plan).await?;
+    cluster.finish()
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::members::changed;
 use confman_tests::restore::{make_plan, planned as restored, run};
@@ -22,6 +21,7 @@ async fn wait_begun(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
 async fn i15_undo_before_the_first_write_gives_the_old_cluster_back() -> anyhow::Result<()> {
     let cluster = Plan::new("undo").start().await?;
     cluster.fill("app", "k", 100, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     cluster.kill_all()?;
     take_away(&cluster, 0)?;
     take_away(&cluster, 1)?;
@@ -50,9 +50,7 @@ async fn i15_undo_before_the_first_write_gives_the_old_cluster_back() -> anyhow:
     cluster.wait_all_ready().await?;
     let token = first_write(&cluster, 1, "app/after").await?;
     assert!(token.term < 1_000, "{token}");
-    for group in [META, CONFIG] {
-        agree::state_hashes(&cluster, group).await?;
-    }
+    old.goes_on(&cluster, &[0, 1, 2]).await?;
     assert_eq!(
         cluster.read(2, "app/k99", "linearizable").await?,
         Some(json!("value-99"))
@@ -69,6 +67,7 @@ async fn i15_undo_before_the_first_write_gives_the_old_cluster_back() -> anyhow:
         .expect(0)?;
     cluster.node(2).start()?;
     first_write(&cluster, 3, "app/again").await?;
+    judge_new_life(&cluster, &[2], &old, &second).await?;
     cluster.finish()
 }
 
@@ -153,8 +152,9 @@ async fn snapshots(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
 async fn i15_undo_after_the_first_write_is_refused_and_says_so() -> anyhow::Result<()> {
     let cluster = Plan::new("spent").start().await?;
     cluster.fill("app", "k", 20, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     lose(&cluster, &[0, 1])?;
-    planned(&cluster, &[2], "plan.json").await?;
+    let plan = planned(&cluster, &[2], "plan.json").await?;
     carry_out(&cluster, "apply", "plan.json", 2)
         .await?
         .expect(0)?;
@@ -175,6 +175,7 @@ async fn i15_undo_after_the_first_write_is_refused_and_says_so() -> anyhow::Resu
         cluster.read(2, "app/after", "linearizable").await?,
         Some(json!("first"))
     );
+    judge_new_life(&cluster, &[2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -183,7 +184,7 @@ async fn i15_undo_after_the_first_write_is_refused_and_says_so() -> anyhow::Resu
 async fn nodes_that_fenced_themselves_for_a_recovery_that_was_undone_are_let_go()
 -> anyhow::Result<()> {
     let cluster = Plan::new("unfence").start().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     cluster.kill_all()?;
     planned(&cluster, &[2], "plan.json").await?;
     carry_out(&cluster, "apply", "plan.json", 2)
@@ -227,7 +228,7 @@ async fn nodes_that_fenced_themselves_for_a_recovery_that_was_undone_are_let_go(
     cluster.start_all()?;
     cluster.wait_all_ready().await?;
     first_write(&cluster, 1, "app/after").await?;
-    agree::state_hashes(&cluster, CONFIG).await?;
+    old.goes_on(&cluster, &[0, 1, 2]).await?;
     cluster.finish()
 }
 
@@ -236,7 +237,7 @@ async fn nodes_that_fenced_themselves_for_a_recovery_that_was_undone_are_let_go(
 #[ignore = "long: .ci/verify runs it"]
 async fn i18_a_recovery_needs_no_store() -> anyhow::Result<()> {
     let cluster = Plan::new("no-store").start().await?;
-    cluster.fill("app", "k", 50, "value").await?;
+    let old = OldLife::lived(&cluster).await?;
     let demote = ["demote", "node2", "--yes", "--allow-less-tolerance"];
     changed(&cluster, &demote).await?;
     // Killed at once, its state may not know of that yet, and a plan goes by the state.
@@ -284,5 +285,6 @@ async fn i18_a_recovery_needs_no_store() -> anyhow::Result<()> {
     let verified = verify.run().await?.expect(0)?.json()?;
     let warned = verified["findings"].to_string();
     assert!(!warned.contains("not claimed"), "{verified}");
+    judge_new_life(&cluster, &[2], &old, &plan).await?;
     cluster.finish()
 }
