@@ -27,6 +27,7 @@ mod quorum_loss;
 mod restore_all;
 mod restore_faults;
 mod restore_local;
+mod restore_returning;
 mod runbooks;
 mod second_process;
 mod settings;

@@ -2,10 +2,11 @@
 
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, META, PATIENCE, Plan};
+use confman_tests::lives::{OldLife, judge_new_life};
 use confman_tests::members::{changed, member, members, node};
 use confman_tests::restore::{
-    apply, filled, ids, lose_every_node, make_plan, planned, restore, restores, run, snapshot_all,
-    tool, wait_spent,
+    apply, filled, filled_by_clients, ids, lose_every_node, make_plan, planned, restore, restores,
+    run, snapshot_all, tool, wait_spent,
 };
 use serde_json::json;
 
@@ -131,7 +132,8 @@ async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() 
 {
     let cluster = Plan::new("everything").start().await?;
     cluster.fill("app", "k", 400, "value").await?;
-    let old_token = cluster.write("app/last", &json!("kept")).await?.token()?;
+    cluster.write("app/last", &json!("kept")).await?;
+    let old = OldLife::lived(&cluster).await?;
     let before = agree::audits(&cluster, Some("app")).await?;
     let (live_index, live_hash) = agree::state_hashes(&cluster, CONFIG).await?;
     snapshot_all(&cluster, &[META, CONFIG]).await?;
@@ -154,8 +156,8 @@ async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() 
             .wait_log(&["restored config/0", id, "from the store"], PATIENCE)
             .await?;
     }
-    agree::state_hashes(&cluster, CONFIG).await?;
-    agree::state_hashes(&cluster, META).await?;
+    let kept = judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
+    assert_eq!((kept.gone, kept.unknown), (0, 0), "all was in the snapshot");
     for index in 0..3 {
         for (key, value) in [
             ("app/last", json!("kept")),
@@ -165,26 +167,12 @@ async fn i11_i14_every_node_is_gone_and_the_cluster_comes_back_from_the_store() 
         }
         assert_eq!(cluster.read(index, "app/lost", "linearizable").await?, None);
     }
-    // The history goes on where the snapshot ended, and tells of the restore.
+    // The history goes on where the snapshot ended.
     let after = agree::audits(&cluster, Some("app")).await?;
     assert_eq!(after, before);
-    let all = agree::audits(&cluster, None).await?;
-    let told = all
-        .iter()
-        .filter(|event| event["action"] == "cluster.restored")
-        .count();
-    assert_eq!(told, 2, "each group tells of it once");
 
     assert_eq!(ids(&cluster).await?, [1001, 1002, 1003]);
     assert_eq!(cluster.status(0).await?["incarnation"], 2);
-    let answer = cluster
-        .api(1)
-        .get("/api/v1/config/app/last")
-        .consistency("read-your-writes")
-        .header("x-confman-version", &old_token.to_string())
-        .send()
-        .await?;
-    answer.expect(&[409])?;
     let token = cluster
         .write("app/new", &json!("accepted"))
         .await?
@@ -202,7 +190,7 @@ async fn i11_a_learner_is_restored_as_a_learner() -> anyhow::Result<()> {
     let cluster = filled(Plan::new("learner"), &[CONFIG]).await?;
     let demote = ["demote", "node2", "--yes", "--allow-less-tolerance"];
     changed(&cluster, &demote).await?;
-    snapshot_all(&cluster, &[META, CONFIG]).await?;
+    let old = OldLife::with_snapshots(&cluster, &[META, CONFIG]).await?;
     lose_every_node(&cluster)?;
     let plan = restore(&cluster, &[]).await?;
     let learns: Vec<bool> = plan["order"]["members"]
@@ -220,7 +208,7 @@ async fn i11_a_learner_is_restored_as_a_learner() -> anyhow::Result<()> {
     assert_eq!(node(&members, "node2").unwrap()["wish"], "learner");
     // It follows, and may vote when it is told to.
     cluster.write("app/new", &json!("accepted")).await?;
-    agree::state_hashes(&cluster, CONFIG).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     changed(&cluster, &["promote", "node2"]).await?;
     wait_spent(&cluster, 2).await?;
     cluster.finish()
@@ -230,10 +218,11 @@ async fn i11_a_learner_is_restored_as_a_learner() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("once"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("once")).await?;
     lose_every_node(&cluster)?;
-    restore(&cluster, &[]).await?;
+    let plan = restore(&cluster, &[]).await?;
     wait_spent(&cluster, 2).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
 
     // One disk: a new id, from the living cluster.
     cluster.node(2).kill()?;
@@ -242,7 +231,7 @@ async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
     cluster.wait_ready(2).await?;
     assert_eq!(ids(&cluster).await?, [1001, 1002, 1004]);
     cluster.write("app/second", &json!("life")).await?;
-    snapshot_all(&cluster, &[META, CONFIG]).await?;
+    let second = OldLife::with_snapshots(&cluster, &[META, CONFIG]).await?;
 
     // All disks: nobody forms anything, and the log says what decides.
     lose_every_node(&cluster)?;
@@ -279,7 +268,6 @@ async fn i14_an_order_never_fires_twice() -> anyhow::Result<()> {
     ] {
         assert_eq!(cluster.read(1, key, "linearizable").await?, Some(value));
     }
-    agree::state_hashes(&cluster, CONFIG).await?;
-    agree::audits(&cluster, None).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &second, &plan).await?;
     cluster.finish()
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::lives::{OldLife, judge_new_life};
 use confman_tests::random::Random;
 use confman_tests::restore::{
-    apply, filled, ids, life_object, lose_every_node, make_plan, planned, restore, restores, run,
-    snapshot_all, tool, wait_spent,
+    apply, filled_by_clients, ids, life_object, lose_every_node, make_plan, planned, restore,
+    restores, run, tool, wait_spent,
 };
 use confman_tests::store::flip_bit;
 use confman_tests::wait::wait_until;
@@ -38,14 +39,16 @@ async fn i11_five_nodes_and_several_groups_come_back() -> anyhow::Result<()> {
             live_hash(&cluster, group, &index).await?,
         ));
     }
+    let old = OldLife::lived(&cluster).await?;
     lose_every_node(&cluster)?;
     let plan = restore(&cluster, &[]).await?;
     for (group, index, hash) in had {
         let account = planned(&plan, group)?;
         assert_eq!(account["index"], index, "{account}");
         assert_eq!(account["stateHash"], hash, "{account}");
-        agree::state_hashes(&cluster, group).await?;
     }
+    let kept = judge_new_life(&cluster, &[0, 1, 2, 3, 4], &old, &plan).await?;
+    assert_eq!(kept.sure, 0, "all was written after the snapshots");
     for tree in ["a", "b", "c", "d", "e", "f"] {
         let value = cluster
             .read(4, &format!("{tree}/k59"), "linearizable")
@@ -79,7 +82,7 @@ async fn live_hash(cluster: &Cluster, group: &str, index: &Value) -> anyhow::Res
 #[ignore = "long: .ci/verify runs it"]
 async fn i9_i15_a_damaged_newest_snapshot_is_named_and_the_plan_says_what_that_costs()
 -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("damaged-newest"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("damaged-newest")).await?;
     cluster.fill("app", "second", 200, "value").await?;
     let newest = cluster.snapshot(CONFIG).await?;
     lose_every_node(&cluster)?;
@@ -97,6 +100,7 @@ async fn i9_i15_a_damaged_newest_snapshot_is_named_and_the_plan_says_what_that_c
     let kept = cluster.read(2, "app/k299", "linearizable").await?;
     assert_eq!(kept, Some(json!("value-299")));
     assert_eq!(cluster.read(2, "app/second0", "linearizable").await?, None);
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -105,7 +109,7 @@ async fn i9_i15_a_damaged_newest_snapshot_is_named_and_the_plan_says_what_that_c
 #[ignore = "long: .ci/verify runs it"]
 async fn i9_i17_nodes_that_find_the_ordered_snapshot_damaged_wait_for_another_order()
 -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("damaged-ordered"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("damaged-ordered")).await?;
     cluster.fill("app", "second", 200, "value").await?;
     let newest = cluster.snapshot(CONFIG).await?;
     lose_every_node(&cluster)?;
@@ -145,7 +149,7 @@ async fn i9_i17_nodes_that_find_the_ordered_snapshot_damaged_wait_for_another_or
     let kept = cluster.read(0, "app/k299", "linearizable").await?;
     assert_eq!(kept, Some(json!("value-299")));
     assert_eq!(cluster.read(0, "app/second0", "linearizable").await?, None);
-    agree::audits(&cluster, None).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -160,9 +164,9 @@ async fn damage(cluster: &Cluster, group: &str, id: &str) -> anyhow::Result<()> 
 #[ignore = "long: .ci/verify runs it"]
 async fn i14_a_disk_lost_before_the_life_begins_does_not_come_back_under_the_ordered_id()
 -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("lost-twice"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("lost-twice")).await?;
     lose_every_node(&cluster)?;
-    let (file, _) = make_plan(&cluster, &[]).await?;
+    let (file, plan) = make_plan(&cluster, &[]).await?;
     apply(&cluster, &file, 0).await?;
     // Alone it has no quorum: it may vote, and the life does not begin.
     let said = ["restored from the store as the order says"];
@@ -183,8 +187,7 @@ async fn i14_a_disk_lost_before_the_life_begins_does_not_come_back_under_the_ord
     assert_eq!(ids(&cluster).await?, [1004, 1002, 1003]);
     assert_eq!(restores(&cluster)?, [1, 1, 1]);
     wait_spent(&cluster, 2).await?;
-    agree::state_hashes(&cluster, CONFIG).await?;
-    agree::audits(&cluster, None).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -196,9 +199,9 @@ async fn i17_nodes_killed_again_and_again_while_they_restore_come_to_the_same_en
     let cluster = Plan::new("killed-restore").start().await?;
     cluster.fill("app", "k", 4_000, &"value".repeat(40)).await?;
     let before = agree::audits(&cluster, Some("app")).await?;
-    snapshot_all(&cluster, &[META, CONFIG]).await?;
+    let old = OldLife::with_snapshots(&cluster, &[META, CONFIG]).await?;
     lose_every_node(&cluster)?;
-    let (file, _) = make_plan(&cluster, &[]).await?;
+    let (file, plan) = make_plan(&cluster, &[]).await?;
     apply(&cluster, &file, 0).await?;
     let seed = Random::seed();
     eprintln!("seed {seed}");
@@ -217,12 +220,8 @@ async fn i17_nodes_killed_again_and_again_while_they_restore_come_to_the_same_en
     cluster.wait_all_ready().await?;
     assert_eq!(ids(&cluster).await?, [1001, 1002, 1003]);
     wait_spent(&cluster, 2).await?;
-    agree::state_hashes(&cluster, CONFIG).await?;
-    agree::state_hashes(&cluster, META).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     assert_eq!(agree::audits(&cluster, Some("app")).await?, before);
-    let all = agree::audits(&cluster, None).await?;
-    let told = all.iter().filter(|e| e["action"] == "cluster.restored");
-    assert_eq!(told.count(), 2, "each group tells of it once");
     cluster.finish()
 }
 
@@ -230,7 +229,7 @@ async fn i17_nodes_killed_again_and_again_while_they_restore_come_to_the_same_en
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i17_a_tool_killed_while_it_orders_orders_once() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("killed-tool"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("killed-tool")).await?;
     lose_every_node(&cluster)?;
     let (file, plan) = make_plan(&cluster, &[]).await?;
     let name = file.to_str().unwrap();
@@ -258,6 +257,7 @@ async fn i17_a_tool_killed_while_it_orders_orders_once() -> anyhow::Result<()> {
     assert!(life_object(&cluster, 3, ".json")?.is_none());
     cluster.start_all()?;
     cluster.wait_all_ready().await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -265,9 +265,9 @@ async fn i17_a_tool_killed_while_it_orders_orders_once() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i18_nodes_wait_for_a_store_that_is_down() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("store-down"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("store-down")).await?;
     lose_every_node(&cluster)?;
-    let (file, _) = make_plan(&cluster, &[]).await?;
+    let (file, plan) = make_plan(&cluster, &[]).await?;
     cluster.stop_store().await;
     let ran = apply(&cluster, &file, 6).await?;
     assert_eq!(ran.json()?["error"]["code"], "STORE_UNREACHABLE", "{ran}");
@@ -283,74 +283,15 @@ async fn i18_nodes_wait_for_a_store_that_is_down() -> anyhow::Result<()> {
     cluster.resume_store().await?;
     cluster.wait_all_ready().await?;
     assert_eq!(ids(&cluster).await?, [1001, 1002, 1003]);
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
-}
-
-/// Nodes of the old life come back, one and then a majority, also where only the new nodes can tell them.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: .ci/verify runs it"]
-async fn i13_old_nodes_that_come_back_are_fenced() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("old-nodes"), &[META, CONFIG]).await?;
-    cluster.write("app/lost", &json!("old")).await?;
-    cluster.kill_all()?;
-    let kept = |index: usize| anyhow::Ok(cluster.dir()?.join(format!("kept{index}")));
-    for index in [1, 2] {
-        std::fs::rename(&cluster.node(index).data_dir, kept(index)?)?;
-    }
-    cluster.node(0).wipe()?;
-    restore(&cluster, &[]).await?;
-    wait_spent(&cluster, 2).await?;
-    cluster.write("app/new", &json!("life")).await?;
-    for index in [1, 2] {
-        cluster.node(index).kill()?;
-        cluster.node(index).wipe()?;
-        std::fs::rename(kept(index)?, &cluster.node(index).data_dir)?;
-    }
-    // The first hears it from the store, the second from the one new node that is left.
-    cluster.node(1).start()?;
-    fenced(&cluster, 1).await?;
-    cluster.stop_store().await;
-    cluster.node(2).start()?;
-    fenced(&cluster, 2).await?;
-    // Fenced for good: neither store nor peers are needed to remember it.
-    cluster.node(0).kill()?;
-    cluster.node(1).kill()?;
-    cluster.node(1).start()?;
-    fenced(&cluster, 1).await?;
-    cluster.resume_store().await?;
-    // What they hold is set aside by the operator, and they are members again.
-    for index in [1, 2] {
-        cluster.node(index).kill()?;
-        assert!(
-            cluster.node(index).has_data(),
-            "a fenced node keeps its data"
-        );
-    }
-    cluster.finish()
-}
-
-async fn fenced(cluster: &Cluster, index: usize) -> anyhow::Result<()> {
-    let what = format!("node {index} is fenced");
-    wait_until(&what, PATIENCE, || async {
-        let ready = cluster.api(index).get("/health/ready").send().await?;
-        let text = ready.text();
-        anyhow::ensure!(ready.status == 503 && text.contains("is fenced"), "{text}");
-        let read = cluster
-            .api(index)
-            .get("/api/v1/config/app/lost")
-            .send()
-            .await?;
-        anyhow::ensure!(read.status == 503, "{}", read.status);
-        Ok(())
-    })
-    .await
 }
 
 /// Another cluster's object lies under the prefix: the plan wants to be told which one is meant, and the nodes find theirs.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i13_on_a_shared_prefix_the_operator_says_which_cluster_is_meant() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("shared"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("shared")).await?;
     let own = cluster.status(0).await?["clusterUuid"].clone();
     let own = own.as_str().context("no clusterUuid")?;
     lose_every_node(&cluster)?;
@@ -369,6 +310,7 @@ async fn i13_on_a_shared_prefix_the_operator_says_which_cluster_is_meant() -> an
     assert_eq!(plan["cluster"]["uuid"], own);
     assert_eq!(cluster.status(1).await?["clusterUuid"], own);
     wait_spent(&cluster, 2).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
 }
 
@@ -376,7 +318,7 @@ async fn i13_on_a_shared_prefix_the_operator_says_which_cluster_is_meant() -> an
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i15_an_earlier_snapshot_can_be_asked_for() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("earlier"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("earlier")).await?;
     let first = planned_index(&cluster).await?;
     cluster.fill("app", "second", 50, "value").await?;
     let second = cluster.snapshot(CONFIG).await?;
@@ -399,9 +341,10 @@ async fn i15_an_earlier_snapshot_can_be_asked_for() -> anyhow::Result<()> {
     assert!(at.ends_with('Z'), "{at}");
 
     // Restored to the first, the second is a past that never was.
-    restore(&cluster, &["--index", &upto]).await?;
+    let plan = restore(&cluster, &["--index", &upto]).await?;
     assert_eq!(cluster.read(1, "app/second0", "linearizable").await?, None);
     wait_spent(&cluster, 2).await?;
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     lose_every_node(&cluster)?;
     let (_, again) = make_plan(&cluster, &[]).await?;
     assert_eq!(planned(&again, CONFIG)?["index"], first, "{again}");

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use confman_tests::agree;
-use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
+use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan, copy_dir};
 use confman_tests::drtool::Ran;
+use confman_tests::lives::judge_new_life;
 use confman_tests::node::Node;
+use confman_tests::old_majority::{keeps_writing, only_incarnation_writes, wait_fenced};
 use confman_tests::random::Random;
-use confman_tests::restore::{filled, lose_every_node, restore, run, tool, wait_spent};
+use confman_tests::restore::{
+    filled, filled_by_clients, lose_every_node, restore, run, tool, wait_spent,
+};
 use confman_tests::store::flip_bit;
 use confman_tests::wait::wait_until;
 use serde_json::{Value, json};
@@ -354,7 +358,7 @@ async fn i17_a_copy_killed_again_and_again_comes_to_the_same_end() -> anyhow::Re
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("begin-life"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("begin-life")).await?;
     cluster
         .write("app/lost", &json!("after the snapshot"))
         .await?;
@@ -386,6 +390,20 @@ async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> an
         "{second}"
     );
 
+    // Two old ones are a quorum of the old life, and back before the new one begins: the store tells them.
+    let images = [1, 2].map(|index| cluster.node(index).data_dir.with_extension("image"));
+    for (index, image) in [1, 2].into_iter().zip(&images) {
+        copy_dir(&cluster.node(index).data_dir, image)?;
+        cluster.node(index).start()?;
+    }
+    let written = only_incarnation_writes(&cluster, &[1, 2], 2, Duration::from_secs(2)).await?;
+    assert_eq!(written, 0, "fenced nodes wrote");
+    for (index, image) in [1, 2].into_iter().zip(&images) {
+        wait_fenced(&cluster, index).await?;
+        cluster.node(index).kill()?;
+        cluster.node(index).wipe()?;
+        std::fs::rename(image, &cluster.node(index).data_dir)?;
+    }
     std::fs::rename(&node.data_dir, cluster.dir()?.join("old-node1"))?;
     std::fs::rename(&dir, &node.data_dir)?;
     node.start()?;
@@ -403,22 +421,13 @@ async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> an
     assert_eq!(cluster.read(0, "app/lost", "linearizable").await?, None);
     cluster.write("app/new", &json!("life")).await?;
     wait_spent(&cluster, 2).await?;
-    // Two old ones are a quorum of the old life.
+    // And as they were, when it has begun.
     for index in [1, 2] {
         cluster.node(index).start()?;
     }
+    keeps_writing(&cluster, &[0, 1, 2], 2, Duration::from_secs(3)).await?;
     for index in [1, 2] {
-        let what = format!("node {index} is fenced");
-        wait_until(&what, PATIENCE, || async {
-            let ready = cluster.api(index).get("/health/ready").send().await?;
-            anyhow::ensure!(
-                ready.status == 503 && ready.text().contains("is fenced"),
-                "{}",
-                ready.text()
-            );
-            Ok(())
-        })
-        .await?;
+        wait_fenced(&cluster, index).await?;
     }
     // The second directory has the same id, which was taken up: it does not begin a second life.
     let twin = cluster.second(0, false)?;
@@ -427,6 +436,7 @@ async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> an
     twin.wait_log(&["was taken up before"], PATIENCE).await?;
     twin.kill()?;
     cluster.write("app/new", &json!("goes on")).await?;
+    judge_new_life(&cluster, &[0], &old, &told).await?;
     cluster.finish()
 }
 
@@ -434,7 +444,7 @@ async fn i13_one_directory_begins_the_next_life_and_old_nodes_are_fenced() -> an
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn a_restored_cluster_has_no_failures_of_the_older_life() -> anyhow::Result<()> {
-    let cluster = filled(Plan::new("no-old-failure"), &[META, CONFIG]).await?;
+    let (cluster, old) = filled_by_clients(Plan::new("no-old-failure")).await?;
     // The failure is recorded, and the record is in the next snapshot of `__meta/0`.
     cluster.stop_store().await;
     let asked = cluster
@@ -450,10 +460,11 @@ async fn a_restored_cluster_has_no_failures_of_the_older_life() -> anyhow::Resul
     cluster.resume_store().await?;
     cluster.snapshot(META).await?;
     lose_every_node(&cluster)?;
-    restore(&cluster, &[]).await?;
+    let plan = restore(&cluster, &[]).await?;
     for index in 0..3 {
         let group = cluster.group(index, CONFIG).await?;
         assert_eq!(group["snapshotError"], Value::Null, "{group}");
     }
+    judge_new_life(&cluster, &[0, 1, 2], &old, &plan).await?;
     cluster.finish()
 }
