@@ -1,13 +1,14 @@
 //! The node killed (-9) at every named place of a change of the membership, of the begin of a recovered life and of a restore order, with real processes; then
-//! started again, as a service manager does: the same end.
+//! started again, as a service manager does: the same end. And `drtool` killed at every place of a recovery, on what such nodes left.
 //!
-//! These tests lie here and not among the scenarios because they need the program with its kill points, or its wrong clocks
-//! (`confman_node::killpoints`), which cargo builds for this package's own tests.
+//! These tests lie here and not among the scenarios because they need the programs with their kill points, or wrong clocks
+//! (`confman_node::killpoints`), which cargo builds for tests of the whole workspace.
 
 // Tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod clock;
+mod directory;
 mod diverged;
 mod kit;
 mod membership;
