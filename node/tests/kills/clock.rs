@@ -11,7 +11,7 @@ use confman_tests::wait::wait_until;
 use jiff::Timestamp;
 use serde_json::json;
 
-const YEAR: i64 = 365 * 86_400;
+pub(crate) const YEAR: i64 = 365 * 86_400;
 /// Less than any task may take, so that none ends by it.
 const AHEAD_SECS: i64 = 1_200;
 const OFFSET: &str = "confman_clock_offset_seconds";
@@ -21,20 +21,17 @@ const TAKEN: &str = "confman_snapshot_last_timestamp_seconds{group=\"__meta/0\"}
 const NEAR: i64 = 40;
 
 /// A cluster whose clocks can be set wrong while it runs.
-struct Clocks {
-    cluster: Cluster,
+pub(crate) struct Clocks {
+    pub(crate) cluster: Cluster,
 }
 
 impl Clocks {
-    async fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plan: Plan) -> anyhow::Result<Self> {
         let clocks = Self {
-            cluster: plan.start().await?,
+            cluster: plan.lay_out().await?,
         };
-        for node in clocks.cluster.nodes() {
+        for (index, node) in clocks.cluster.nodes().iter().enumerate() {
             node.set_env("CLOCK_OFF_FILE", &file(&node.data_dir).to_string_lossy());
-            node.stop(PATIENCE).await?;
-        }
-        for index in 0..clocks.cluster.nodes().len() {
             clocks.set(index, 0)?;
         }
         clocks.cluster.start_all()?;
@@ -43,7 +40,7 @@ impl Clocks {
     }
 
     /// From now on the clock of that node is wrong by so many seconds.
-    fn set(&self, index: usize, seconds: i64) -> anyhow::Result<()> {
+    pub(crate) fn set(&self, index: usize, seconds: i64) -> anyhow::Result<()> {
         let file = file(&self.cluster.node(index).data_dir);
         // A node that looks meanwhile sees one or the other.
         let new = file.with_extension("new");

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod clock;
+mod clock_jumps;
 mod directory;
 mod diverged;
 mod kit;
