@@ -5,6 +5,7 @@
 //! slowly loses its place.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,6 +19,34 @@ use tokio::time::Instant;
 use super::Api;
 use super::failure::Failure;
 use super::read;
+use crate::grumble::Pace;
+
+struct Going {
+    state: StateHandle,
+    blob: BlobRef,
+    next: u32,
+    sent: u64,
+    begun: Instant,
+    grace: Duration,
+    rate_min: u64,
+    request_id: String,
+    pace: Arc<Pace>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Going {
+    fn tell(&self, cause: &str) {
+        broken_off(&self.pace, &self.request_id, self.next, cause);
+    }
+}
+
+/// Tells the log. A disk that cannot be read, or a value that is replaced all the time, breaks off every download.
+fn broken_off(pace: &Pace, request_id: &str, part: u32, cause: &str) {
+    if let Some(kept_back) = pace.may(std::time::Instant::now()) {
+        let kept_back = (kept_back > 0).then_some(kept_back);
+        tracing::warn!(request_id, part, kept_back, cause, "download broken off");
+    }
+}
 
 /// A body of the blob's parts; the place is given back when the body ends.
 pub(crate) fn body(
@@ -27,17 +56,6 @@ pub(crate) fn body(
     request_id: String,
     place: OwnedSemaphorePermit,
 ) -> Body {
-    struct Going {
-        state: StateHandle,
-        blob: BlobRef,
-        next: u32,
-        sent: u64,
-        begun: Instant,
-        grace: Duration,
-        rate_min: u64,
-        request_id: String,
-        _place: OwnedSemaphorePermit,
-    }
     let going = Going {
         state,
         blob,
@@ -47,6 +65,7 @@ pub(crate) fn body(
         grace: api.limits.body_grace,
         rate_min: api.limits.body_rate_min.max(1),
         request_id,
+        pace: Arc::clone(&api.pace),
         _place: place,
     };
     Body::from_stream(futures::stream::try_unfold(going, |mut going| async move {
@@ -68,22 +87,11 @@ pub(crate) fn body(
                 Ok(Some((bytes, going)))
             }
             Ok(None) => {
-                tracing::warn!(
-                    request_id = going.request_id,
-                    part = going.next,
-                    parts = going.blob.parts,
-                    "download broken off: the value was replaced meanwhile"
-                );
+                going.tell("the value was replaced meanwhile");
                 Err(io::Error::other("the value was replaced meanwhile"))
             }
             Err(failure) => {
-                let cause = failure.cause().unwrap_or_default();
-                tracing::warn!(
-                    request_id = going.request_id,
-                    part = going.next,
-                    cause,
-                    "download broken off"
-                );
+                going.tell(failure.cause().unwrap_or_default());
                 Err(io::Error::other("the value could not be read"))
             }
         }
@@ -105,4 +113,24 @@ pub(crate) async fn collect(state: &StateHandle, blob: &BlobRef) -> Result<Optio
 async fn part(state: &StateHandle, blob: &BlobRef, i: u32) -> Result<Option<Bytes>, Failure> {
     let blob = blob.clone();
     read::blocking(state, move |state| state.read_part(&blob, i)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traces::tests::logged;
+
+    #[test]
+    fn downloads_that_all_break_off_are_told_in_part() {
+        let log = logged(|| {
+            let pace = Pace::default();
+            for n in 0..1000 {
+                broken_off(&pace, &format!("request-{n}"), 3, "the value was replaced");
+            }
+        });
+        assert!((20..100).contains(&log.lines().count()), "{log}");
+        for part in ["request-0", "part=3", "the value was replaced"] {
+            assert!(log.contains(part), "{part} is not in: {log}");
+        }
+    }
 }

@@ -65,7 +65,7 @@ pub(crate) struct Api {
     pub(crate) budgets: Budgets,
     pub(crate) forwarder: Forwarder,
     /// Of lines about requests that failed: a cluster without a leader fails all of them.
-    pub(crate) pace: Pace,
+    pub(crate) pace: Arc<Pace>,
     ids: IdSource,
 }
 
@@ -96,7 +96,7 @@ pub fn router(
         limits,
         budgets,
         forwarder,
-        pace: Pace::default(),
+        pace: Arc::default(),
         ids,
     }))
 }
