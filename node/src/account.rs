@@ -374,6 +374,15 @@ fn gauges(node: &Node, group: &Group) -> Vec<(&'static str, f64)> {
         "confman_snapshot_changed",
         changed.map_or(f64::NAN, |changed| f64::from(u8::from(changed))),
     );
+    let since = group.state().unprotected_since_us();
+    let since = since
+        .inspect_err(|error| tracing::debug!(group = %group.id(), "look for changes: {error}"));
+    gauge(
+        "confman_snapshot_unprotected_since_timestamp_seconds",
+        since.map_or(f64::NAN, |since| {
+            since.map_or(0.0, |us| group.by_clock_us(us) as f64 / 1e6)
+        }),
+    );
     if let Some(record) = &stats.last_snapshot {
         gauge("confman_snapshot_last_index", record.position.index as f64);
         gauge(

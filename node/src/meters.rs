@@ -77,8 +77,10 @@ pub(crate) const METERS: &[Meter] = meters! {
 
     Gauge "confman_snapshot_entries_since" ["group"] "Entries since the last verified snapshot: lost if every node burned now";
     Gauge "confman_snapshot_changed" ["group"] "1 when something that users see changed since the last verified snapshot, or there is none yet; what snapshots themselves write does not count";
+    Gauge "confman_snapshot_unprotected_since_timestamp_seconds" ["group"] "When the oldest change was made that no verified snapshot holds, by the nodes' clocks; 0 while every change is in one. With no snapshot yet, when the group began";
     Gauge "confman_snapshot_last_index" ["group"] "Position of the last verified snapshot: what the store protects";
     Gauge "confman_snapshot_interval_seconds" [] "The longest time between two snapshots of a group that changes, as set (CONFMAN_SNAPSHOT_TIME_THRESHOLD_SECS); one that is older than twice this is told";
+    Gauge "confman_snapshot_log_threshold_entries" [] "Entries since the last snapshot that make the next one due, as set (CONFMAN_SNAPSHOT_LOG_THRESHOLD); twice as many are told";
     Gauge "confman_snapshot_last_timestamp_seconds" ["group"] "When the last verified snapshot was taken, by the nodes' clocks: as long ago as it is in the group's time, also where that is ahead of them";
     Counter "confman_snapshot_built_total" ["group"] "Snapshots built, uploaded and read back by this node";
     Counter "confman_snapshot_errors_total" ["group", "phase", "kind"] "Snapshots that failed, by phase (build, upload, verify) and by remedy: damaged when what was read back is not what was built, diverged when the database does not have the state hash that apply kept";

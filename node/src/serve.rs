@@ -197,6 +197,8 @@ async fn serve(
     let front = Front::new(&settings.node_name, prometheus.clone());
     metrics::gauge!("confman_snapshot_interval_seconds")
         .set(settings.snapshot.time_threshold.as_secs_f64());
+    metrics::gauge!("confman_snapshot_log_threshold_entries")
+        .set(settings.snapshot.log_threshold as f64);
     let limits = Limits::new(settings.body_max_bytes, settings.write_timeout);
     let api = tokio::spawn(crate::api::serve::serve(
         api,

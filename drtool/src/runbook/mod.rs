@@ -211,11 +211,18 @@ mod tests {
         }
         assert!(checked > 40, "{checked} commands");
         let rules = include_str!("../../../compose/prometheus/rules.yml");
-        for line in rules
-            .lines()
-            .filter_map(|l| l.trim().strip_prefix("runbook: "))
-        {
-            assert!(index::page(line).is_some(), "an alert names {line:?}");
+        let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+        assert!(alerts.len() > 20, "{} alerts", alerts.len());
+        for alert in alerts {
+            let name = alert.lines().next().unwrap_or_default();
+            let named: Vec<&str> = alert
+                .lines()
+                .filter_map(|l| l.trim().strip_prefix("runbook: "))
+                .collect();
+            assert!(
+                matches!(named[..], [page] if index::page(page).is_some()),
+                "{name} names {named:?}, which is not one runbook"
+            );
         }
     }
 

@@ -101,8 +101,13 @@ const TABLE: &[(&str, Moves)] = &[
     ("confman_state_hash_not_compared_total", At(Restarted)),
     ("confman_snapshot_entries_since", At(Write)),
     ("confman_snapshot_changed", At(Snapshot)),
+    (
+        "confman_snapshot_unprotected_since_timestamp_seconds",
+        At(Snapshot),
+    ),
     ("confman_snapshot_last_index", At(Snapshot)),
     ("confman_snapshot_interval_seconds", At(Start)),
+    ("confman_snapshot_log_threshold_entries", At(Start)),
     ("confman_snapshot_last_timestamp_seconds", At(Snapshot)),
     ("confman_snapshot_built_total", At(Snapshot)),
     (

@@ -132,6 +132,34 @@ impl StateHandle {
         Ok(changed)
     }
 
+    /// When the oldest change was made that no recorded snapshot holds, in microseconds by the group's time; none where there is none.
+    /// What counts is what counts for [`StateHandle::changed_since_snapshot`]; while no snapshot is recorded, the group's first command does.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn unprotected_since_us(&self) -> Result<Option<i64>, StoreError> {
+        let Some(recorded) = self.stats().last_snapshot else {
+            return Ok(self.first_time_us());
+        };
+        let Some(after) = recorded.position.index.checked_add(1) else {
+            return Ok(None);
+        };
+        let from = keys::audit(AuditRef {
+            index: after,
+            sub: 0,
+        });
+        let reader = self.reader()?;
+        let mut oldest = None;
+        reader.scan(&[keys::AUDIT], Some(from), |key, value| {
+            let record: AuditRecord = reader.decode(key, Bytes::copy_from_slice(value))?;
+            if !record.action.starts_with(OF_SNAPSHOTS) {
+                oldest = Some(record.time_us);
+            }
+            Ok(oldest.is_none())
+        })?;
+        Ok(oldest)
+    }
+
     fn change(&self, reader: &Reader, at: AuditRef) -> Result<Option<AuditEntry>, StoreError> {
         let record: Option<AuditRecord> = reader.record(&keys::audit(at))?;
         Ok(record.map(|record| AuditEntry {

@@ -260,6 +260,13 @@ impl StateHandle {
         self.shared.current().head.facts.last_time_us
     }
 
+    /// When the first command was applied; none before that.
+    pub fn first_time_us(&self) -> Option<i64> {
+        let now = self.shared.current();
+        let facts = &now.head.facts;
+        (facts.commands > 0).then_some(facts.first_time_us)
+    }
+
     /// The last entry applied.
     pub fn applied(&self) -> Option<Position> {
         self.shared.current().head.position

@@ -92,6 +92,35 @@ fn what_users_changed_since_the_last_snapshot_is_known_exactly() {
 }
 
 #[test]
+fn the_oldest_change_that_no_snapshot_holds_is_known_by_its_time() {
+    let since = |r: &Replica| r.state.unprotected_since_us().unwrap();
+    let changed = |r: &Replica| r.state.changed_since_snapshot().unwrap();
+    let mut r = Replica::new();
+    assert_eq!(since(&r), None, "nothing has ever been written");
+    r.op(put("a", "k", "1"));
+    let first = r.state.last_time_us();
+    r.op(put("a", "k", "2"));
+    assert_eq!(since(&r), Some(first), "no snapshot holds the first");
+
+    let record = record_of(&r, 7);
+    r.op(put("a", "k", "3"));
+    let third = r.state.last_time_us();
+    r.op(put("a", "k", "4"));
+    r.op(verified(&record));
+    assert_eq!(since(&r), Some(third), "made while the snapshot was");
+    let record = record_of(&r, 8);
+    r.op(verified(&record));
+    // What snapshots write of themselves, and a refusal.
+    r.op(delete("a", "missing"));
+    assert_eq!((since(&r), changed(&r)), (None, false));
+    r.op(delete("a", "k"));
+    let last = r.state.last_time_us();
+    r.op(put("a", "other", "5"));
+    assert_eq!((since(&r), changed(&r)), (Some(last), true));
+    r.assert_hash();
+}
+
+#[test]
 fn snapshots_are_recorded_marked_and_forgotten() {
     let mut r = Replica::new();
     r.op(put("a", "k", "1"));
