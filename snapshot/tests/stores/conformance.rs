@@ -3,11 +3,16 @@
 use std::path::Path;
 
 use confman_snapshot::build::{BuildOptions, Phase, build_and_upload};
-use confman_snapshot::repository::Conditions;
+use confman_snapshot::repository::{Conditions, Listing, RepositoryOptions};
 use confman_snapshot::testing::{state, view};
 use confman_snapshot::{
-    ChunkSource, Codec, GroupId, Kind, Record, RecordStream, SnapshotId, WriteOptions, paths,
+    ChunkSource, Codec, GroupId, Kind, Record, RecordStream, Repository, SnapshotId, WriteOptions,
+    paths,
 };
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path as ObjectPath;
 
 use crate::place::Place;
 
@@ -16,6 +21,7 @@ on_every_store! {
     snapshots_are_listed_by_position_read_verified_and_deleted
     a_large_snapshot_goes_in_parts_once
     reads_are_of_the_bytes_that_were_asked_for
+    a_listing_of_more_than_one_page_is_whole
     other_content_under_a_good_name_is_damaged_and_named
 }
 
@@ -227,6 +233,53 @@ async fn reads_are_of_the_bytes_that_were_asked_for(place: Place) {
         repository.size("snapshots/nothing").await.unwrap_err().kind,
         Kind::NotFound
     );
+}
+
+/// What one answer of an S3 server lists at most.
+const PAGE: u64 = 1000;
+
+/// Servers break off a long listing and are asked for the rest. No other test makes so many objects, and what a listing lacks
+/// would be a snapshot that retention never finds.
+async fn a_listing_of_more_than_one_page_is_whole(place: Place) {
+    let (store, prefix) = place.raw();
+    let prefix = prefix.trim_start_matches('/').to_owned();
+    let options = RepositoryOptions::default();
+    let repository = Repository::over(store.clone(), &prefix, &place.url, options);
+    let (group, other) = (GroupId::config(0), GroupId::config(1));
+    let id = |index| SnapshotId {
+        index,
+        incarnation: 1,
+        term: 1,
+        nonce: 1,
+    };
+    // Two of another group behind them by name: no page may run on into those.
+    let ours = (1..=PAGE + 100).map(|index| paths::snapshot(&group, &id(index)));
+    let theirs = (1..=2).map(|index| paths::snapshot(&other, &id(index)));
+    let puts = ours.chain(theirs).map(|object| {
+        let path = ObjectPath::from(format!("{prefix}/{object}"));
+        let store = store.clone();
+        async move { store.put(&path, "tiny".into()).await.map(drop) }
+    });
+    let put: Result<Vec<()>, _> = stream::iter(puts).buffer_unordered(8).try_collect().await;
+    put.unwrap();
+
+    let newest_first = |listing: Listing| -> Vec<u64> {
+        assert_eq!(listing.foreign, 0);
+        listing.snapshots.iter().map(|s| s.id.index).collect()
+    };
+    let listed = newest_first(repository.list_snapshots(&group).await.unwrap());
+    assert_eq!(listed, (1..=PAGE + 100).rev().collect::<Vec<_>>());
+    // One on each side of the border between two pages, and the last.
+    let gone = [PAGE, PAGE + 1, PAGE + 100];
+    for index in gone {
+        let deleted = repository.delete_snapshot(&group, &id(index)).await;
+        deleted.unwrap();
+    }
+    let listed = newest_first(repository.list_snapshots(&group).await.unwrap());
+    let left = (1..=PAGE + 100).rev().filter(|index| !gone.contains(index));
+    assert_eq!(listed, left.collect::<Vec<_>>());
+    let listed = newest_first(repository.list_snapshots(&other).await.unwrap());
+    assert_eq!(listed, [2, 1]);
 }
 
 async fn other_content_under_a_good_name_is_damaged_and_named(place: Place) {
