@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -61,8 +62,12 @@ pub enum Fault {
     Truncate(usize),
     /// One bit of the body is flipped, counted from its start.
     Flip(usize),
-    /// The body is that of another object, same range.
+    /// The body is that of another object, same range; of a look, what is said of it.
     Swap(String),
+    /// A look that says that the object was written so much later than it was.
+    Late(Duration),
+    /// So much earlier.
+    Early(Duration),
     /// No answer, ever.
     Hang,
     /// A put whose condition is accepted and ignored.
@@ -270,6 +275,20 @@ impl FaultStore {
         }
     }
 
+    async fn looked(&self, fault: &Fault, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let of = match fault {
+            Fault::Swap(other) => &Path::from(other.as_str()),
+            _ => path,
+        };
+        let mut found = self.0.inner.get_opts(of, options).await?;
+        match fault {
+            Fault::Late(time) => found.meta.last_modified += *time,
+            Fault::Early(time) => found.meta.last_modified -= *time,
+            _ => {}
+        }
+        Ok(found)
+    }
+
     async fn altered(&self, fault: &Fault, path: &Path, options: GetOptions) -> Result<GetResult> {
         let from = match fault {
             Fault::Swap(other) => Path::from(other.as_str()),
@@ -404,7 +423,8 @@ impl ObjectStore for FaultStore {
             }
             Some(Fault::Hang) => futures::future::pending().await,
             Some(fault) if op == Op::Get => self.altered(&fault, path, options).await,
-            _ => self.0.inner.get_opts(path, options).await,
+            Some(fault) => self.looked(&fault, path, options).await,
+            None => self.0.inner.get_opts(path, options).await,
         }
     }
 

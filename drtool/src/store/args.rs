@@ -44,10 +44,11 @@ struct Target {
 }
 
 impl Target {
-    async fn open(self) -> Result<Repository, Failure> {
+    async fn open(self, alter_bodies: bool) -> Result<Repository, Failure> {
         let StorePlace { url, data_dir, tls } = self.place;
         let options = RepositoryOptions {
             tls,
+            alter_bodies,
             ..RepositoryOptions::default()
         };
         let opened = Repository::open_existing_with(&url, &data_dir, self.env, options).await;
@@ -105,7 +106,7 @@ impl StoreArgs {
     ) -> Result<Repository, Failure> {
         let target = self.target(env, global.dev.as_deref(), Path::new("."))?;
         let source = target.source.clone();
-        let opened = global.during("the store is looked for", target.open());
+        let opened = global.during("the store is looked for", target.open(false));
         let repository = opened.await?;
         global.note(format!("store {} ({source})", repository.url()));
         for name in &repository.settings().ignored {
@@ -116,13 +117,14 @@ impl StoreArgs {
         Ok(repository)
     }
 
-    /// The same store with some of its own variables set otherwise.
+    /// The same store with some of its own variables set otherwise, and bodies altered on the way where a probe wants that.
     ///
     /// # Errors
     /// As [`StoreArgs::open`].
     pub async fn open_as(
         &self,
         variables: &[(&str, &str)],
+        alter_bodies: bool,
         global: &Global,
     ) -> Result<Repository, Failure> {
         let env = std::env::vars_os().collect();
@@ -132,7 +134,7 @@ impl StoreArgs {
             target.env.push(((*name).to_owned(), (*value).to_owned()));
         }
         global.note(format!("the same store with {variables:?}"));
-        target.open().await
+        target.open(alter_bodies).await
     }
 
     /// The store, for reading only, by type.

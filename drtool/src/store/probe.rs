@@ -72,20 +72,23 @@ async fn probe(args: ProbeArgs, global: &Global) -> Result<ExitCode, Failure> {
     };
     let repository = store.open(global).await?;
     let is_s3 = repository.url().starts_with("s3");
-    let (mut bulk, mut checksums) = (None, None);
+    let (mut bulk, mut checksums, mut altered) = (None, None, None);
     if is_s3 {
-        let variants = [
-            ("AWS_DISABLE_BULK_DELETE", "false"),
+        let in_bulk = [("AWS_DISABLE_BULK_DELETE", "false")];
+        let summed = [
             ("AWS_CHECKSUM_ALGORITHM", "sha256"),
+            ("AWS_UNSIGNED_PAYLOAD", "true"),
         ];
-        bulk = Some(store.open_as(&variants[..1], global).await?);
-        checksums = Some(store.open_as(&variants[1..], global).await?);
+        bulk = Some(store.open_as(&in_bulk, false, global).await?);
+        checksums = Some(store.open_as(&summed[..1], false, global).await?);
+        altered = Some(store.open_as(&summed, true, global).await?);
     }
     let plan = ProbePlan {
         big_bytes: (args.big > 0).then_some(u64::from(args.big) * MIB),
         rounds: usize::try_from(args.rounds).unwrap_or(usize::MAX),
         bulk,
         checksums,
+        altered,
         ..ProbePlan::default()
     };
     let probe = LongProbe::new(&repository, plan);
@@ -159,6 +162,7 @@ fn print(report: &ProbeReport) -> Result<(), Failure> {
             Verdict::Good => "good",
             Verdict::NotOffered => "not offered",
             Verdict::Limited => "limited",
+            Verdict::Ignored => "ignored",
             Verdict::Failed => "FAILED",
         };
         let needed = if check.required { "yes" } else { "no" };

@@ -6,6 +6,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 
 use crate::ConditionalWrites;
+use crate::checksums::{compare, said};
 use crate::locks::KeyLocks;
 use crate::together::Together;
 
@@ -84,6 +85,8 @@ impl S3 for HonestS3 {
         mut req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         self.judge(&mut req.input.if_none_match)?;
+        let said = said!(req.input);
+        compare(&mut req.input.body, &said).await?;
         if self.conditional_writes == ConditionalWrites::Racing && req.input.if_none_match.is_some()
         {
             self.look_first(&mut req).await?;
@@ -182,8 +185,10 @@ impl S3 for HonestS3 {
 
     async fn upload_part(
         &self,
-        req: S3Request<UploadPartInput>,
+        mut req: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
+        let said = said!(req.input);
+        compare(&mut req.input.body, &said).await?;
         self.files.upload_part(req).await
     }
 

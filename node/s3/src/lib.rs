@@ -1,7 +1,8 @@
 //! An S3 server of our own on loopback, for `confman dev` and for tests.
 //!
-//! It is `s3s-fs` (objects as files under a folder) with three things added: signatures are checked against one key
-//! pair, `If-None-Match: *` answers 412 to all but one of any number of racing writers, and the bucket is there.
+//! It is `s3s-fs` (objects as files under a folder) with four things added: signatures are checked against one key
+//! pair, `If-None-Match: *` answers 412 to all but one of any number of racing writers, a body that is not what its checksum says is
+//! refused before it is written, and the bucket is there.
 //!
 //! Promises:
 //! - listens on loopback only;
@@ -11,6 +12,7 @@
 //!
 //! Not here: durability against power loss (`s3s-fs` does not fsync), speed, anything that a production store has.
 
+mod checksums;
 mod honest;
 mod locks;
 mod together;

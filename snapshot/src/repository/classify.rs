@@ -184,7 +184,7 @@ fn says(error: &dyn StdError, what: impl Fn(&str) -> bool) -> bool {
 }
 
 /// The HTTP status in an error's text: the type that holds it is not public.
-fn status(text: &str) -> Option<u16> {
+pub(super) fn status(text: &str) -> Option<u16> {
     let (_, after) = text.split_once("status code: ")?;
     after.get(..3)?.parse().ok()
 }

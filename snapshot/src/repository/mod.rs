@@ -64,6 +64,9 @@ use settings::Secrets;
 /// Largest range that one read asks for: a chunk, or a manifest.
 const READ_BYTES_MAX: u64 = crate::format::limits::MANIFEST_BYTES_MAX;
 
+/// How the names end under which [`RepositoryOptions::alter_bodies`] alters.
+const ALTERED_SUFFIX: &str = "-altered";
+
 /// Time limits and sizes of a repository, and how it speaks TLS. The defaults suit stores near and far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryOptions {
@@ -91,6 +94,9 @@ pub struct RepositoryOptions {
     pub verify_prefetch: usize,
     /// Whose certificate an https store may show, and what it is shown; files that change are read again.
     pub tls: ClientTlsSettings,
+    /// For a probe of an S3 store: a body under a name that ends in `-altered` becomes another one on its way, after its checksum was
+    /// written into the header. Only a store that compares the two finds out; with `AWS_UNSIGNED_PAYLOAD` not even the signature does.
+    pub alter_bodies: bool,
 }
 
 impl Default for RepositoryOptions {
@@ -108,6 +114,7 @@ impl Default for RepositoryOptions {
             parts_in_flight: 2,
             verify_prefetch: 2,
             tls: ClientTlsSettings::default(),
+            alter_bodies: false,
         }
     }
 }

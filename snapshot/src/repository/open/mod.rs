@@ -1,5 +1,6 @@
 //! From a URL and the environment to a store.
 
+mod altered;
 mod local;
 mod tls;
 
@@ -12,10 +13,12 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, RetryConfig};
 use url::Url;
 
+use self::altered::AlteringConnector;
 use self::local::{file, memory};
 pub use self::tls::store_files;
 use self::tls::{CA_BUNDLE, LoopbackConnector, StoreTls};
@@ -201,11 +204,13 @@ fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreE
     for key in way.client_keys() {
         builder = builder.with_config(AmazonS3ConfigKey::Client(key), "true");
     }
-    if way == Way::Loopback {
-        builder = builder.with_http_connector(LoopbackConnector(options.transfer_try));
+    builder = if way == Way::Loopback {
+        connect_by(LoopbackConnector(options.transfer_try), builder, options)
     } else if let Some(connector) = tls.connector() {
-        builder = builder.with_http_connector(connector);
-    }
+        connect_by(connector, builder, options)
+    } else {
+        connect_by(ReqwestConnector::default(), builder, options)
+    };
     let store = builder.build().map_err(|e| refused(&shown, &chosen, &e))?;
     Ok(Built {
         store: Arc::new(store),
@@ -213,6 +218,18 @@ fn s3(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreE
         url: shown,
         chosen,
     })
+}
+
+fn connect_by(
+    connector: impl HttpConnector,
+    builder: AmazonS3Builder,
+    options: &RepositoryOptions,
+) -> AmazonS3Builder {
+    if options.alter_bodies {
+        builder.with_http_connector(AlteringConnector(connector))
+    } else {
+        builder.with_http_connector(connector)
+    }
 }
 
 fn gcs(url: &str, env: &Env, options: &RepositoryOptions) -> Result<Built, StoreError> {

@@ -10,6 +10,7 @@ use super::Verdict;
 use super::long::{Found, LongProbe};
 use crate::error::{Kind, StoreError};
 use crate::paths;
+use crate::repository::{ALTERED_SUFFIX, classify};
 
 /// S3 wants this of every part but the last.
 const PART_BYTES: usize = 5 << 20;
@@ -302,10 +303,50 @@ impl LongProbe {
                 "what was put with a checksum comes back otherwise".into(),
             ));
         }
-        Ok((
-            Verdict::Good,
-            "a put with x-amz-checksum-sha256 is taken, and read back".into(),
-        ))
+        self.checksum_compared().await
+    }
+
+    /// Whether a checksum is looked at: a body that is not its own must be refused.
+    async fn checksum_compared(&self) -> Found {
+        let unseen = |why: &str| {
+            let found = format!("taken and read back; whether it is compared is not seen: {why}");
+            Ok((Verdict::Limited, found))
+        };
+        let Some(altered) = &self.plan.altered else {
+            return unseen("no body was altered");
+        };
+        let store = altered.inner.slot.get();
+        let content = noise(1_000, 12);
+        // First one that is its own, so that what is refused then is the checksum and not the way in which it is sent.
+        let (object, path) = self.object("summed-same")?;
+        let putting = store.put(&path, PutPayload::from_bytes(content.clone()));
+        if let Err(error) = self.ask("put", &object, putting).await? {
+            let error = altered.classify("put", &object, &error);
+            return unseen(&format!("a body without a signature: {}", error.detail));
+        }
+        let name = format!("summed{ALTERED_SUFFIX}");
+        let (object, path) = self.object(&name)?;
+        let putting = store.put(&path, PutPayload::from_bytes(content));
+        let answer = self.ask("put", &object, putting).await?;
+        if let Err(error) = &answer
+            && !classify::status(&error.to_string()).is_some_and(|s| (400..500).contains(&s))
+        {
+            return Err(altered.classify("put", &object, error));
+        }
+        Ok(match (answer, self.head(&name).await?) {
+            (Err(_), None) => (
+                Verdict::Good,
+                "the right x-amz-checksum-sha256 is taken, a wrong one refused".into(),
+            ),
+            (Err(_), Some(_)) => (
+                Verdict::Failed,
+                "a wrong x-amz-checksum-sha256 is refused, and yet the object is there".into(),
+            ),
+            (Ok(_), _) => (
+                Verdict::Ignored,
+                "accepted and ignored: a wrong x-amz-checksum-sha256 is taken too".into(),
+            ),
+        })
     }
 
     /// One upload as snapshots do it, and one reading by ranges.

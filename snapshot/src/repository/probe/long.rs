@@ -34,6 +34,8 @@ pub struct ProbePlan {
     pub bulk: Option<Repository>,
     /// The same store, opened so that it sends checksums in headers.
     pub checksums: Option<Repository>,
+    /// The same again, opened so that bodies are not signed, and altered on their way.
+    pub altered: Option<Repository>,
 }
 
 impl Default for ProbePlan {
@@ -44,6 +46,7 @@ impl Default for ProbePlan {
             racers: 8,
             bulk: None,
             checksums: None,
+            altered: None,
         }
     }
 }
@@ -58,6 +61,8 @@ pub enum Verdict {
     NotOffered,
     /// It does otherwise than it should; nothing here depends on it.
     Limited,
+    /// It takes what it is sent, and does not look at it; nothing here depends on it.
+    Ignored,
     /// It does not work.
     Failed,
 }
@@ -424,7 +429,12 @@ mod tests {
         };
         let good = check(true, Verdict::Good);
         assert_eq!(judge(std::slice::from_ref(&good)), Suitability::Suitable);
-        for verdict in [Verdict::NotOffered, Verdict::Limited, Verdict::Failed] {
+        for verdict in [
+            Verdict::NotOffered,
+            Verdict::Limited,
+            Verdict::Ignored,
+            Verdict::Failed,
+        ] {
             let optional = [good.clone(), check(false, verdict)];
             assert_eq!(judge(&optional), Suitability::SuitableWithLimits);
             assert_eq!(judge(&[check(true, verdict)]), Suitability::Unsuitable);
