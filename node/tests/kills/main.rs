@@ -15,6 +15,7 @@ mod kit;
 mod membership;
 mod recovery;
 mod restore_order;
+mod slow_follower;
 mod wrong_clock;
 
 /// A place that no test comes by would be dead code in the program, and a crash there untried.
