@@ -17,7 +17,7 @@ const FULL_WITHIN: Duration = Duration::from_secs(180);
 const FILL_WAIT: Duration = Duration::from_secs(5);
 
 /// Writes large values, whatever becomes of them, until the node ends by itself.
-async fn fill_until_it_stops(cluster: &Cluster, index: usize) -> anyhow::Result<()> {
+pub(crate) async fn fill_until_it_stops(cluster: &Cluster, index: usize) -> anyhow::Result<()> {
     let value = json!("f".repeat(FILL_BYTES));
     let fill = async {
         for number in 0_u64.. {

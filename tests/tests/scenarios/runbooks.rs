@@ -4,9 +4,13 @@
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::runbook::Runbook;
+use confman_tests::skip::skipped;
+use confman_tests::small_disk::SmallDisk;
 use confman_tests::store::flip_bit;
 use confman_tests::wait::wait_until;
 use serde_json::json;
+
+use crate::disk_full::fill_until_it_stops;
 
 /// For pages on which nothing has to happen in between.
 async fn nothing(what: &str) -> anyhow::Result<()> {
@@ -167,15 +171,39 @@ async fn store_unreachable() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn disk_full() -> anyhow::Result<()> {
-    let cluster = cluster("runbook-disk-full").await?;
-    let victim = cluster.follower(CONFIG).await?;
-    // The page begins where the node is down; `disk_full` fills disks, and sees nodes stop.
-    cluster.node(victim).kill()?;
+    let cluster = Plan::new("runbook-disk-full").lay_out().await?;
+    let victim = 0;
+    let disk = match SmallDisk::mount(&cluster.node(victim).data_dir, 48) {
+        Ok(disk) => Some(disk),
+        Err(why) => {
+            skipped("disk_full, but for the page", format!("{why:#}"));
+            None
+        }
+    };
+    cluster.start_all()?;
+    cluster.wait_all_ready().await?;
+    cluster.write("app/web/greeting", &json!("hello")).await?;
+    snapshots(&cluster).await?;
+    match &disk {
+        Some(_) => fill_until_it_stops(&cluster, victim).await?,
+        None => cluster.node(victim).kill()?,
+    }
     Runbook::new("disk-full", &cluster)
-        .place("{node}", &[victim])
+        .place_when_reached("{node}", || {
+            // The operator has given it room by then.
+            if let Some(disk) = &disk {
+                disk.resize(400)?;
+            }
+            Ok(vec![victim])
+        })
         .carry_out(nothing)
         .await?;
-    is_well(cluster).await
+    agree::state_hashes(&cluster, CONFIG).await?;
+    let read = cluster.read(victim, "app/web/greeting", "linearizable");
+    assert_eq!(read.await?, Some(json!("hello")));
+    cluster.kill_all()?;
+    drop(disk);
+    cluster.finish()
 }
 
 #[tokio::test(flavor = "multi_thread")]
