@@ -1,9 +1,11 @@
 //! kill -9 of whoever carries out a change of the membership, at every place of it, and of the tool that asked for it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use confman_node::killpoints::POINTS;
 use confman_tests::cluster::{CONFIG, Cluster, META, PATIENCE, Plan};
 use confman_tests::load::{Load, LoadPlan, NAMESPACE};
 use confman_tests::members::{PASSING, changed, member, members, named, node, voters};
@@ -43,6 +45,20 @@ const READDRESS: [&str; 2] = [
 ];
 const END: [&str; 2] = ["membership::before-end", "membership::after-end"];
 
+/// Where somebody has died for sure when the test of that name is over.
+const ADDITION: [&[&str]; 9] = [
+    &LEARN,
+    &ACTIVATE,
+    &END,
+    &REMOVE,
+    &BEGIN,
+    &DEMOTE,
+    &PROMOTE,
+    &[JOINT],
+    &FINISH,
+];
+const DEPARTURE: [&[&str]; 3] = [&HAND_OVER, &ADMIT, &REMOVE_VOTER];
+
 /// What is known of every id that was ever given: it belongs to one admission for ever.
 #[derive(Default)]
 struct Ids(BTreeMap<u64, (String, String)>);
@@ -74,13 +90,15 @@ struct Town {
     points: Points,
     ids: Ids,
     deaths: usize,
+    /// Where somebody has died.
+    died_at: BTreeSet<String>,
 }
 
 impl Town {
     /// Runs the command with these points armed: killed itself once, then again and again until it has come to its end, while
     /// whoever dies is started again. Then once more: there is nothing to do. A stage is armed when somebody has died at
     /// every point of the one before it, so that no later death keeps an earlier place from being come by. Gives the points at
-    /// which nobody died.
+    /// which somebody died.
     async fn change(
         &mut self,
         keep: &[usize],
@@ -89,10 +107,12 @@ impl Town {
     ) -> anyhow::Result<BTreeSet<String>> {
         let (first, later) = stages.split_first().context("no points")?;
         self.points.arm(first)?;
+        let stages_armed = Cell::new(1);
         let arm = async {
             for stage in later {
                 self.points.passed().await?;
                 self.points.arm(stage)?;
+                stages_armed.update(|armed| armed + 1);
             }
             self.points.passed().await
         };
@@ -143,7 +163,8 @@ impl Town {
         }
         // Those of the first stage lie ready before the command begins, so whoever takes that step comes by. That is not certain of a later
         // stage (the step may be taken between the last death and its arming), nor of the place between two entries, which is watched
-        // from outside and may be over before anybody looks.
+        // from outside and may be over before anybody looks. So each place is in a first stage somewhere, or its change is made again until
+        // somebody came by: `end` asks for that.
         let missed: Vec<_> = first
             .iter()
             .filter(|point| **point != JOINT && left.contains(**point))
@@ -153,7 +174,13 @@ impl Town {
         self.deaths += deaths;
         self.ids.look(&self.cluster).await?;
         eprintln!("{args:?}: {deaths} deaths");
-        Ok(left)
+        let armed = stages.iter().take(stages_armed.get()).copied().flatten();
+        let died_at: BTreeSet<String> = armed
+            .filter(|point| !left.contains(**point))
+            .map(|point| (*point).to_owned())
+            .collect();
+        self.died_at.extend(died_at.iter().cloned());
+        Ok(died_at)
     }
 
     /// kill -9 of the tool when it has said the first thing about how it goes on.
@@ -250,12 +277,23 @@ async fn town(plan: Plan) -> anyhow::Result<(Town, Load, tempfile::TempDir)> {
         points,
         ids: Ids::default(),
         deaths: 0,
+        died_at: BTreeSet::new(),
     };
     Ok((town, load, dir))
 }
 
-/// Those who vote now, the ids that were ever given, what the clients saw and what the nodes have are right.
-async fn end(town: Town, load: Load, vote: &[&str], ids: &[u64]) -> anyhow::Result<()> {
+/// Those who vote now, the ids that were ever given, what the clients saw and what the nodes have are right, and somebody has died at each
+/// of these places.
+async fn end(
+    town: Town,
+    load: Load,
+    vote: &[&str],
+    ids: &[u64],
+    places: &[&[&str]],
+) -> anyhow::Result<()> {
+    let mut missed = places.concat();
+    missed.retain(|point| !town.died_at.contains(*point));
+    ensure!(missed.is_empty(), "nobody died at {missed:?}");
     load.wait_progress(30, PATIENCE).await?;
     let told = members(&town.cluster).await?;
     assert_eq!(voters(&told)?, named(vote), "{told}");
@@ -271,6 +309,19 @@ async fn end(town: Town, load: Load, vote: &[&str], ids: &[u64]) -> anyhow::Resu
     town.cluster.finish()
 }
 
+/// That somebody really dies there is what each of the tests asks for at its end.
+#[test]
+fn i17_every_place_of_a_change_is_one_at_which_a_test_has_somebody_die() {
+    let tried: BTreeSet<&str> = [&ADDITION[..], &DEPARTURE, &[&READDRESS]]
+        .concat()
+        .concat()
+        .into_iter()
+        .collect();
+    let all = POINTS.iter().copied();
+    let all: BTreeSet<&str> = all.filter(|p| p.starts_with("membership::")).collect();
+    assert_eq!(tried, all);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: .ci/verify runs it"]
 async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
@@ -279,10 +330,12 @@ async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
     let node4 = town.cluster.node(3).peer_addr.clone();
     let four = [0, 1, 2, 3];
 
-    // A learner comes and goes: a member that never voted.
+    // A learner comes and goes: a member that never voted. What is written down of it comes when it has arrived in every group, so
+    // nobody dies there before the others have come by.
     town.start(3)?;
-    town.change(&four, &["add", "node4", &node4, "--learner"], &[&LEARN])
-        .await?;
+    let learner = ["add", "node4", &node4, "--learner"];
+    let settled = [LEARN, ACTIVATE, END].concat();
+    town.change(&four, &learner, &[&settled]).await?;
     town.change(&four, &["remove", "node4", "--yes"], &[&REMOVE])
         .await?;
     town.clear(3)?;
@@ -305,8 +358,8 @@ async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
         .cycle()
         .take(6)
     {
-        let left = town.change(&four, args, &halfway).await?;
-        finished |= FINISH.iter().all(|point| !left.contains(*point));
+        let died_at = town.change(&four, args, &halfway).await?;
+        finished |= FINISH.iter().all(|point| died_at.contains(*point));
         if finished && args[0] == "promote" {
             break;
         }
@@ -317,7 +370,7 @@ async fn i1_i14_i17_kill_9_at_every_place_of_an_addition_comes_to_the_same_end()
     }
     // Three at birth, node4 twice.
     let vote = ["node1", "node2", "node3", "node4"];
-    end(town, load, &vote, &[1, 2, 3, 4, 5]).await
+    end(town, load, &vote, &[1, 2, 3, 4, 5], &ADDITION).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,7 +409,8 @@ async fn i1_i14_i17_kill_9_at_every_place_of_a_departure_comes_to_the_same_end()
     }
     let told = members(&town.cluster).await?;
     assert_eq!(node(&told, "node1").unwrap()["state"], "retired");
-    end(town, load, &["node2", "node3", "node5"], &[1, 2, 3, 4, 5]).await
+    let vote = ["node2", "node3", "node5"];
+    end(town, load, &vote, &[1, 2, 3, 4, 5], &DEPARTURE).await
 }
 
 /// A node comes back at another address, and whoever tells the groups of it dies before and after.
