@@ -168,7 +168,58 @@ mod tests {
         }
     }
 
-    /// In blocks and in running text alike: no page names a command or an option that is not there.
+    /// What is wrong with a command that stands in running text, where names stand for arguments: it must be there, and take its options.
+    fn unknown(command: &str) -> Option<String> {
+        let mut tool = crate::cli::command();
+        tool.build();
+        let mut at = &tool;
+        for word in command.split_whitespace().skip(1) {
+            let leads = at.get_subcommands().next().is_some();
+            match (at.find_subcommand(word), word.strip_prefix("--")) {
+                (Some(sub), _) => at = sub,
+                (None, Some(option)) => {
+                    let name = option.split('=').next();
+                    if !at.get_arguments().any(|taken| taken.get_long() == name) {
+                        return Some(format!("{} takes no {word}", at.get_name()));
+                    }
+                }
+                // `drtool COMMAND --help` is about all of them.
+                (None, None) if word == "COMMAND" => return None,
+                (None, None) if leads && word != "..." => {
+                    return Some(format!("{} has no command {word}", at.get_name()));
+                }
+                (None, None) => {}
+            }
+        }
+        None
+    }
+
+    /// The commands in the running text of pages, and in what `drtool explain` says.
+    #[test]
+    fn running_text_names_no_command_that_is_not_there() {
+        let codes = crate::codes::ALL.iter().flat_map(|room| room.codes);
+        let codes = codes.map(|code| (code.name, format!("{} {}", code.meaning, code.remedy)));
+        let pages = pages().into_iter().map(|(name, page)| {
+            let text: Vec<&str> = page.split("```").step_by(2).collect();
+            (name, text.join("\n"))
+        });
+        let mut checked = 0;
+        for (name, text) in codes.chain(pages) {
+            let quoted = text.split('`').skip(1).step_by(2);
+            for command in quoted.filter(|quoted| quoted.starts_with("drtool ")) {
+                if let Some(why) = unknown(command) {
+                    panic!("{name} names `{command}`: {why}");
+                }
+                checked += 1;
+            }
+        }
+        assert!(checked > 60, "{checked} commands");
+        assert!(unknown("drtool member replace OLD NEW HOST:PORT --yes").is_none());
+        assert!(unknown("drtool member swap OLD NEW").is_some());
+        assert!(unknown("drtool status --watch --nonsense").is_some());
+    }
+
+    /// In blocks: no page names a command or an option that is not there.
     #[test]
     fn every_command_of_a_page_is_one() {
         let mut checked = 0;
