@@ -155,7 +155,8 @@ async fn i13_a_living_majority_that_is_cut_off_while_a_restore_is_ordered_ends_b
 -> anyhow::Result<()> {
     let machines = [3, 4, 5];
     let plan = Plan::new("cut-off-restore").links().spares(machines.len());
-    let plan = plan.env("CONFMAN_STORE_FENCE_INTERVAL_MS", "6000");
+    // Longer than the new machines need to restore themselves: a life that began then would find the old one alive.
+    let plan = plan.env("CONFMAN_STORE_FENCE_INTERVAL_MS", "12000");
     let cluster = plan.lay_out().await?;
     let ways = ways_to_apis(&cluster, &[0, 1, 2]).await?;
     cluster.start_all()?;
