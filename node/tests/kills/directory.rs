@@ -46,7 +46,7 @@ fn points() -> anyhow::Result<BTreeSet<String>> {
     Ok(points)
 }
 
-fn is_of_undo(point: &String) -> bool {
+fn is_of_undo(point: &str) -> bool {
     point.starts_with("recover::undo-")
 }
 
@@ -455,7 +455,8 @@ async fn i1_i13_i17_kill_9_at_every_place_of_apply_leaves_a_real_directory_as_if
         story.put_back("planned", &[0]).await?;
         story.apply(Some(kill)).await?;
         story.apply(None).await?;
-        let found = story.found(&plan).await?;
+        let found = story.found(&plan).await;
+        let found = found.with_context(|| kill.clone())?;
         found.same_as(&right).with_context(|| kill.clone())?;
         if STARTED
             .iter()
@@ -493,13 +494,17 @@ async fn i1_i15_i17_kill_9_at_every_place_of_undo_gives_the_old_cluster_back() -
     let right = story.found(&plan).await?;
     same_files("in place", &right.files, &before)?;
 
-    let points: Vec<_> = points()?.into_iter().filter(is_of_undo).collect();
+    let points: Vec<_> = points()?
+        .into_iter()
+        .filter(|point| is_of_undo(point))
+        .collect();
     let mut went_on = 0;
     for point in &points {
         story.put_back("applied", &[0]).await?;
         story.undo(Some(&format!("{point}=return"))).await?;
         story.undo(None).await?;
-        let found = story.found(&plan).await?;
+        let found = story.found(&plan).await;
+        let found = found.with_context(|| point.clone())?;
         found.same_as(&right).with_context(|| point.clone())?;
         if WENT_ON.contains(&point.as_str()) {
             story.goes_on().await.with_context(|| point.clone())?;

@@ -32,11 +32,14 @@ async fn slow_follower() -> anyhow::Result<()> {
     node.start()?;
     cluster.wait_ready(slow).await?;
     // It leads something, in whatever place it stands among the names: another is to.
-    changed(&cluster, &["transfer-leader", &node.name, "--group", META]).await?;
-    ensure!(
-        cluster.wait_leader(META).await? == slow,
-        "another one leads"
-    );
+    wait_until("the slow one leads", PATIENCE, || async {
+        let transfer = ["transfer-leader", &node.name, "--group", META];
+        changed(&cluster, &transfer).await?;
+        let leader = cluster.wait_leader(META).await?;
+        ensure!(leader == slow, "another one leads");
+        Ok(())
+    })
+    .await?;
 
     // Clients write more than it can apply, until the page says that it is mended.
     let is_mended = AtomicBool::new(false);
