@@ -18,13 +18,13 @@ const DENIED: i32 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs moto with the policies at STORE_TEST_POLICIES_MOTO: run .ci/stores"]
-async fn node_reader_and_collector_do_their_work_on_moto() -> anyhow::Result<()> {
+async fn node_reader_drill_and_collector_do_their_work_on_moto() -> anyhow::Result<()> {
     roles_do_their_work("STORE_TEST_POLICIES_MOTO").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs SeaweedFS with the policies at STORE_TEST_POLICIES_SEAWEEDFS: run .ci/stores"]
-async fn node_reader_and_collector_do_their_work_on_seaweedfs() -> anyhow::Result<()> {
+async fn node_reader_drill_and_collector_do_their_work_on_seaweedfs() -> anyhow::Result<()> {
     roles_do_their_work("STORE_TEST_POLICIES_SEAWEEDFS").await
 }
 
@@ -80,6 +80,7 @@ async fn roles_do_their_work(variable: &str) -> anyhow::Result<()> {
     a_node_does_its_work(&cluster).await?;
     cluster.kill_all()?;
     a_reader_reads_and_writes_nothing(&server, cluster.dir()?).await?;
+    a_drill_reads_and_keeps_its_report(&server, cluster.dir()?).await?;
     a_collector_collects_and_nothing_else(&server).await?;
     cluster.finish()
 }
@@ -145,6 +146,20 @@ async fn a_reader_reads_and_writes_nothing(server: &Server, dir: &Path) -> anyho
     let apply = ["retention", "show", "--keep", "1", "--apply", "--yes"];
     let denied = server.drtool("reader", &apply).await?;
     ensure!(denied.code != 0, "{denied}");
+    Ok(())
+}
+
+async fn a_drill_reads_and_keeps_its_report(server: &Server, dir: &Path) -> anyhow::Result<()> {
+    let scratch = dir.join("scratch").display().to_string();
+    let args = ["drill", "--json", "--scratch", &scratch];
+    // What a reader rehearsed is not kept, and it is told.
+    let denied = server.drtool("reader", &args).await?.expect(DENIED)?;
+    ensure!(denied.stderr.contains("DRILL_NOT_KEPT"), "{denied}");
+    let drill = server.drtool("drill", &args).await?.expect(0)?.json()?;
+    let object = drill["object"].as_str().unwrap_or_default();
+    ensure!(object.starts_with("reports/drill/"), "{drill}");
+    let pin = ["snapshot", "pin", "latest", "--by", "drill"];
+    server.drtool("drill", &pin).await?.expect(DENIED)?;
     Ok(())
 }
 

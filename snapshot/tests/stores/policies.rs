@@ -2,7 +2,7 @@
 //! that enforce them.
 //!
 //! A variable names a document: `{"endpoint": "http://host:port", "roles": {"admin": ["id", "secret"], "node": ..., "reader": ...,
-//! "collector": ...}}`.
+//! "drill": ..., "collector": ...}}`.
 
 use std::sync::Arc;
 
@@ -14,12 +14,13 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 const BUCKET: &str = "confman";
 const PREFIX: &str = "cluster";
 /// Every folder of `paths`, and one that is not ours.
-const FOLDERS: [&str; 7] = [
+const FOLDERS: [&str; 8] = [
     "cluster/cluster",
     "cluster/snapshots",
     "cluster/pins",
     "cluster/marks",
     "cluster/reports",
+    "cluster/reports/drill",
     "cluster/probe",
     "other",
 ];
@@ -60,10 +61,11 @@ fn needs(role: &str, action: Action, folder: &str) -> bool {
     };
     let (writes, deletes): (&[&str], &[&str]) = match role {
         "node" => (
-            &["cluster", "snapshots", "reports", "probe"],
+            &["cluster", "snapshots", "reports", "reports/drill", "probe"],
             &["cluster", "snapshots", "probe"],
         ),
         "collector" => (&["marks"], &["marks", "snapshots"]),
+        "drill" => (&["reports/drill"], &[]),
         "reader" => (&[], &[]),
         _ => panic!("no role {role}"),
     };
@@ -89,14 +91,15 @@ async fn try_all(variable: &str, enforces: Enforces) {
         std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run .ci/stores"));
     let servers: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let admin = store(&servers, "admin");
-    for role in ["node", "reader", "collector"] {
+    for role in ["node", "reader", "drill", "collector"] {
         let store = store(&servers, role);
         let prefix = Path::from(PREFIX);
         store.list_with_delimiter(Some(&prefix)).await.unwrap();
         for folder in FOLDERS {
             for action in [Action::Get, Action::Put, Action::PutInParts, Action::Delete] {
-                // Whoever may put may put in parts; a mark is small, so a collector needs no right to abort that.
-                if (role, action) == ("collector", Action::PutInParts)
+                // Whoever may put may put in parts; marks and reports are small, so nobody needs a right to abort those.
+                if ["collector", "drill"].contains(&role)
+                    && action == Action::PutInParts
                     && needs(role, Action::Put, folder)
                 {
                     continue;
