@@ -15,6 +15,7 @@ use crate::delay::{Delay, Link};
 use crate::http::{Api, origin};
 use crate::judge::judge;
 use crate::load::{Load, LoadPlan};
+use crate::metrics::Page;
 use crate::wait::wait_until;
 
 const API_PORT: u16 = 6100;
@@ -459,6 +460,15 @@ impl ContainerCluster {
     /// It does not answer.
     pub async fn group(&self, index: usize, group: &str) -> anyhow::Result<Value> {
         group_of(&self.api(index), group).await
+    }
+
+    /// The metrics of one node.
+    ///
+    /// # Errors
+    /// It does not answer, or not with metrics.
+    pub async fn metrics(&self, index: usize) -> anyhow::Result<Page> {
+        let asked = self.api(index).get("/metrics").timeout(PATIENCE);
+        Page::parse(&asked.send().await?.expect(&[200])?.text())
     }
 
     /// Waits until these nodes agree on a leader among them.

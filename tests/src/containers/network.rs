@@ -1,4 +1,6 @@
-//! What happens to the packets of one pod: nft drops them, tc makes them wait.
+//! What happens to the packets of one pod: nft drops them, tc makes them wait. A fault that met no packet was none: [`Pod::heal`] says so.
+
+use anyhow::{Context as _, ensure};
 
 use super::docker::exec;
 use super::lab::Pod;
@@ -51,13 +53,15 @@ impl Pod {
         for other in others {
             let address = &other.address;
             if direction != Direction::Out {
-                let rule =
-                    format!("add rule {family} {table} in ip saddr {address} {chance}drop\n");
+                let rule = format!(
+                    "add rule {family} {table} in ip saddr {address} {chance}counter drop\n"
+                );
                 rules.push_str(&rule);
             }
             if direction != Direction::In {
-                let rule =
-                    format!("add rule {family} {table} out ip daddr {address} {chance}drop\n");
+                let rule = format!(
+                    "add rule {family} {table} out ip daddr {address} {chance}counter drop\n"
+                );
                 rules.push_str(&rule);
             }
         }
@@ -80,14 +84,61 @@ impl Pod {
     /// Lets everything pass again.
     ///
     /// # Errors
-    /// The pod is gone.
+    /// The pod is gone, or no packet was dropped by a fault that should have.
     pub async fn heal(&self) -> anyhow::Result<()> {
         let [family, table] = TABLE;
+        let dropped = self.dropped().await?;
         // Added first, so that there is one to delete.
         let rules = format!("add table {family} {table}\ndelete table {family} {table}\n");
         exec(&self.container, &["nft", &rules]).await?;
         // The shape of an interface that has none cannot be deleted, and replaced it can always be.
         let plain = ["tc", "qdisc", "replace", "dev", "eth0", "root", "pfifo"];
-        exec(&self.container, &plain).await.map(|_| ())
+        exec(&self.container, &plain).await?;
+        let pod = &self.container;
+        ensure!(dropped != Some(0), "no packet of {pod} was dropped");
+        Ok(())
+    }
+
+    /// How many packets the rules have dropped; none where there is no rule.
+    async fn dropped(&self) -> anyhow::Result<Option<u64>> {
+        let rules = exec(&self.container, &["nft", "list", "ruleset"]).await?;
+        let [family, table] = TABLE;
+        let ours = rules.split("table ");
+        let Some(ours) = ours.into_iter().find(|text| {
+            let mut words = text.split_whitespace();
+            words.next() == Some(family) && words.next() == Some(table)
+        }) else {
+            return Ok(None);
+        };
+        sum_after(ours, "counter packets ")
+    }
+}
+
+/// The sum of the numbers that follow `mark`; none where it is not there.
+fn sum_after(text: &str, mark: &str) -> anyhow::Result<Option<u64>> {
+    let mut sum = None;
+    for after in text.split(mark).skip(1) {
+        let number = after.split_whitespace().next().unwrap_or_default();
+        let number: u64 = number
+            .parse()
+            .with_context(|| format!("a number after {mark:?}: {number:?}"))?;
+        sum = Some(sum.unwrap_or(0) + number);
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rules_and_shapes_have_met_is_read() -> anyhow::Result<()> {
+        let rules = "chain in {\n ip saddr 172.18.0.3 counter packets 12 bytes 720 drop\n
+            ip saddr 172.18.0.4 counter packets 0 bytes 0 drop\n}";
+        assert_eq!(sum_after(rules, "counter packets ")?, Some(12));
+        assert_eq!(sum_after("chain in {}", "counter packets ")?, None);
+        let shape = "Sent 5 bytes 1 pkt (dropped 0, overlimits 3 requeues 0)";
+        assert_eq!(sum_after(shape, "overlimits ")?, Some(3));
+        Ok(())
     }
 }

@@ -105,6 +105,13 @@ async fn i18_a_node_that_cannot_reach_the_store_serves_and_the_others_make_the_s
         let before = recorded(cluster).await?;
         load.wait_progress(600, PATIENCE).await?;
         wait_newer(cluster, before).await?;
+        wait_until("it says so in its metrics", PATIENCE, || async {
+            let page = cluster.metrics(leader).await?;
+            let unreachable = page.sum("confman_store_errors_total", &["kind=\"wait\""]);
+            ensure!(unreachable > 0.0, "no request to the store failed");
+            Ok(())
+        })
+        .await?;
         // It is as ready as the others.
         cluster.wait_ready(leader).await?;
         // And it starts without the store: its disk is good.
