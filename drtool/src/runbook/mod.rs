@@ -199,7 +199,7 @@ mod tests {
     fn running_text_names_no_command_that_is_not_there() {
         let codes = crate::codes::ALL.iter().flat_map(|room| room.codes);
         let codes = codes.map(|code| (code.name, format!("{} {}", code.meaning, code.remedy)));
-        let pages = pages().into_iter().map(|(name, page)| {
+        let pages = pages().map(|(name, page)| {
             let text: Vec<&str> = page.split("```").step_by(2).collect();
             (name, text.join("\n"))
         });
