@@ -125,9 +125,15 @@ impl Global {
     /// A line on stderr that only `-v` asks for.
     pub fn note(&self, text: impl std::fmt::Display) {
         if self.verbose {
-            eprintln!("{}", confman_cli::escape::text(&text.to_string()));
+            say(text);
         }
     }
+}
+
+/// A line on stderr that stays above the bars that may be up.
+pub fn say(text: impl std::fmt::Display) {
+    let line = text.to_string();
+    BARS.suspend(|| eprintln!("{}", confman_cli::escape::text(&line)));
 }
 
 /// Tells a script about the work for as long as it is under way. A thread, because work may hold up whoever does it.

@@ -49,7 +49,7 @@ pub(crate) async fn hand_over(node: &Arc<Node>) {
 
 /// False when there is a voter that could lead, and none came to.
 async fn hand_over_one(group: &Group) -> bool {
-    let mut last = None;
+    let mut last: Option<u64> = None;
     let gone = group
         .hand_over(HAND_OVER_WITHIN, |raft| {
             let voters: Vec<u64> = raft.membership_config.membership().voter_ids().collect();
@@ -58,7 +58,8 @@ async fn hand_over_one(group: &Group) -> bool {
                 .iter()
                 .flatten()
                 .filter(|(id, _)| **id != group.node_id() && voters.contains(id))
-                .max_by_key(|(_, matched)| matched.as_ref().map(|l| l.index))
+                // Of equals another one than last time: it may be dead, and hold all that there is.
+                .max_by_key(|(id, matched)| (matched.as_ref().map(|l| l.index), Some(**id) != last))
                 .map(|(id, _)| *id)?;
             if last.replace(target) != Some(target) {
                 tracing::info!(group = %group.id(), to = target, "handing leadership over");

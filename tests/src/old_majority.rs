@@ -246,7 +246,8 @@ pub async fn wait_first_write(
     nodes: &[usize],
     incarnation: u64,
 ) -> anyhow::Result<Instant> {
-    wait_until("the new life writes", PATIENCE, || async {
+    // It waits for the others' fence by itself, which the story may have made long.
+    wait_until("the new life writes", PATIENCE * 2, || async {
         for node in nodes {
             if let Some(token) = try_write(cluster, *node, "after").await {
                 ensure!(token.incarnation == incarnation, "{token}");

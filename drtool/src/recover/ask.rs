@@ -73,8 +73,7 @@ impl Foreign {
             return false;
         }
         if self.0.insert(live.url.clone()) {
-            let words = live.foreign_words();
-            eprintln!("note: {}", confman_cli::escape::text(&words));
+            crate::context::say(format!("note: {}", live.foreign_words()));
         }
         true
     }

@@ -99,10 +99,9 @@ impl Told {
             Ok(object) => self.report = Some(object),
             Err(error) => {
                 let why = one_line(&error);
-                eprintln!(
-                    "note: no report of this is kept in the store: {}",
-                    confman_cli::escape::text(&why)
-                );
+                crate::context::say(format!(
+                    "note: no report of this is kept in the store: {why}"
+                ));
                 self.report_error = Some(why);
             }
         }

@@ -15,7 +15,10 @@ pub fn store(error: &StoreError) -> Failure {
 /// How a command ends that could not read or prove a snapshot.
 #[must_use]
 pub fn snapshot(error: &SnapshotError) -> Failure {
-    told(error.kind(), error)
+    match error {
+        SnapshotError::Store(error) => store(error),
+        _ => told(error.kind(), error),
+    }
 }
 
 /// The exit code's kind and the stable name of a kind of error.

@@ -32,7 +32,12 @@ impl Group {
             let Some(to) = choose(&self.metrics()).filter(|_| !left.is_zero()) else {
                 break;
             };
-            self.raft().trigger().transfer_leader(to).await?;
+            let asked = self.raft().trigger().transfer_leader(to);
+            let Ok(asked) = tokio::time::timeout(left, asked).await else {
+                // Raft does not take it: its disk hangs, or it is about to end.
+                break;
+            };
+            asked?;
             // That it is too early to say so is no error: it is asked again.
             let _ = self
                 .raft()

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use confman_tests::agree;
 use confman_tests::cluster::{CONFIG, Cluster, PATIENCE, Plan};
 use confman_tests::load::{Load, LoadPlan};
@@ -166,7 +167,8 @@ async fn i18_minutes_without_the_store_and_beside_one_that_never_answers_stop_no
     hanging.abort();
     // What it holds is let go with it, and the address is free.
     assert!(hanging.await.is_err_and(|end| end.is_cancelled()));
-    let before = cluster.group(0, CONFIG).await?["appliedIndex"].clone();
+    let before = cluster.group(0, CONFIG).await?["appliedIndex"].as_u64();
+    let before = before.context("an index")?;
     cluster.resume_store().await?;
     let history = load.stop().await?;
     judge(&cluster, &history).await?;
@@ -175,7 +177,7 @@ async fn i18_minutes_without_the_store_and_beside_one_that_never_answers_stop_no
         for index in 0..3 {
             let group = cluster.group(index, CONFIG).await?;
             anyhow::ensure!(
-                group["snapshot"]["index"].as_u64() >= before.as_u64(),
+                group["snapshot"]["index"].as_u64() >= Some(before),
                 "{} {}",
                 group["snapshot"],
                 group["snapshotError"]
