@@ -32,8 +32,8 @@ impl Group {
             let Some(to) = choose(&self.metrics()).filter(|_| !left.is_zero()) else {
                 break;
             };
-            let asked = self.raft().trigger().transfer_leader(to);
-            let Ok(asked) = tokio::time::timeout(left, asked).await else {
+            let trigger = self.raft().trigger();
+            let Ok(asked) = tokio::time::timeout(left, trigger.transfer_leader(to)).await else {
                 // Raft does not take it: its disk hangs, or it is about to end.
                 break;
             };

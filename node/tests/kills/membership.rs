@@ -171,7 +171,7 @@ impl Town {
             .collect();
         ensure!(missed.is_empty(), "{args:?}: nobody came by {missed:?}");
         // Between two sets of voters there is no time to be sure of: `end` asks whether it was met once.
-        ensure!(deaths >= 1 || first == [JOINT], "no death at {stages:?}");
+        ensure!(deaths >= 1 || *first == [JOINT], "no death at {stages:?}");
         self.deaths += deaths;
         self.ids.look(&self.cluster).await?;
         eprintln!("{args:?}: {deaths} deaths");
