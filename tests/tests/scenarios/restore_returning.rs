@@ -69,12 +69,13 @@ async fn i13_old_nodes_that_are_back_between_the_order_and_the_restore_or_during
     std::fs::rename(&image, &cluster.node(1).data_dir)?;
 
     // The first empty node is at it, slowly, when an old one comes as it was.
-    let way = slow_store(&cluster, 0, Delay::millis(400, 0)).await?;
+    let way = slow_store(&cluster, 0, Delay::millis(30, 0)).await?;
     cluster.node(0).start()?;
     cluster
         .node(0)
         .wait_log(&["the store has a restore order for"], PATIENCE)
         .await?;
+    way.set(Delay::millis(400, 0));
     cluster.node(1).start()?;
     assert_eq!(restores(&cluster)?[0], 0, "it was too quick");
     wait_fenced(&cluster, 1).await?;
