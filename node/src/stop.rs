@@ -1,6 +1,8 @@
 //! The end of a node: who asks for it, handing leadership over, closing what is open. All bounds
 //! together, that of the last traces too, stay under the 10 s that supervisors give.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ pub(crate) async fn hand_over(node: &Arc<Node>) {
 
 /// False when there is a voter that could lead, and none came to.
 async fn hand_over_one(group: &Group) -> bool {
-    let mut last: Option<u64> = None;
+    let mut asked: BTreeMap<u64, usize> = BTreeMap::new();
     let gone = group
         .hand_over(HAND_OVER_WITHIN, |raft| {
             let voters: Vec<u64> = raft.membership_config.membership().voter_ids().collect();
@@ -58,17 +60,24 @@ async fn hand_over_one(group: &Group) -> bool {
                 .iter()
                 .flatten()
                 .filter(|(id, _)| **id != group.node_id() && voters.contains(id))
-                // Of equals another one than last time: it may be dead, and hold all that there is.
-                .max_by_key(|(id, matched)| (matched.as_ref().map(|l| l.index), Some(**id) != last))
+                // Of equals who was asked least: one that is dead may hold all that there is.
+                .max_by_key(|(id, matched)| {
+                    (
+                        matched.as_ref().map(|l| l.index),
+                        Reverse(asked.get(id).copied()),
+                    )
+                })
                 .map(|(id, _)| *id)?;
-            if last.replace(target) != Some(target) {
+            let times = asked.entry(target).or_default();
+            *times += 1;
+            if *times == 1 {
                 tracing::info!(group = %group.id(), to = target, "handing leadership over");
             }
             Some(target)
         })
         .await;
     // Nobody to ask, or Raft has ended: nothing that others could be told.
-    last.is_none() || gone.unwrap_or(true)
+    asked.is_empty() || gone.unwrap_or(true)
 }
 
 /// Stops Raft and makes the state durable.

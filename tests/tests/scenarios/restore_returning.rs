@@ -39,6 +39,18 @@ async fn rejoin(cluster: &Cluster, index: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// All end, the data of two is taken away and that of the first is gone: the order is in the store. Gives the plan.
+async fn ordered_with_old_data_away(cluster: &Cluster) -> anyhow::Result<Value> {
+    cluster.kill_all()?;
+    for index in [1, 2] {
+        take_away(cluster, index)?;
+    }
+    cluster.node(0).wipe()?;
+    let (file, plan) = make_plan(cluster, &[]).await?;
+    apply(cluster, &file, 0).await?;
+    Ok(plan)
+}
+
 /// The order lies in the store and no new node has seen it: of the old ones first one comes, then a quorum. They come while an empty node
 /// restores itself, too.
 #[tokio::test(flavor = "multi_thread")]
@@ -46,13 +58,7 @@ async fn rejoin(cluster: &Cluster, index: usize) -> anyhow::Result<()> {
 async fn i13_old_nodes_that_are_back_between_the_order_and_the_restore_or_during_it_are_fenced()
 -> anyhow::Result<()> {
     let (cluster, old) = filled_by_clients(Plan::new("back-ordered")).await?;
-    cluster.kill_all()?;
-    for index in [1, 2] {
-        take_away(&cluster, index)?;
-    }
-    cluster.node(0).wipe()?;
-    let (file, plan) = make_plan(&cluster, &[]).await?;
-    apply(&cluster, &file, 0).await?;
+    let plan = ordered_with_old_data_away(&cluster).await?;
     for index in [1, 2] {
         bring_back(&cluster, index)?;
     }
@@ -100,13 +106,7 @@ async fn i13_old_nodes_that_are_back_between_the_order_and_the_restore_or_during
 async fn i13_a_restore_waits_while_an_old_majority_that_cannot_see_the_store_has_a_leader()
 -> anyhow::Result<()> {
     let (cluster, old) = filled_by_clients(Plan::new("back-blind")).await?;
-    cluster.kill_all()?;
-    for index in [1, 2] {
-        take_away(&cluster, index)?;
-    }
-    cluster.node(0).wipe()?;
-    let (file, plan) = make_plan(&cluster, &[]).await?;
-    apply(&cluster, &file, 0).await?;
+    let plan = ordered_with_old_data_away(&cluster).await?;
     let endpoint = cluster.node(1).env();
     let endpoint = endpoint.get("AWS_ENDPOINT_URL").context("no store")?;
     for index in [1, 2] {
