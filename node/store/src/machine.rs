@@ -344,7 +344,6 @@ impl Flusher {
                 drop(stopped);
                 if let Err(error) = shared.flush() {
                     tracing::error!(group = %shared.group(), %error, "the state cannot be made durable: this replica stops applying");
-                    shared.fail(&error);
                     return;
                 }
                 if last {

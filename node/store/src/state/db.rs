@@ -80,6 +80,11 @@ pub(crate) fn database_error<E: std::fmt::Display>(
     }
 }
 
+/// Whether an error says no more than that this database has failed before, which redb answers to all that comes after a failure.
+pub(crate) fn only_follows(error: &str) -> bool {
+    error.contains(&redb::StorageError::PreviousIo.to_string())
+}
+
 fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
@@ -165,6 +170,12 @@ impl StateDb {
 
     /// Makes every commit so far durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        fail::fail_point!("store::sync", |said| Err(database_error(
+            "commit to",
+            &self.path
+        )(
+            said.unwrap_or_default()
+        )));
         let tx = self.begin(Durability::Immediate)?;
         self.commit(tx)
     }

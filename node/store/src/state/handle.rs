@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::watch;
 
-use super::db::{Head, RECORDS, StateDb, database_error};
+use super::db::{Head, RECORDS, StateDb, database_error, only_follows};
 use super::read::Reader;
 use crate::apply::{Hashes, Remembered};
 use crate::command::SnapshotVerified;
@@ -148,7 +148,8 @@ impl Shared {
         *self.durable.lock()
     }
 
-    /// Makes what is applied durable. Blocks for the time of a few fsyncs.
+    /// Makes what is applied durable. Blocks for the time of a few fsyncs. Where that fails nothing is applied any more, whoever asked: the
+    /// database takes nothing after it, and says from then on only that something has failed before.
     pub(crate) fn flush(&self) -> Result<Option<Position>, StoreError> {
         // Read before the commit: what is visible now is committed, and the commit below makes it durable.
         let position = self.current().head.position;
@@ -156,7 +157,7 @@ impl Shared {
         if self.durable() >= position {
             return Ok(position);
         }
-        database.sync()?;
+        database.sync().inspect_err(|error| self.fail(error))?;
         let mut durable = self.durable.lock();
         // A state may have been installed meanwhile; it is durable by itself, and never older.
         if *durable < position {
@@ -196,9 +197,13 @@ impl Shared {
         *self.local.lock() = offer;
     }
 
-    /// From now on nothing is applied. The first failure is kept: what follows from it says less.
+    /// From now on nothing is applied. The first failure is kept: what follows from it says less. Who meets only what follows may be here
+    /// before who met the failure itself.
     pub(crate) fn fail(&self, error: &impl std::fmt::Display) {
-        self.failed.lock().get_or_insert_with(|| error.to_string());
+        let mut failed = self.failed.lock();
+        if failed.as_deref().is_none_or(only_follows) {
+            *failed = Some(error.to_string());
+        }
     }
 
     /// The log could not be written, or not made durable.
