@@ -1,14 +1,16 @@
 //! Nodes and their store in containers.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
+use testcontainers::ImageExt as _;
+use testcontainers::core::AccessMode;
 
-use super::docker::{docker, logs};
-use super::lab::{Images, Lab, Pod};
-use super::store::{self, ACCESS_KEY, BUCKET, SECRET_KEY, STORE_PORT};
+use super::lab::{Images, Lab, Machine, Pod, image, mount};
+use super::store::{self, ACCESS_KEY, BUCKET, SECRET_KEY, STORE, STORE_PORT};
 use crate::agree::{Witness, group_of};
 use crate::cluster::{CONFIG, PATIENCE};
 use crate::delay::{Delay, Link};
@@ -20,17 +22,17 @@ use crate::wait::wait_until;
 
 const API_PORT: u16 = 6100;
 const PEER_PORT: u16 = 6101;
-/// Seconds that a node may take to hand over and leave.
-const STOP_SECONDS: &str = "15";
+/// The volume of API keys and token.
+const KEYS: &str = "keys";
 
-/// One node: a container, a volume, a pod.
+/// One node: a pod, a volume, and a container in both, which may have been removed.
 #[derive(Debug)]
 pub struct ContainerNode {
     /// Its name.
     pub name: String,
     /// What happens to its packets.
     pub pod: Pod,
-    container: String,
+    upgraded: AtomicBool,
 }
 
 /// A cluster in containers; dropping it removes them.
@@ -40,7 +42,6 @@ pub struct ContainerCluster {
     pub nodes: Vec<ContainerNode>,
     /// The network of the store.
     pub store_pod: Pod,
-    store: String,
     images: Images,
     api: Api,
     /// How the nodes know each other: name and address.
@@ -112,14 +113,11 @@ impl ContainerCluster {
     async fn begin(name: &str, count: usize, linked: bool) -> anyhow::Result<Self> {
         let images = Images::from_env()?;
         let lab = Lab::new(name).await?;
-        let store_pod = lab.pod(&images.tools, "store", STORE_PORT).await?;
-        let store = store::create(&lab, &images.store, images.server, &store_pod, false).await?;
-        store::wait(images.server, &store).await?;
-        let keys = lab.volume("keys").await?;
-        let mount = format!("type=volume,source={keys},target=/keys");
-        let printed = lab
-            .run(&["--mount", &mount, &images.node, "key", "init", "/keys"])
-            .await?;
+        let store_pod = lab.pod(&images.tools, STORE, STORE_PORT).await?;
+        store::start(&lab, &images, &store_pod, false).await?;
+        let keys = mount(&lab.volume(KEYS).await?, "/keys");
+        let makes_keys = image(&images.node).with_cmd(["key", "init", "/keys"]);
+        let printed = lab.run("makes-keys", makes_keys.with_mount(keys)).await?;
         let key = printed
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
             .find(|word| word.starts_with("confman_"))
@@ -128,18 +126,17 @@ impl ContainerCluster {
         for number in 1..=count {
             let name = format!("node{number}");
             let pod = lab.pod(&images.tools, &name, API_PORT).await?;
-            let container = lab.name(&name);
             nodes.push(ContainerNode {
                 name,
                 pod,
-                container,
+                upgraded: AtomicBool::new(false),
             });
         }
         let api = Api::new(&nodes.first().context("no nodes")?.pod.published, key)?;
         let mut links = Vec::new();
         let mut peers = Vec::new();
         for node in &nodes {
-            let mut address = format!("{}:{PEER_PORT}", node.name);
+            let mut address = format!("{}:{PEER_PORT}", node.pod.host);
             if linked {
                 let here = SocketAddr::new(lab.gateway().await?, 0);
                 let there = SocketAddr::new(node.pod.address.parse()?, PEER_PORT);
@@ -152,7 +149,6 @@ impl ContainerCluster {
         let cluster = Self {
             nodes,
             store_pod,
-            store,
             images,
             api,
             peers,
@@ -160,57 +156,66 @@ impl ContainerCluster {
             lab,
         };
         for index in 0..count {
-            cluster.create(index, &cluster.images.node).await?;
             cluster.start_node(index).await?;
         }
         cluster.wait_all_ready().await?;
         Ok(cluster)
     }
 
-    /// Makes the container of a node, with the volume that it has, or a new one.
-    async fn create(&self, index: usize, image: &str) -> anyhow::Result<()> {
-        let node = &self.nodes[index];
-        let data = self.lab.volume(&node.name).await?;
-        let env = [
-            format!("CONFMAN_NODE_NAME={}", node.name),
-            format!("CONFMAN_PEERS={}", self.peers.join(",")),
-            format!("CONFMAN_API_LISTEN=0.0.0.0:{API_PORT}"),
-            format!("CONFMAN_API_ADVERTISE={}", node.pod.published),
-            format!("CONFMAN_PEER_LISTEN=0.0.0.0:{PEER_PORT}"),
-            "CONFMAN_API_KEYS_FILE=/keys/api-keys.json".to_owned(),
-            "CONFMAN_CLUSTER_TOKEN_FILE=/keys/cluster-token".to_owned(),
-            "CONFMAN_LOG=info,openraft=warn,raft_log=warn".to_owned(),
+    /// Makes the container of a node and starts it, with the volume that it has, or a new one.
+    async fn make_node(&self, node: &ContainerNode) -> anyhow::Result<()> {
+        let data = mount(&self.lab.volume(&node.name).await?, "/var/lib/confman");
+        let keys = mount(&self.lab.name(KEYS), "/keys").with_access_mode(AccessMode::ReadOnly);
+        let image = image(if node.upgraded.load(Ordering::Relaxed) {
+            &self.images.upgrade
+        } else {
+            &self.images.node
+        });
+        let mut request = node.pod.holds(image).with_mount(data).with_mount(keys);
+        for (name, value) in [
+            ("CONFMAN_NODE_NAME", node.name.clone()),
+            ("CONFMAN_PEERS", self.peers.join(",")),
+            ("CONFMAN_API_LISTEN", format!("0.0.0.0:{API_PORT}")),
+            ("CONFMAN_API_ADVERTISE", node.pod.published.clone()),
+            ("CONFMAN_PEER_LISTEN", format!("0.0.0.0:{PEER_PORT}")),
+            ("CONFMAN_API_KEYS_FILE", "/keys/api-keys.json".to_owned()),
+            (
+                "CONFMAN_CLUSTER_TOKEN_FILE",
+                "/keys/cluster-token".to_owned(),
+            ),
+            ("CONFMAN_LOG", "info,openraft=warn,raft_log=warn".to_owned()),
             // Snapshots and purges take part too.
-            "CONFMAN_SNAPSHOT_LOG_THRESHOLD=400".to_owned(),
-            "CONFMAN_SNAPSHOT_LOG_MARGIN=50".to_owned(),
-            format!("CONFMAN_OBJECT_STORE_URL=s3://{BUCKET}/cluster"),
-            format!("AWS_ENDPOINT_URL=http://store:{STORE_PORT}"),
-            "AWS_ALLOW_HTTP=true".to_owned(),
-            "AWS_REGION=us-east-1".to_owned(),
-            format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
-            format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
-            "RUST_BACKTRACE=1".to_owned(),
-        ];
-        let network = format!("container:{}", node.pod.container);
-        let data = format!("type=volume,source={data},target=/var/lib/confman");
-        let keys = self.lab.name("keys");
-        let keys = format!("type=volume,source={keys},target=/keys,readonly");
-        let mut args = vec!["--network", &network, "--mount", &data, "--mount", &keys];
-        for variable in &env {
-            args.extend(["--env", variable]);
+            ("CONFMAN_SNAPSHOT_LOG_THRESHOLD", "400".to_owned()),
+            ("CONFMAN_SNAPSHOT_LOG_MARGIN", "50".to_owned()),
+            ("CONFMAN_OBJECT_STORE_URL", format!("s3://{BUCKET}/cluster")),
+            (
+                "AWS_ENDPOINT_URL",
+                format!("http://{}:{STORE_PORT}", self.store_pod.host),
+            ),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("RUST_BACKTRACE", "1".to_owned()),
+        ] {
+            request = request.with_env_var(name, value);
         }
-        args.push(image);
-        self.lab.create(&node.name, &args).await.map(|_| ())
+        self.lab.start(&node.name, request).await.map(|_| ())
     }
 
-    /// Starts a node that is down.
+    fn machine(&self, index: usize) -> anyhow::Result<Machine> {
+        self.lab.machine(&self.nodes[index].name)
+    }
+
+    /// Starts a node that is down, in a new container where the last was removed.
     ///
     /// # Errors
     /// It cannot be started.
     pub async fn start_node(&self, index: usize) -> anyhow::Result<()> {
-        docker(&["start", &self.nodes[index].container])
-            .await
-            .map(|_| ())
+        match self.machine(index) {
+            Ok(machine) => machine.start().await,
+            Err(_) => self.make_node(&self.nodes[index]).await,
+        }
     }
 
     /// kill -9.
@@ -218,9 +223,7 @@ impl ContainerCluster {
     /// # Errors
     /// It does not run.
     pub async fn kill(&self, index: usize) -> anyhow::Result<()> {
-        docker(&["kill", &self.nodes[index].container])
-            .await
-            .map(|_| ())
+        self.machine(index)?.kill().await
     }
 
     /// Freezes every process of a node.
@@ -228,9 +231,7 @@ impl ContainerCluster {
     /// # Errors
     /// It does not run.
     pub async fn pause(&self, index: usize) -> anyhow::Result<()> {
-        docker(&["pause", &self.nodes[index].container])
-            .await
-            .map(|_| ())
+        self.machine(index)?.pause().await
     }
 
     /// Lets a frozen node go on.
@@ -238,9 +239,7 @@ impl ContainerCluster {
     /// # Errors
     /// It is not frozen.
     pub async fn unpause(&self, index: usize) -> anyhow::Result<()> {
-        docker(&["unpause", &self.nodes[index].container])
-            .await
-            .map(|_| ())
+        self.machine(index)?.unpause().await
     }
 
     /// Asks a node to stop, and checks that it left by itself.
@@ -248,31 +247,28 @@ impl ContainerCluster {
     /// # Errors
     /// It had to be killed, or ended in another way.
     pub async fn stop(&self, index: usize) -> anyhow::Result<()> {
-        let container = &self.nodes[index].container;
-        docker(&["stop", "--time", STOP_SECONDS, container]).await?;
-        let code = docker(&["inspect", "--format", "{{.State.ExitCode}}", container]).await?;
-        ensure!(code == "0", "{container} ended with {code}");
-        Ok(())
+        self.machine(index)?.stop().await
     }
 
-    /// Removes container and volume of a node that is down, and makes both anew.
+    /// Removes container and volume of a node that is down.
     ///
     /// # Errors
-    /// It runs, or Docker refuses.
+    /// Docker refuses.
     pub async fn wipe(&self, index: usize) -> anyhow::Result<()> {
-        let node = &self.nodes[index];
-        docker(&["rm", &node.container]).await?;
-        docker(&["volume", "rm", &self.lab.name(&node.name)]).await?;
-        self.create(index, &self.images.node).await
+        let name = &self.nodes[index].name;
+        self.lab.remove(name).await?;
+        self.lab.remove_volume(name).await
     }
 
     /// Gives a node that is down the other image, which is of another version; its volume stays.
     ///
     /// # Errors
-    /// It runs, or Docker refuses.
+    /// Docker refuses.
     pub async fn upgrade(&self, index: usize) -> anyhow::Result<()> {
-        docker(&["rm", &self.nodes[index].container]).await?;
-        self.create(index, &self.images.upgrade).await
+        let node = &self.nodes[index];
+        self.lab.remove(&node.name).await?;
+        node.upgraded.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The version that a node says it is of.
@@ -292,9 +288,10 @@ impl ContainerCluster {
     /// One does not run.
     pub async fn versions_of_images(&self) -> anyhow::Result<(String, String)> {
         let mut versions = Vec::new();
-        for image in [&self.images.node, &self.images.upgrade] {
-            let printed = self.lab.run(&[image, "--version"]).await?;
-            let version = printed.strip_prefix("confman ");
+        for name in [&self.images.node, &self.images.upgrade] {
+            let says = image(name).with_cmd(["--version"]);
+            let printed = self.lab.run("says-version", says).await?;
+            let version = printed.trim().strip_prefix("confman ");
             versions.push(version.with_context(|| printed.clone())?.to_owned());
         }
         let upgrade = versions.pop().context("no version")?;
@@ -340,7 +337,7 @@ impl ContainerCluster {
     /// # Errors
     /// It does not run.
     pub async fn kill_store(&self) -> anyhow::Result<()> {
-        docker(&["kill", &self.store]).await.map(|_| ())
+        self.lab.machine(STORE)?.kill().await
     }
 
     /// Starts the store that was killed, with what it had.
@@ -348,8 +345,9 @@ impl ContainerCluster {
     /// # Errors
     /// It does not come back.
     pub async fn restart_store(&self) -> anyhow::Result<()> {
-        docker(&["start", &self.store]).await?;
-        store::wait(self.images.server, &self.store).await
+        let store = self.lab.machine(STORE)?;
+        store.start().await?;
+        store::wait(self.images.server, &store, &self.store_pod.host).await
     }
 
     /// Whether [`Self::fill_store`] can be asked for.
@@ -363,10 +361,8 @@ impl ContainerCluster {
     /// # Errors
     /// It does not come back, or cannot be filled.
     pub async fn fill_store(&self, full: bool) -> anyhow::Result<()> {
-        docker(&["rm", "--force", &self.store]).await?;
-        let Images { store, server, .. } = &self.images;
-        store::create(&self.lab, store, *server, &self.store_pod, full).await?;
-        store::wait(*server, &self.store).await
+        self.lab.remove(STORE).await?;
+        store::start(&self.lab, &self.images, &self.store_pod, full).await
     }
 
     /// Freezes the store: connections are taken and never answered.
@@ -374,7 +370,7 @@ impl ContainerCluster {
     /// # Errors
     /// It does not run.
     pub async fn pause_store(&self) -> anyhow::Result<()> {
-        docker(&["pause", &self.store]).await.map(|_| ())
+        self.lab.machine(STORE)?.pause().await
     }
 
     /// Lets it go on.
@@ -382,7 +378,7 @@ impl ContainerCluster {
     /// # Errors
     /// It is not frozen.
     pub async fn unpause_store(&self) -> anyhow::Result<()> {
-        docker(&["unpause", &self.store]).await.map(|_| ())
+        self.lab.machine(STORE)?.unpause().await
     }
 
     /// The API of one node.
@@ -529,7 +525,7 @@ impl ContainerCluster {
     /// # Errors
     /// Docker does not answer.
     pub async fn log(&self, index: usize) -> anyhow::Result<String> {
-        logs(&self.nodes[index].container).await
+        self.machine(index)?.logs().await
     }
 
     /// Ends the test well: no node has panicked.

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, ensure};
 
-use super::docker::exec;
 use super::lab::Pod;
 
 /// Ours alone: Docker has rules of its own in the same namespace.
@@ -65,7 +64,7 @@ impl Pod {
                 rules.push_str(&rule);
             }
         }
-        exec(&self.container, &["nft", &rules]).await.map(|_| ())
+        self.machine.exec(&["nft", &rules]).await.map(|_| ())
     }
 
     /// Lets everything that this pod sends wait its turn, at so many kilobits a second.
@@ -78,30 +77,31 @@ impl Pod {
             "root", "tbf", "rate", &rate, "burst", "8kb", "latency", "2s",
         ];
         let line = [&["tc", "qdisc", "replace", "dev", "eth0"][..], &shape].concat();
-        exec(&self.container, &line).await.map(|_| ())
+        self.machine.exec(&line).await.map(|_| ())
     }
 
     /// Lets everything pass again.
     ///
     /// # Errors
-    /// The pod is gone, or no packet was dropped by a fault that should have.
+    /// The pod is gone, or the fault met no packet: none was dropped by one that should have, none had to wait its turn.
     pub async fn heal(&self) -> anyhow::Result<()> {
         let [family, table] = TABLE;
-        let dropped = self.dropped().await?;
+        let (dropped, waited) = (self.dropped().await?, self.waited().await?);
         // Added first, so that there is one to delete.
         let rules = format!("add table {family} {table}\ndelete table {family} {table}\n");
-        exec(&self.container, &["nft", &rules]).await?;
+        self.machine.exec(&["nft", &rules]).await?;
         // The shape of an interface that has none cannot be deleted, and replaced it can always be.
         let plain = ["tc", "qdisc", "replace", "dev", "eth0", "root", "pfifo"];
-        exec(&self.container, &plain).await?;
-        let pod = &self.container;
+        self.machine.exec(&plain).await?;
+        let pod = &self.host;
         ensure!(dropped != Some(0), "no packet of {pod} was dropped");
+        ensure!(waited != Some(0), "no packet of {pod} had to wait");
         Ok(())
     }
 
     /// How many packets the rules have dropped; none where there is no rule.
     async fn dropped(&self) -> anyhow::Result<Option<u64>> {
-        let rules = exec(&self.container, &["nft", "list", "ruleset"]).await?;
+        let rules = self.machine.exec(&["nft", "list", "ruleset"]).await?;
         let [family, table] = TABLE;
         let ours = rules.split("table ");
         let Some(ours) = ours.into_iter().find(|text| {
@@ -111,6 +111,19 @@ impl Pod {
             return Ok(None);
         };
         sum_after(ours, "counter packets ")
+    }
+
+    /// How often a packet came that had to wait for its turn; none where nothing is slow.
+    ///
+    /// # Errors
+    /// The pod is gone.
+    pub async fn waited(&self) -> anyhow::Result<Option<u64>> {
+        let show = ["tc", "-s", "qdisc", "show", "dev", "eth0"];
+        let shape = self.machine.exec(&show).await?;
+        if !shape.contains("qdisc tbf") {
+            return Ok(None);
+        }
+        sum_after(&shape, "overlimits ")
     }
 }
 

@@ -1,12 +1,16 @@
 //! The object store of a cluster in containers, whichever server it is.
 
-use anyhow::{Context as _, bail};
+use std::path::Path;
 
-use super::docker::{docker, exec};
-use super::lab::{Lab, Pod};
+use anyhow::{Context as _, bail};
+use testcontainers::{ContainerRequest, GenericImage, ImageExt as _};
+
+use super::lab::{Images, Lab, Machine, Pod, image, mount};
 use crate::cluster::PATIENCE;
 use crate::wait::wait_until;
 
+/// The short name of container and volume.
+pub(super) const STORE: &str = "store";
 /// Where every server listens.
 pub const STORE_PORT: u16 = 8333;
 /// The bucket, which every server is given.
@@ -54,66 +58,49 @@ impl Server {
 }
 
 /// Makes and starts a store on the volume `store`, one that takes nothing more if it is to be `full`.
-pub(super) async fn create(
-    lab: &Lab,
-    image: &str,
-    server: Server,
-    pod: &Pod,
-    full: bool,
-) -> anyhow::Result<String> {
-    let data = lab.volume("store").await?;
-    let network = format!("container:{}", pod.container);
-    let mount = format!("type=volume,source={data},target=/data");
-    let mut args = vec!["--network", &network, "--mount", &mount];
-    let free = format!(
-        "-volume.minFreeSpace={}",
-        if full { FREE_NEVER } else { FREE }
-    );
-    let address = format!(":{STORE_PORT}");
-    let port = format!("-s3.port={STORE_PORT}");
-    let user = format!("MINIO_ROOT_USER={ACCESS_KEY}");
-    let password = format!("MINIO_ROOT_PASSWORD={SECRET_KEY}");
-    match server {
-        Server::SeaweedFs => args.extend([
-            "--entrypoint",
-            "/usr/bin/weed",
-            image,
+pub(super) async fn start(lab: &Lab, images: &Images, pod: &Pod, full: bool) -> anyhow::Result<()> {
+    let data = lab.volume(STORE).await?;
+    let server = match images.server {
+        Server::SeaweedFs => seaweedfs(&images.store, &pod.host, full),
+        Server::Minio if full => bail!("MinIO cannot be told to take nothing more"),
+        Server::Minio => minio(&images.store),
+    };
+    let server = pod.holds(server).with_mount(mount(&data, "/data"));
+    let store = lab.start(STORE, server).await?;
+    wait(images.server, &store, &pod.host).await
+}
+
+fn seaweedfs(name: &str, host: &str, full: bool) -> ContainerRequest<GenericImage> {
+    let free = if full { FREE_NEVER } else { FREE };
+    image(name)
+        .with_entrypoint("/usr/bin/weed")
+        .with_cmd([
             "server",
             "-dir=/data",
-            "-ip=store",
+            &format!("-ip={host}"),
             "-ip.bind=0.0.0.0",
-            &free,
+            &format!("-volume.minFreeSpace={free}"),
             "-volume.max=20",
             "-s3",
-            &port,
+            &format!("-s3.port={STORE_PORT}"),
             "-s3.config=/s3.json",
-        ]),
-        Server::Minio if full => bail!("MinIO cannot be told to take nothing more"),
-        Server::Minio => args.extend([
-            "--env",
-            &user,
-            "--env",
-            &password,
-            image,
-            "server",
-            "/data",
-            "--address",
-            &address,
-        ]),
-    }
-    let store = lab.create("store", &args).await?;
-    if server == Server::SeaweedFs {
-        docker(&["cp", RIGHTS, &format!("{store}:/s3.json")]).await?;
-    }
-    docker(&["start", &store]).await?;
-    Ok(store)
+        ])
+        .with_copy_to("/s3.json", Path::new(RIGHTS))
+}
+
+fn minio(name: &str) -> ContainerRequest<GenericImage> {
+    let address = format!(":{STORE_PORT}");
+    image(name)
+        .with_env_var("MINIO_ROOT_USER", ACCESS_KEY)
+        .with_env_var("MINIO_ROOT_PASSWORD", SECRET_KEY)
+        .with_cmd(["server", "/data", "--address", &address])
 }
 
 /// Makes the bucket, which a store that is not ready does not do.
-pub(super) async fn wait(server: Server, store: &str) -> anyhow::Result<()> {
+pub(super) async fn wait(server: Server, store: &Machine, host: &str) -> anyhow::Result<()> {
     let script = match server {
         Server::SeaweedFs => {
-            let shell = "weed shell -master=store:9333 -filer=store:8888";
+            let shell = format!("weed shell -master={host}:9333 -filer={host}:8888");
             let is_there = format!(
                 "{{ sub(/^> */, \"\") }} $1 == \"{BUCKET}\" {{ found = 1 }} END {{ exit !found }}"
             );
@@ -127,10 +114,8 @@ pub(super) async fn wait(server: Server, store: &str) -> anyhow::Result<()> {
         ),
     };
     wait_until("the store has its bucket", PATIENCE, || async {
-        exec(store, &["sh", "-c", &script])
-            .await
-            .map(|_| ())
-            .context("make the bucket")
+        let made = store.exec(&["sh", "-c", &script]).await;
+        made.map(|_| ()).context("make the bucket")
     })
     .await
 }
