@@ -160,9 +160,7 @@ async fn fill(cluster: &Cluster, entries: usize, large: usize) -> anyhow::Result
     for number in 0..large {
         // Not compressible, and no two alike.
         let mut random = confman_tests::random::Random::new(number as u64);
-        let bytes: Vec<u8> = (0..LARGE_VALUE_BYTES / 8)
-            .flat_map(|_| random.draw().to_le_bytes())
-            .collect();
+        let bytes = random.bytes(LARGE_VALUE_BYTES);
         let answer = cluster
             .api(leader)
             .ask(

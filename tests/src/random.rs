@@ -27,6 +27,16 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// So many bytes, which no compression makes fewer.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + size_of::<u64>());
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.draw().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.draw() % (bound.max(1) as u64)).unwrap_or_default()

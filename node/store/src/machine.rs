@@ -342,11 +342,7 @@ impl Flusher {
                 }
                 let last = *stopped;
                 drop(stopped);
-                if let Err(error) = shared.flush() {
-                    tracing::error!(group = %shared.group(), %error, "the state cannot be made durable: this replica stops applying");
-                    return;
-                }
-                if last {
+                if shared.flush().is_err() || last {
                     return;
                 }
             }

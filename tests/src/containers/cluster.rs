@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use testcontainers::ImageExt as _;
-use testcontainers::core::AccessMode;
+use testcontainers::core::{AccessMode, Mount};
 
-use super::lab::{Images, Lab, Machine, Pod, image, mount};
+use super::lab::{Images, Lab, Machine, Pod, image};
 use super::store::{self, ACCESS_KEY, BUCKET, SECRET_KEY, STORE, STORE_PORT};
 use crate::agree::{Witness, group_of};
 use crate::cluster::{CONFIG, PATIENCE};
@@ -48,6 +48,7 @@ pub struct ContainerCluster {
     peers: Vec<String>,
     /// The way to each node's peer listener, where it is one of ours.
     links: Vec<Link>,
+    /// The last, so that it is dropped when the pods are.
     lab: Lab,
 }
 
@@ -115,7 +116,7 @@ impl ContainerCluster {
         let lab = Lab::new(name).await?;
         let store_pod = lab.pod(&images.tools, STORE, STORE_PORT).await?;
         store::start(&lab, &images, &store_pod, false).await?;
-        let keys = mount(&lab.volume(KEYS).await?, "/keys");
+        let keys = Mount::volume_mount(lab.volume(KEYS).await?, "/keys");
         let makes_keys = image(&images.node).with_cmd(["key", "init", "/keys"]);
         let printed = lab.run("makes-keys", makes_keys.with_mount(keys)).await?;
         let key = printed
@@ -139,7 +140,7 @@ impl ContainerCluster {
             let mut address = format!("{}:{PEER_PORT}", node.pod.host);
             if linked {
                 let here = SocketAddr::new(lab.gateway().await?, 0);
-                let there = SocketAddr::new(node.pod.address.parse()?, PEER_PORT);
+                let there = SocketAddr::new(node.pod.address, PEER_PORT);
                 let link = Link::lay(here, there).await?;
                 address = link.address().to_string();
                 links.push(link);
@@ -164,8 +165,10 @@ impl ContainerCluster {
 
     /// Makes the container of a node and starts it, with the volume that it has, or a new one.
     async fn make_node(&self, node: &ContainerNode) -> anyhow::Result<()> {
-        let data = mount(&self.lab.volume(&node.name).await?, "/var/lib/confman");
-        let keys = mount(&self.lab.name(KEYS), "/keys").with_access_mode(AccessMode::ReadOnly);
+        let data = self.lab.volume(&node.name).await?;
+        let data = Mount::volume_mount(data, "/var/lib/confman");
+        let keys = Mount::volume_mount(self.lab.name(KEYS), "/keys");
+        let keys = keys.with_access_mode(AccessMode::ReadOnly);
         let image = image(if node.upgraded.load(Ordering::Relaxed) {
             &self.images.upgrade
         } else {
@@ -303,7 +306,7 @@ impl ContainerCluster {
     /// # Errors
     /// It is no cluster of [`linked_story`].
     pub fn far(&self, index: usize, delay: Delay) -> anyhow::Result<()> {
-        let from = self.nodes[index].pod.address.parse()?;
+        let from = self.nodes[index].pod.address;
         let link = self.links.get(index).context("a cluster without links")?;
         self.near();
         link.set(delay);

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use testcontainers::bollard::Docker;
+use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
 use testcontainers::bollard::query_parameters::{
-    KillContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
 
 /// What one call may take: starting a container on a machine that is busy with others.
-const WITHIN: Duration = Duration::from_secs(90);
+pub(super) const WITHIN: Duration = Duration::from_secs(90);
 
 /// Waits for what is asked of Docker, and not for ever.
 ///
@@ -31,7 +32,7 @@ pub(super) async fn within<T, E: Into<anyhow::Error>>(
 }
 
 /// Docker itself.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Engine(Docker);
 
 impl Engine {
@@ -88,22 +89,25 @@ impl Engine {
     }
 
     /// kill -9: what stops a container in the words of `testcontainers` lets it know first.
-    pub(super) async fn kill(&self, id: &str) -> anyhow::Result<()> {
+    pub(super) async fn kill(&self, name: &str) -> anyhow::Result<()> {
         let options = KillContainerOptionsBuilder::new().signal("KILL").build();
-        let asked = self.0.kill_container(id, Some(options));
-        within(format!("kill {id}"), asked).await
+        let asked = self.0.kill_container(name, Some(options));
+        within(format!("kill {name}"), asked).await
     }
 
-    /// The address of a container in the one network that it is in.
-    pub(super) async fn address(&self, id: &str) -> anyhow::Result<String> {
-        let asked = self.0.inspect_container(id, None);
-        let found = within(format!("look at {id}"), asked).await?;
-        let networks = found
-            .network_settings
-            .and_then(|settings| settings.networks);
-        let mut networks = networks.unwrap_or_default().into_values();
-        let address = networks.find_map(|network| network.ip_address);
-        address.with_context(|| format!("{id} has no address"))
+    /// Removes a container by its name, if there is one.
+    pub(super) async fn remove_container(&self, name: &str) -> anyhow::Result<()> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).build();
+        let asked = self.0.remove_container(name, Some(options));
+        let removed = async {
+            match asked.await {
+                Err(Error::DockerResponseServerError {
+                    status_code: 404, ..
+                }) => Ok(()),
+                ended => ended,
+            }
+        };
+        within(format!("remove {name}"), removed).await
     }
 }
 

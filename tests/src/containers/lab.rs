@@ -1,28 +1,28 @@
 //! Names and images, and the end of everything that was made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use testcontainers::bollard::models::PortBinding;
 use testcontainers::core::wait::ExitWaitStrategy;
-use testcontainers::core::{ExecCommand, IntoContainerPort as _, Mount, WaitFor};
+use testcontainers::core::{ExecCommand, IntoContainerPort as _, WaitFor};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
 
-use super::docker::{Engine, within};
+use super::docker::{Engine, WITHIN, within};
 use super::store::Server;
 
 /// The label of everything that is made here; its value is the run of `.ci/containers`, or of this process.
-pub const LABEL: &str = "confman-test";
+pub(super) const LABEL: &str = "confman-test";
 const LOG_LINES_SHOWN: usize = 60;
 /// Seconds that a container may take to leave by itself.
 const STOP_SECONDS: i32 = 15;
 const LOOPBACK: &str = "127.0.0.1";
 
 /// The images that `.ci/containers` makes and names.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Images {
     /// `confman` and `drtool`: `CONTAINER_TEST_NODE`.
     pub node: String,
@@ -56,7 +56,7 @@ impl Images {
 }
 
 /// An image by the name that Docker knows it by.
-pub fn image(name: &str) -> GenericImage {
+pub(super) fn image(name: &str) -> GenericImage {
     let (name, tag) = match name.rsplit_once(':') {
         // A registry's port is no tag; a digest is taken for one, and comes out as it went in.
         Some((name, tag)) if !tag.contains('/') => (name, tag),
@@ -65,73 +65,54 @@ pub fn image(name: &str) -> GenericImage {
     GenericImage::new(name, tag)
 }
 
-/// A volume as a container sees it.
-#[must_use]
-pub fn mount(volume: &str, target: &str) -> Mount {
-    Mount::volume_mount(volume, target)
-}
-
 /// A container that was started, and may be down since.
 #[derive(Debug, Clone)]
-pub struct Machine(Arc<ContainerAsync<GenericImage>>);
+pub(super) struct Machine {
+    name: String,
+    container: Arc<ContainerAsync<GenericImage>>,
+}
 
 impl Machine {
     /// Starts it again.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub async fn start(&self) -> anyhow::Result<()> {
-        within(format!("start {}", self.0.id()), self.0.start()).await
+    pub(super) async fn start(&self) -> anyhow::Result<()> {
+        within(format!("start {}", self.name), self.container.start()).await
     }
 
     /// kill -9.
-    ///
-    /// # Errors
-    /// It does not run.
-    pub async fn kill(&self) -> anyhow::Result<()> {
-        Engine::connect().await?.kill(self.0.id()).await
+    pub(super) async fn kill(&self) -> anyhow::Result<()> {
+        Engine::connect().await?.kill(&self.name).await
     }
 
     /// Freezes every process of it.
-    ///
-    /// # Errors
-    /// It does not run.
-    pub async fn pause(&self) -> anyhow::Result<()> {
-        within(format!("pause {}", self.0.id()), self.0.pause()).await
+    pub(super) async fn pause(&self) -> anyhow::Result<()> {
+        within(format!("pause {}", self.name), self.container.pause()).await
     }
 
     /// Lets it go on.
-    ///
-    /// # Errors
-    /// It is not frozen.
-    pub async fn unpause(&self) -> anyhow::Result<()> {
-        within(format!("unpause {}", self.0.id()), self.0.unpause()).await
+    pub(super) async fn unpause(&self) -> anyhow::Result<()> {
+        within(format!("unpause {}", self.name), self.container.unpause()).await
     }
 
     /// Asks it to stop, and checks that it left by itself.
-    ///
-    /// # Errors
-    /// It had to be killed, or ended in another way.
-    pub async fn stop(&self) -> anyhow::Result<()> {
-        let id = self.0.id();
-        let asked = self.0.stop_with_timeout(Some(STOP_SECONDS));
-        within(format!("stop {id}"), asked).await?;
-        let code = within(format!("look at {id}"), self.0.exit_code()).await?;
-        ensure!(code == Some(0), "{id} ended with {code:?}");
+    pub(super) async fn stop(&self) -> anyhow::Result<()> {
+        let asked = self.container.stop_with_timeout(Some(STOP_SECONDS));
+        within(format!("stop {}", self.name), asked).await?;
+        let code = self.exit_code().await?;
+        ensure!(code == Some(0), "{} ended with {code:?}", self.name);
         Ok(())
     }
 
+    async fn exit_code(&self) -> anyhow::Result<Option<i64>> {
+        let asked = self.container.exit_code();
+        within(format!("look at {}", self.name), asked).await
+    }
+
     /// Runs a program in it; gives what that printed.
-    ///
-    /// # Errors
-    /// It fails, or does not end in time.
-    pub async fn exec(&self, program: &[&str]) -> anyhow::Result<String> {
-        let what = program.join(" ");
+    pub(super) async fn exec(&self, program: &[&str]) -> anyhow::Result<String> {
+        let what = format!("in {}: {}", self.name, program.join(" "));
         let (code, printed, complaint) = within(&what, async {
-            let mut ran = self
-                .0
-                .exec(ExecCommand::new(program.iter().copied()))
-                .await?;
+            let command = ExecCommand::new(program.iter().copied());
+            let mut ran = self.container.exec(command).await?;
             // Both to their ends: then it has ended.
             let printed = ran.stdout_to_vec().await?;
             let complaint = ran.stderr_to_vec().await?;
@@ -148,13 +129,10 @@ impl Machine {
     }
 
     /// What it has logged, both streams.
-    ///
-    /// # Errors
-    /// Docker does not answer.
-    pub async fn logs(&self) -> anyhow::Result<String> {
-        let (printed, complaint) = within("read a container's log", async {
-            let printed = self.0.stdout_to_vec().await?;
-            anyhow::Ok((printed, self.0.stderr_to_vec().await?))
+    pub(super) async fn logs(&self) -> anyhow::Result<String> {
+        let (printed, complaint) = within(format!("read the log of {}", self.name), async {
+            let printed = self.container.stdout_to_vec().await?;
+            anyhow::Ok((printed, self.container.stderr_to_vec().await?))
         })
         .await?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -165,6 +143,8 @@ impl Machine {
 #[derive(Debug, Default)]
 struct Made {
     machines: BTreeMap<String, Machine>,
+    /// Asked for and not here yet: what was made and did not start is nobody's.
+    asked: BTreeSet<String>,
     volumes: Vec<String>,
     finished: bool,
 }
@@ -238,14 +218,17 @@ impl Lab {
     /// # Errors
     /// Somebody has it.
     pub async fn remove_volume(&self, short: &str) -> anyhow::Result<()> {
-        self.engine.remove_volume(&self.name(short)).await
+        let name = self.name(short);
+        self.engine.remove_volume(&name).await?;
+        self.with_made(|made| made.volumes.retain(|known| *known != name));
+        Ok(())
     }
 
     /// Makes a container of that name and starts it.
     ///
     /// # Errors
     /// There is one of that name, or it cannot be made.
-    pub async fn start(
+    pub(super) async fn start(
         &self,
         short: &str,
         request: impl Into<ContainerRequest<GenericImage>>,
@@ -253,9 +236,18 @@ impl Lab {
         let name = self.name(short);
         let (key, value) = self.label();
         let request = request.into().with_container_name(&name);
-        let asked = request.with_label(key, value).start();
-        let machine = Machine(Arc::new(within(format!("start {name}"), asked).await?));
-        self.with_made(|made| made.machines.insert(short.to_owned(), machine.clone()));
+        let request = request.with_label(key, value).with_startup_timeout(WITHIN);
+        self.with_made(|made| made.asked.insert(name.clone()));
+        let container = within(format!("start {name}"), request.start()).await?;
+        let container = Arc::new(container);
+        let machine = Machine {
+            name: name.clone(),
+            container,
+        };
+        self.with_made(|made| {
+            made.asked.remove(&name);
+            made.machines.insert(short.to_owned(), machine.clone())
+        });
         Ok(machine)
     }
 
@@ -263,7 +255,7 @@ impl Lab {
     ///
     /// # Errors
     /// There is none.
-    pub fn machine(&self, short: &str) -> anyhow::Result<Machine> {
+    pub(super) fn machine(&self, short: &str) -> anyhow::Result<Machine> {
         let found = self.with_made(|made| made.machines.get(short).cloned());
         found.with_context(|| format!("there is no {}", self.name(short)))
     }
@@ -276,7 +268,7 @@ impl Lab {
         let name = self.name(short);
         let found = self.with_made(|made| made.machines.remove(short));
         let machine = found.with_context(|| format!("there is no {name}"))?;
-        let container = Arc::into_inner(machine.0);
+        let container = Arc::into_inner(machine.container);
         let container = container.with_context(|| format!("{name} is in use"))?;
         within(format!("remove {name}"), container.rm()).await
     }
@@ -290,14 +282,22 @@ impl Lab {
         short: &str,
         request: impl Into<ContainerRequest<GenericImage>>,
     ) -> anyhow::Result<String> {
-        let ended = WaitFor::exit(ExitWaitStrategy::new().with_exit_code(0));
+        // Whatever its code is: one that failed is here then, and says why.
+        let ended = WaitFor::exit(ExitWaitStrategy::new());
         let request = request.into().with_ready_conditions(vec![ended]);
-        let printed = self.start(short, request).await?.logs().await;
+        let machine = self.start(short, request).await?;
+        let (printed, code) = (machine.logs().await?, machine.exit_code().await?);
+        drop(machine);
         self.remove(short).await?;
-        printed
+        ensure!(
+            code == Some(0),
+            "{} ended with {code:?}: {printed}",
+            self.name(short)
+        );
+        Ok(printed)
     }
 
-    /// Makes a pod, which holds the network of others, and starts it. `port` is reachable from this machine alone.
+    /// Makes a pod, which holds the network of others, and starts it. `port` is published on this machine's loopback.
     ///
     /// # Errors
     /// It cannot be made.
@@ -318,13 +318,13 @@ impl Lab {
                 config.port_bindings = Some(bindings);
             });
         let machine = self.start(&short, request).await?;
-        let id = machine.0.id();
-        let address = self.engine.address(id).await?;
-        let asked = machine.0.get_host_port_ipv4(port);
-        let published = within(format!("look at the ports of {short}"), asked).await?;
+        let asked = machine.container.get_bridge_ip_address();
+        let address = within(format!("the address of {short}"), asked).await?;
+        let asked = machine.container.get_host_port_ipv4(port);
+        let published = within(format!("the port of {short}"), asked).await?;
         Ok(Pod {
             host: self.name(&short),
-            network: format!("container:{id}"),
+            network: format!("container:{}", machine.container.id()),
             address,
             published: format!("http://{LOOPBACK}:{published}"),
             machine,
@@ -367,6 +367,9 @@ impl Drop for Lab {
         }
         drop(made.machines);
         wait_here(async {
+            for name in &made.asked {
+                complain(self.engine.remove_container(name).await);
+            }
             for volume in &made.volumes {
                 complain(self.engine.remove_volume(volume).await);
             }
@@ -385,13 +388,13 @@ fn complain(ended: anyhow::Result<()>) {
     }
 }
 
-/// A container that holds the network of others.
-#[derive(Debug, Clone)]
+/// A container that holds the network of others. It is gone when its [`Lab`] is, and must be dropped before that.
+#[derive(Debug)]
 pub struct Pod {
     /// Its name in the network.
     pub host: String,
     /// Its address there.
-    pub address: String,
+    pub address: IpAddr,
     /// Its port as this machine reaches it, as a URL.
     pub published: String,
     /// The container.
@@ -400,8 +403,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// What is to be in its network.
-    pub fn holds(
+    /// The same, in its network.
+    pub(super) fn holds(
         &self,
         request: impl Into<ContainerRequest<GenericImage>>,
     ) -> ContainerRequest<GenericImage> {

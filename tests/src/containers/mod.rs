@@ -7,13 +7,13 @@
 //! Not every kernel has netem, and without it tc can limit what is sent and cannot delay it. For delay the nodes know each other by
 //! addresses in this process, which holds back what it passes on ([`crate::delay`]), by link, because it sees who connects.
 //!
-//! Rooms: [`docker`] (what is asked of the engine itself), [`lab`] (names, images, containers, the end of it all), [`network`] (what
+//! Rooms: `docker` (what is asked of the engine itself), [`lab`] (names, images, containers, the end of it all), [`network`] (what
 //! happens to packets), [`store`] (SeaweedFS or MinIO), [`cluster`] (all of it together).
 //!
 //! Containers are made, started, frozen, asked and removed by `testcontainers`. What it has no words for (a volume, a label on a network,
 //! kill -9) is asked of the engine through the client that it has.
 //!
-//! Promises: everything made here is named `confman-test-...`, carries the label [`lab::LABEL`], and is removed when its [`lab::Lab`] is
+//! Promises: everything made here is named `confman-test-...`, carries the label `LABEL`, and is removed when its [`lab::Lab`] is
 //! dropped, also when a test failed; `.ci/containers` removes by that label what a killed test left. Whatever is asked of Docker has a time limit.
 
 pub mod cluster;

@@ -114,16 +114,24 @@ impl Pod {
     }
 
     /// How often a packet came that had to wait for its turn; none where nothing is slow.
+    async fn waited(&self) -> anyhow::Result<Option<u64>> {
+        sum_after(&self.shape().await?, "overlimits ")
+    }
+
+    /// How many bytes have gone through the narrow line since it is that; none where nothing is slow.
     ///
     /// # Errors
     /// The pod is gone.
-    pub async fn waited(&self) -> anyhow::Result<Option<u64>> {
+    pub async fn sent_slowly(&self) -> anyhow::Result<Option<u64>> {
+        sum_after(&self.shape().await?, "Sent ")
+    }
+
+    /// What tc says of what [`Self::slow`] made; nothing where it made nothing.
+    async fn shape(&self) -> anyhow::Result<String> {
         let show = ["tc", "-s", "qdisc", "show", "dev", "eth0"];
-        let shape = self.machine.exec(&show).await?;
-        if !shape.contains("qdisc tbf") {
-            return Ok(None);
-        }
-        sum_after(&shape, "overlimits ")
+        let said = self.machine.exec(&show).await?;
+        let slow = said.contains("qdisc tbf");
+        Ok(if slow { said } else { String::new() })
     }
 }
 
@@ -152,6 +160,7 @@ mod tests {
         assert_eq!(sum_after("chain in {}", "counter packets ")?, None);
         let shape = "Sent 5 bytes 1 pkt (dropped 0, overlimits 3 requeues 0)";
         assert_eq!(sum_after(shape, "overlimits ")?, Some(3));
+        assert_eq!(sum_after(shape, "Sent ")?, Some(5));
         Ok(())
     }
 }

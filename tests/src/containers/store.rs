@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use testcontainers::core::Mount;
 use testcontainers::{ContainerRequest, GenericImage, ImageExt as _};
 
-use super::lab::{Images, Lab, Machine, Pod, image, mount};
+use super::lab::{Images, Lab, Machine, Pod, image};
 use crate::cluster::PATIENCE;
 use crate::wait::wait_until;
 
@@ -65,7 +66,8 @@ pub(super) async fn start(lab: &Lab, images: &Images, pod: &Pod, full: bool) -> 
         Server::Minio if full => bail!("MinIO cannot be told to take nothing more"),
         Server::Minio => minio(&images.store),
     };
-    let server = pod.holds(server).with_mount(mount(&data, "/data"));
+    let data = Mount::volume_mount(&data, "/data");
+    let server = pod.holds(server).with_mount(data);
     let store = lab.start(STORE, server).await?;
     wait(images.server, &store, &pod.host).await
 }

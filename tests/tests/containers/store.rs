@@ -1,12 +1,10 @@
 //! The store is killed, frozen, full, slow, and out of reach of one node: ordinary writes go on, and snapshots when it is back.
 
-use std::fs::File;
-use std::io::Read as _;
-
 use anyhow::ensure;
 use confman_tests::cluster::{CONFIG, PATIENCE};
 use confman_tests::containers::cluster::{ContainerCluster, story};
 use confman_tests::containers::network::Direction;
+use confman_tests::random::Random;
 use confman_tests::wait::wait_until;
 use reqwest::Method;
 
@@ -57,24 +55,30 @@ async fn store_full(cluster: &ContainerCluster) -> anyhow::Result<()> {
 /// The line of the store, and bytes that no codec makes fewer: to read them back takes eight seconds at the least.
 const SLOW_STORE_KILOBITS: u32 = 3_000;
 const SLOW_STORE_BYTES: usize = 3_000_000;
+/// What a store sends only where something is read from it, and not in answer to what it is sent.
+const READ_BACK_BYTES: u64 = 100_000;
 
 /// What the store sends waits for its turn: a snapshot, which counts when it has been read back, takes its time, and no write waits for it.
 async fn store_slow(cluster: &ContainerCluster) -> anyhow::Result<()> {
-    let mut bytes = vec![0; SLOW_STORE_BYTES];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let api = cluster.api(cluster.wait_leader().await?);
-    let put = api.ask(Method::PUT, "/api/v1/config/big/random");
-    let put = put.header("x-confman-forward", "true").body(bytes);
-    put.timeout(PATIENCE).send().await?.expect(&[201])?;
+    let bytes = Random::new(Random::seed()).bytes(SLOW_STORE_BYTES);
+    wait_until("a value that makes snapshots large", PATIENCE, || async {
+        let put = cluster.api(0).ask(Method::PUT, "/api/v1/config/big/noise");
+        let put = put.header("x-confman-forward", "true").body(bytes.clone());
+        let answer = put.timeout(PATIENCE).send().await?;
+        answer.expect(&[200, 201]).map(|_| ())
+    })
+    .await?;
 
     let store = &cluster.store_pod;
     store.slow(SLOW_STORE_KILOBITS).await?;
     let load = cluster.load("store-slow");
     wait_until("writes beside a slow snapshot", PATIENCE, || async {
-        let (waited, snapshot) = (store.waited().await?, recorded(cluster).await?);
-        load.wait_progress(30, PATIENCE).await?;
-        ensure!(store.waited().await? > waited, "the line is idle");
-        ensure!(recorded(cluster).await? == snapshot, "it was read back");
+        let sent = store.sent_slowly().await?.unwrap_or_default();
+        let before = recorded(cluster).await?;
+        load.wait_progress(100, PATIENCE).await?;
+        let sent = store.sent_slowly().await?.unwrap_or_default() - sent;
+        ensure!(sent > READ_BACK_BYTES, "the store sent {sent} bytes");
+        ensure!(recorded(cluster).await? == before, "it was read back");
         Ok(())
     })
     .await?;

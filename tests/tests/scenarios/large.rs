@@ -18,17 +18,6 @@ const LONG: Duration = Duration::from_secs(300);
 const PATH: &str = "/api/v1/config/files/largest.bin";
 const OCTETS: &str = "application/octet-stream";
 
-/// Bytes that no compression makes fewer.
-fn noise(count: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random::new(seed);
-    let mut bytes = Vec::with_capacity(count + 8);
-    while bytes.len() < count {
-        bytes.extend_from_slice(&random.draw().to_le_bytes());
-    }
-    bytes.truncate(count);
-    bytes
-}
-
 async fn get(cluster: &Cluster, index: usize, consistency: &str) -> anyhow::Result<Answer> {
     let ask = cluster.api(index).get(PATH).header("accept", OCTETS);
     ask.consistency(consistency).timeout(LONG).send().await
@@ -41,7 +30,7 @@ async fn the_largest_value_goes_through_a_follower_and_comes_back_to_a_node_with
     // Purged close behind the snapshot, so that the value comes from the store and not from the log.
     let plan = Plan::new("largest").env("CONFMAN_SNAPSHOT_LOG_MARGIN", "10");
     let cluster = plan.start().await?;
-    let bytes = noise(LARGEST, 11);
+    let bytes = Random::new(11).bytes(LARGEST);
     let leader = cluster.wait_leader(CONFIG).await?;
     let mut followers = (0..3).filter(|index| *index != leader);
     let (through, other) = (followers.next().unwrap(), followers.next().unwrap());
@@ -110,7 +99,7 @@ async fn an_import_that_died_half_way_is_run_again_and_every_file_is_there_once(
         let dir = tree.join(format!("d{}", number % 7));
         std::fs::create_dir_all(&dir)?;
         let file = dir.join(format!("f{number}"));
-        std::fs::write(&file, noise(bytes, number as u64))?;
+        std::fs::write(&file, Random::new(number as u64).bytes(bytes))?;
         files.push(format!("tree/d{}/f{number}", number % 7));
     }
     let root = tree.to_str().context("path is not text")?;

@@ -157,7 +157,13 @@ impl Shared {
         if self.durable() >= position {
             return Ok(position);
         }
-        database.sync().inspect_err(|error| self.fail(error))?;
+        if let Err(error) = database.sync() {
+            // A state that was replaced meanwhile is nobody's loss.
+            if Arc::ptr_eq(&database, &self.database()) {
+                self.fail(&error);
+            }
+            return Err(error);
+        }
         let mut durable = self.durable.lock();
         // A state may have been installed meanwhile; it is durable by itself, and never older.
         if *durable < position {
@@ -200,9 +206,11 @@ impl Shared {
     /// From now on nothing is applied. The first failure is kept: what follows from it says less. Who meets only what follows may be here
     /// before who met the failure itself.
     pub(crate) fn fail(&self, error: &impl std::fmt::Display) {
+        let error = error.to_string();
         let mut failed = self.failed.lock();
         if failed.as_deref().is_none_or(only_follows) {
-            *failed = Some(error.to_string());
+            tracing::error!(group = %self.group(), error, "this replica stops applying");
+            *failed = Some(error);
         }
     }
 
@@ -302,7 +310,7 @@ impl StateHandle {
     /// Makes what is applied durable and says up to where. Blocks for the time of a few fsyncs.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the database cannot be written: then nothing is applied any more.
     pub fn flush_durable(&self) -> Result<Option<Position>, StoreError> {
         self.shared.flush()
     }

@@ -89,8 +89,12 @@ pub(crate) fn options() -> OpenOptions {
 impl One {
     /// Opens the group in `dir`, and returns when it leads.
     pub(crate) async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, options()).await
+    }
+
+    pub(crate) async fn start_with(dir: &Path, options: OpenOptions) -> Self {
         let (log, machine, state) =
-            GroupStore::open(DataPaths::new(dir).group(&group()), options()).unwrap();
+            GroupStore::open(DataPaths::new(dir).group(&group()), options).unwrap();
         let config = Config {
             heartbeat_interval: 50,
             election_timeout_min: 100,
