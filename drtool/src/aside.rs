@@ -250,6 +250,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_agreed_to_says_whose_data_goes_where() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(node(dir.path()));
+        let (_, what, word) = found(dir.path()).unwrap().unwrap();
+        assert_eq!(word, "7a3f9c01");
+        let path = Path::new("/var/lib/confman");
+        insta::assert_snapshot!(Moving { path, what }, @r"
+        Set aside: /var/lib/confman
+          the data of node3 (node id 7) of cluster 7a3f9c01-0000-4000-8000-000000000001 incarnation 2
+          it is moved to /var/lib/confman/aside/ and kept; the node that starts here then is a new one
+          the other nodes go on without it: `drtool status` says whether they have a quorum. They must have one
+        ");
+    }
+
+    #[test]
     fn a_directory_is_as_good_as_empty_afterwards_and_nothing_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         drop(node(dir.path()));
