@@ -157,13 +157,7 @@ impl Shared {
         if self.durable() >= position {
             return Ok(position);
         }
-        if let Err(error) = database.sync() {
-            // A state that was replaced meanwhile is nobody's loss.
-            if Arc::ptr_eq(&database, &self.database()) {
-                self.fail(&error);
-            }
-            return Err(error);
-        }
+        database.sync().inspect_err(|error| self.fail(error))?;
         let mut durable = self.durable.lock();
         // A state may have been installed meanwhile; it is durable by itself, and never older.
         if *durable < position {
@@ -208,7 +202,8 @@ impl Shared {
     pub(crate) fn fail(&self, error: &impl std::fmt::Display) {
         let error = error.to_string();
         let mut failed = self.failed.lock();
-        if failed.as_deref().is_none_or(only_follows) {
+        let says_more = |known| only_follows(known) && !only_follows(&error);
+        if failed.as_deref().is_none_or(says_more) {
             tracing::error!(group = %self.group(), error, "this replica stops applying");
             *failed = Some(error);
         }
