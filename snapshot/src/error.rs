@@ -7,8 +7,8 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
+use crate::Digest;
 use crate::id::SnapshotId;
-use crate::lthash::Digest;
 use crate::model::{GroupId, ModelError};
 
 /// Any error, as a source.

@@ -1,6 +1,6 @@
-//! The two plain hashes that other packages need, so that `blake3` is named in this package only.
+//! The two plain hashes that other packages need, so that `blake3` is named here and in `confman-lthash` only.
 
-use crate::lthash::Digest;
+use crate::Digest;
 
 /// FNV-1a of 64 bits: which group a namespace lives in. Not for checking anything.
 pub fn fnv1a64(bytes: &[u8]) -> u64 {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use confman_lthash::NotAHash;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The topic of the group that holds what belongs to the whole cluster.
@@ -39,6 +40,21 @@ impl ModelError {
         Self {
             what,
             found: found.into(),
+            expected,
+        }
+    }
+}
+
+impl From<NotAHash> for ModelError {
+    fn from(error: NotAHash) -> Self {
+        let NotAHash {
+            what,
+            found,
+            expected,
+        } = error;
+        Self {
+            what,
+            found,
             expected,
         }
     }

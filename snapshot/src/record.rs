@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Digest;
 use crate::format::Codec;
 use crate::id::SnapshotId;
-use crate::lthash::Digest;
 use crate::model::{ClusterId, GroupId, ModelError, Position};
 
 /// A verified snapshot: read back from the store and decoded to the end.

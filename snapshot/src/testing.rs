@@ -20,7 +20,7 @@ use object_store::{
     Result, UploadPart,
 };
 
-use crate::lthash::StateHash;
+use crate::StateHash;
 use crate::model::{ClusterId, GroupId, Membership, NodeInfo, Position};
 use crate::view::{Record, SnapshotInfo, StateView};
 

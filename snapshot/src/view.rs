@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::StateHash;
 use crate::error::BoxError;
-use crate::lthash::StateHash;
 use crate::model::{ClusterId, GroupId, Membership, Position};
 
 /// What is known of a state beside its records.

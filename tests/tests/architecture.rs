@@ -11,9 +11,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Package to the packages of this workspace that it may use.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("confman-config", &[]),
-    ("confman-snapshot", &["confman-config", "confman-tls"]),
+    ("confman-lthash", &[]),
+    (
+        "confman-snapshot",
+        &["confman-config", "confman-lthash", "confman-tls"],
+    ),
     ("confman-store", &["confman-config", "confman-snapshot"]),
     (
         "confman-bootstrap",
@@ -79,7 +83,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("flate2", &["confman-snapshot"]),
     ("zstd", &["confman-snapshot"]),
     ("crc32fast", &["confman-snapshot"]),
-    ("blake3", &["confman-snapshot"]),
+    ("blake3", &["confman-lthash", "confman-snapshot"]),
     ("s3s-fs", &["confman-dev-s3"]),
 ];
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use confman_snapshot::StateHash;
 use confman_snapshot::build::{BuildOptions, build_and_upload};
-use confman_snapshot::lthash::StateHash;
 use confman_snapshot::model::{ClusterId, GroupId, Membership, NodeInfo, Position};
 use confman_snapshot::repository::ClusterObject;
 use confman_snapshot::view::{SnapshotInfo, StateView};

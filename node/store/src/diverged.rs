@@ -6,7 +6,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 use prost::Message;
 
 use crate::error::{Diverged, StateMismatch, StoreError};

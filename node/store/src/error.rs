@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use confman_snapshot::Digest;
 use confman_snapshot::SnapshotError;
-use confman_snapshot::lthash::Digest;
 use confman_snapshot::model::{GroupId, Position};
 
 use crate::apply::Remembered;

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use confman_snapshot::lthash::{Digest, StateHash};
 use confman_snapshot::model::{GroupId, Membership, Position};
 use confman_snapshot::view::Record;
+use confman_snapshot::{Digest, StateHash};
 use confman_snapshot::{LocalFiles, RecordStream, SnapshotReader, SnapshotRecord};
 use prost::Message;
 use redb::{Durability, ReadableTableMetadata};

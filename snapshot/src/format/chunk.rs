@@ -5,7 +5,7 @@
 
 use super::limits::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
 use super::{ChunkEntry, Codec};
-use crate::lthash::StateHash;
+use crate::StateHash;
 use crate::view::Record;
 
 const RECORD_HEAD_BYTES: usize = 8;

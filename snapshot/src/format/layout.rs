@@ -3,9 +3,9 @@
 use prost::Message;
 
 use super::limits::{FORMAT_VERSION, HEADER_BODY_MAX, MANIFEST_BYTES_MAX};
+use crate::Digest;
 use crate::error::SnapshotError;
 use crate::id::SnapshotId;
-use crate::lthash::Digest;
 use crate::model::{ClusterId, GroupId};
 
 const MAGIC: [u8; 8] = *b"CONFSNAP";

@@ -9,10 +9,10 @@ use super::limits::{
     MEMBERSHIP_BYTES_MAX,
 };
 use crate::id::SnapshotId;
-use crate::lthash::{Digest, StateHash};
 use crate::model::{ClusterId, GroupId, Membership, MembershipMessage, ModelError, Position};
 use crate::paths;
 use crate::view::SnapshotInfo;
+use crate::{Digest, StateHash};
 
 const TAG_MEMBERS: u32 = 5;
 const TAG_CHUNKS: u32 = 13;
@@ -104,7 +104,7 @@ impl Manifest {
 
     /// The state hash of all records.
     pub fn state_hash(&self) -> Result<StateHash, ModelError> {
-        StateHash::from_bytes(&self.lattice)
+        Ok(StateHash::from_bytes(&self.lattice)?)
     }
 
     /// The digest of the state hash; zeros if the manifest is malformed.

@@ -7,8 +7,8 @@ use futures::stream::BoxStream;
 
 use super::chunk::{DecodedChunk, decode_chunk};
 use super::{ChunkEntry, Manifest};
+use crate::StateHash;
 use crate::error::SnapshotError;
-use crate::lthash::StateHash;
 use crate::source::ChunkSource;
 use crate::view::Record;
 

@@ -15,11 +15,11 @@ use super::limits::{CHUNK_RAW_MAX, MANIFEST_BYTES_MAX, RECORD_BYTES_MAX};
 use super::*;
 use crate::error::{BoxError, Kind, SnapshotError, StoreError};
 use crate::id::SnapshotId;
-use crate::lthash::{Digest, StateHash};
 use crate::model::{ClusterId, GroupId, Membership, Position};
 use crate::paths;
 use crate::source::ChunkSource;
 use crate::view::{Record, SnapshotInfo};
+use crate::{Digest, StateHash};
 
 /// Objects in memory that count how much is read at a time.
 #[derive(Debug, Default)]

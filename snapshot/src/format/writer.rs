@@ -15,11 +15,11 @@ use super::limits::{CHUNK_BYTES_MAX, KEY_BYTES_MAX, MANIFEST_BYTES_MAX, RECORD_B
 use super::{ChunkEntry, Codec, Manifest};
 use crate::error::{BoxError, SnapshotError};
 use crate::id::SnapshotId;
-use crate::lthash::{Digest, StateHash};
 use crate::model::ModelError;
 use crate::paths;
 use crate::record::SnapshotRecord;
 use crate::view::{Record, SnapshotInfo};
+use crate::{Digest, StateHash};
 
 /// How a snapshot is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

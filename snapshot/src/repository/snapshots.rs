@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::Repository;
 use super::call::measure;
+use crate::Digest;
 use crate::error::{Kind, SnapshotError, StoreError};
 use crate::format::{FOOTER_BYTES, Manifest, SnapshotReader};
 use crate::id::SnapshotId;
-use crate::lthash::Digest;
 use crate::model::GroupId;
 use crate::paths;
 use crate::record::SnapshotRecord;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 use confman_snapshot::model::Position;
 use confman_store::offline::{OfflineGroup, OfflineState};
 use confman_store::records::AuditRef;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 
 use super::audit::{self, Change};
 use super::{Ctx, Tx};

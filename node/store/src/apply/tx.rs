@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use confman_snapshot::lthash::StateHash;
+use confman_snapshot::StateHash;
 use prost::Message;
 use redb::{ReadableTable, Table, WriteTransaction};
 

@@ -2,7 +2,7 @@
 
 use std::ops::RangeBounds;
 
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 use confman_snapshot::model::{GroupId, Membership, Position};
 use prost::Message;
 

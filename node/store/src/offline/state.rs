@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use confman_snapshot::lthash::{Digest, StateHash};
 use confman_snapshot::model::{GroupId, Membership, Position};
+use confman_snapshot::{Digest, StateHash};
 use prost::Message;
 use redb::{Database, ReadableDatabase};
 

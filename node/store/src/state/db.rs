@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use confman_snapshot::SnapshotRecord;
-use confman_snapshot::lthash::StateHash;
+use confman_snapshot::StateHash;
 use confman_snapshot::model::{GroupId, Membership, MembershipMessage, Position};
 use prost::Message;
 use redb::{

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use confman_snapshot::lthash::{Digest, StateHash};
 use confman_snapshot::model::{ClusterId, GroupId, Membership, Position};
 use confman_snapshot::view::{Record, SnapshotInfo, StateView};
 use confman_snapshot::{BoxError, SnapshotRecord};
+use confman_snapshot::{Digest, StateHash};
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::watch;

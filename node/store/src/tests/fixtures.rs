@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 use confman_snapshot::model::{GroupId, NodeInfo, Position};
 use confman_snapshot::{SnapshotId, SnapshotRecord};
 use openraft::storage::{RaftLogReader, RaftLogStorage};

@@ -65,12 +65,31 @@ fn group() -> GroupId {
 
 impl Bench {
     fn at(place: &Place) -> Self {
+        Self::with(place, options(place))
+    }
+
+    /// One that gives up in a quarter of the time, for what waits for nothing else.
+    fn impatient(place: &Place) -> Self {
+        let patient = options(place);
+        Self::with(
+            place,
+            RepositoryOptions {
+                small_try: patient.small_try / 4,
+                small_total: patient.small_total / 4,
+                transfer_try: patient.transfer_try / 4,
+                transfer_total: patient.transfer_total / 4,
+                list_total: patient.list_total / 4,
+                ..patient
+            },
+        )
+    }
+
+    fn with(place: &Place, options: RepositoryOptions) -> Self {
         let (inner, prefix) = place.raw();
         let store = FaultStore::new(inner);
         let nonce: u64 = rand::random();
         let prefix = format!("{prefix}/{nonce:016x}");
         let prefix = prefix.trim_start_matches('/').to_owned();
-        let options = options(place);
         let repository = Repository::over(
             Arc::new(store.clone()),
             &prefix,

@@ -32,8 +32,9 @@ async fn o01_to_o05_a_put_that_fails_for_a_while_or_whose_answer_is_lost(place: 
         Rule::on(Op::Get, Fault::Before(Failure::Busy)).times(2),
         Rule::on(Op::Get, Fault::Hang).after(1),
     ];
-    for fault in faults {
-        let bench = Bench::at(&place);
+    let place = &place;
+    futures::future::join_all(faults.map(|fault| async move {
+        let bench = Bench::at(place);
         let shown = format!("{fault:?}");
         bench.store.add(fault);
         let record = bench
@@ -41,7 +42,8 @@ async fn o01_to_o05_a_put_that_fails_for_a_while_or_whose_answer_is_lost(place: 
             .await
             .unwrap_or_else(|e| panic!("{shown}: {e}"));
         bench.is_right(&record).await;
-    }
+    }))
+    .await;
 }
 
 async fn o03_a_last_try_whose_answer_is_lost_still_counts(place: Place) {
@@ -169,7 +171,7 @@ async fn i18_a_store_that_is_down_or_hangs_is_given_up_in_bounded_time(place: Pl
     let place = &place;
     // Each has a store of its own: they may wait side by side.
     futures::future::join_all(cases.map(|(op, fault)| async move {
-        let bench = Bench::at(place);
+        let bench = Bench::impatient(place);
         let shown = format!("{op:?} {fault:?}");
         bench.store.add(Rule::on(op, fault).always());
         let started = std::time::Instant::now();
@@ -182,13 +184,16 @@ async fn i18_a_store_that_is_down_or_hangs_is_given_up_in_bounded_time(place: Pl
         let error = built.unwrap_err();
         let unreachable = error.source.is_unreachable() && !error.source.is_bad_snapshot();
         assert!(unreachable, "{shown}: {error}");
-        // An end of an upload in parts may take the whole time, three times over; looks and aborts come on top.
-        let bound = bench.options.transfer_total * 4 + bench.options.small_total * 3;
+        // An end of an upload in parts may take the whole time, three times over; looks and aborts come on top,
+        // and what a busy machine takes for the large ones.
+        let bound = bench.options.transfer_total * 4
+            + bench.options.small_total * 3
+            + std::time::Duration::from_secs(10);
         let took = started.elapsed();
         assert!(took < bound, "{shown}: {took:?}");
     }))
     .await;
-    let bench = Bench::at(place);
+    let bench = Bench::impatient(place);
     bench.store.add(Rule::on(Op::List, Fault::Hang).always());
     assert_eq!(
         bench

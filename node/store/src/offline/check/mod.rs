@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use confman_snapshot::lthash::{Digest, StateHash};
 use confman_snapshot::model::{GroupId, Position};
+use confman_snapshot::{Digest, StateHash};
 use prost::Message;
 
 use super::finding::{Findings, OfflineFinding, codes};

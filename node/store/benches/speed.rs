@@ -1,7 +1,9 @@
-//! Figures, not promises: run by hand with `--ignored --nocapture`, on a machine that does nothing else.
+//! Writes a second of one group without a network, by the number of writers: `cargo bench -p confman-store --bench speed`, on a machine
+//! that does nothing else.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../tests/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;
@@ -13,9 +15,8 @@ fn percentile(sorted: &[Duration], p: usize) -> Duration {
     sorted[(sorted.len() - 1) * p / 100]
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a figure, not a promise"]
-async fn writes_a_second_by_writers() {
+#[tokio::main(worker_threads = 2)]
+async fn main() {
     for writers in [1usize, 16, 64, 256] {
         let dir = tempfile::tempdir().unwrap();
         let one = Arc::new(One::start(dir.path()).await);

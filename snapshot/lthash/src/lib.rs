@@ -12,19 +12,41 @@
 //! Promises: `(key, value)` is unambiguous (the key's length goes first); `remove` undoes `add` exactly; the hash
 //! of no records is all zeros. It does not detect that a record was added 65,536 times, nor that one was removed
 //! that never was there: the caller keeps a *set* of records.
+//!
+//! A package of its own, so that this loop over every record is optimized in debug builds too, without all else of a snapshot.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::ModelError;
-
 /// Size of a [`StateHash`] in bytes.
 pub const STATE_HASH_BYTES: usize = 2048;
 const LANES: usize = STATE_HASH_BYTES / 2;
 /// Sets these hashes apart from every other use of BLAKE3.
 const DOMAIN: &[u8; 32] = b"confman state hash, lthash16, v1";
+
+/// Why bytes or text are not the hash that they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {found:?} is not valid: expected {expected}")]
+pub struct NotAHash {
+    /// What was being read, as a noun.
+    pub what: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What would have been right.
+    pub expected: &'static str,
+}
+
+impl NotAHash {
+    fn new(what: &'static str, found: impl Into<String>, expected: &'static str) -> Self {
+        Self {
+            what,
+            found: found.into(),
+            expected,
+        }
+    }
+}
 
 /// The lattice hash of a set of records.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,9 +91,9 @@ impl StateHash {
     }
 
     /// The hash that [`StateHash::to_bytes`] gave. Any 2048 bytes are a hash: whoever stores them guards them.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotAHash> {
         if bytes.len() != STATE_HASH_BYTES {
-            return Err(ModelError::new(
+            return Err(NotAHash::new(
                 "state hash",
                 format!("{} bytes", bytes.len()),
                 "2048 bytes",
@@ -123,10 +145,10 @@ impl Digest {
     }
 
     /// The bytes of a digest as they stand in a stored message.
-    pub fn from_slice(bytes: &[u8]) -> Result<Self, ModelError> {
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, NotAHash> {
         let bytes: [u8; 32] = bytes
             .try_into()
-            .map_err(|_| ModelError::new("digest", format!("{} bytes", bytes.len()), "32 bytes"))?;
+            .map_err(|_| NotAHash::new("digest", format!("{} bytes", bytes.len()), "32 bytes"))?;
         Ok(Self(bytes))
     }
 
@@ -154,12 +176,12 @@ impl fmt::Debug for Digest {
 }
 
 impl FromStr for Digest {
-    type Err = ModelError;
+    type Err = NotAHash;
 
-    fn from_str(text: &str) -> Result<Self, ModelError> {
+    fn from_str(text: &str) -> Result<Self, NotAHash> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes)
-            .map_err(|_| ModelError::new("digest", text, "64 hex digits"))?;
+            .map_err(|_| NotAHash::new("digest", text, "64 hex digits"))?;
         Ok(Self(bytes))
     }
 }
