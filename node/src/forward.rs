@@ -134,6 +134,7 @@ async fn at(
             Some(Refusal::StateDiffers) => ForwardError::Refused(s.message().to_owned()),
             _ => failed(s.message().to_owned()),
         })?
+        .0
         .into_inner();
     Outcome::decode(reply.outcome.as_slice()).map_err(|e| failed(format!("decode outcome: {e}")))
 }

@@ -21,6 +21,7 @@ use crate::{
     body::{Download, chain},
     course::{Course, Setback},
     handshake,
+    silence::WATCHED_BYTES_MAX,
     wire::{Problem, ProblemKind, header},
 };
 
@@ -90,6 +91,15 @@ fn forgotten(unconfirmed: Option<Instant>, next: Instant) -> bool {
     unconfirmed.is_some_and(|since| next.saturating_duration_since(since) > WRITE_RESENT_MAX)
 }
 
+/// What one attempt puts up with.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    limit: Duration,
+    /// For as long, even when the node does not say that it is alive: it cannot be asked twice, nobody else can be asked, or what is
+    /// sent may fill the line.
+    silence: bool,
+}
+
 /// How one attempt ended.
 enum Ended {
     Answered(Box<Reply>),
@@ -123,8 +133,14 @@ impl Client {
             let endpoint = course.current().clone();
             let limit = (ask.attempt_max + transfer)
                 .min(deadline.saturating_duration_since(Instant::now()));
+            let elsewhere = homes.iter().any(|home| *home != endpoint);
+            let small = ask.upload.len() <= WATCHED_BYTES_MAX;
+            let patience = Patience {
+                limit,
+                silence: !(ask.repeatable && elsewhere && small),
+            };
             let setback = match self
-                .attempt(ask, want, &endpoint, course.forward(), limit)
+                .attempt(ask, want, &endpoint, course.forward(), patience)
                 .await?
             {
                 Ended::Answered(reply) => {
@@ -195,20 +211,28 @@ impl Client {
         want: Want,
         endpoint: &Endpoint,
         forward: bool,
-        limit: Duration,
+        patience: Patience,
     ) -> Result<Ended, ClientError> {
         let request = self.request(ask, endpoint, forward).await?;
+        let limit = patience.limit;
         let until = Instant::now() + limit;
-        let response = match tokio::time::timeout_at(until, self.http.execute(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() || handshake::never_read(&error) => {
-                return Ok(Ended::SetBack(Setback::NotReached, chain(&error)));
-            }
-            Ok(Err(error)) => return Ok(Ended::SetBack(Setback::Lost, chain(&error))),
-            Err(_) => {
+        let response = tokio::select! {
+            biased;
+            response = self.http.execute(request) => response,
+            () = tokio::time::sleep_until(until) => {
                 let why = format!("no answer within {:.1} s", limit.as_secs_f64());
                 return Ok(Ended::SetBack(Setback::Lost, why));
             }
+            why = self.silence(endpoint), if !patience.silence => {
+                return Ok(Ended::SetBack(Setback::Lost, why));
+            }
+        };
+        let response = match response {
+            Ok(response) => response,
+            Err(error) if error.is_connect() || handshake::never_read(&error) => {
+                return Ok(Ended::SetBack(Setback::NotReached, chain(&error)));
+            }
+            Err(error) => return Ok(Ended::SetBack(Setback::Lost, chain(&error))),
         };
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {

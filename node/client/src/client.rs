@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-const CONNECT_MAX: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A node answers a write within its own limit, by default of 10 s, and a read within 5 s.
 const WRITE_ATTEMPT_MAX: Duration = Duration::from_secs(13);
 /// Longer than the longest write timeout that a node can have, and short enough that a second attempt begins while the first is known

@@ -31,6 +31,7 @@ mod names;
 mod options;
 mod quorum;
 mod routes;
+mod silence;
 mod trust;
 pub mod wire;
 
