@@ -102,17 +102,17 @@ impl Network {
         self.factory.context.address(self.target, &self.member)
     }
 
-    /// Sends one message, to a process that knows this one.
+    /// Sends one message, to a process that knows this one. Answers with the boot of who answered.
     async fn call<F>(
         &self,
         body: Bytes,
         mut send: impl FnMut(Stub, proto::RaftMessage) -> F,
-    ) -> Result<Bytes, RpcError>
+    ) -> Result<(Bytes, u64), RpcError>
     where
         F: Future<Output = Result<tonic::Response<proto::RaftMessage>, Status>>,
     {
         let stub = self.stub()?;
-        let answer = self
+        let (answer, boot) = self
             .factory
             .context
             .acquaintances
@@ -121,7 +121,7 @@ impl Network {
             })
             .await
             .map_err(|s| self.failed(&s))?;
-        Ok(answer.into_inner().body)
+        Ok((answer.into_inner().body, boot))
     }
 
     /// Makes sure that the target knows this process, before a stream to it.
@@ -156,6 +156,14 @@ impl Network {
             Some(matched) => promised.acked(term, matched.index, committed_end),
             None => promised.voted(term),
         }
+    }
+
+    /// Notes what an answer promised; an error when another process has taken the place of the one that gave it.
+    fn count(&self, boot: u64, note: impl FnOnce()) -> Result<(), RpcError> {
+        let acquaintances = &self.factory.context.acquaintances;
+        acquaintances
+            .count(self.target, boot, note)
+            .map_err(|status| self.failed(&status))
     }
 
     fn header(&self) -> proto::Header {
@@ -231,17 +239,17 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let last = last.or(rpc.prev_log_id);
         let committed = end(rpc.leader_commit);
-        let answer = self
+        let (answer, boot) = self
             .call(codec::encode_append(rpc), |mut stub, message| async move {
                 stub.append_one(with_deadline(message, within)).await
             })
             .await?;
         let answer = codec::decode_append_response(answer).map_err(|e| self.garbled(&e))?;
-        match &answer {
+        self.count(boot, || match &answer {
             AppendEntriesResponse::Success => self.acked(term, last, committed),
             AppendEntriesResponse::PartialSuccess(matched) => self.acked(term, *matched, committed),
             AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
-        }
+        })?;
         Ok(answer)
     }
 
@@ -311,14 +319,16 @@ impl RaftNetworkV2<TypeConfig> for Network {
                         Ok(Some(message)) => {
                             in_flight.fetch_sub(1, Ordering::AcqRel);
                             let answer = codec::decode_append_result(message.body);
-                            if let Ok(Ok(matched)) = &answer {
-                                network.acked(
-                                    term.load(Ordering::Acquire),
-                                    *matched,
-                                    committed.load(Ordering::Acquire),
-                                );
-                            }
-                            answer.map_err(|e| network.garbled(&e))
+                            let counted = network.count(to_boot, || {
+                                if let Ok(Ok(matched)) = &answer {
+                                    network.acked(
+                                        term.load(Ordering::Acquire),
+                                        *matched,
+                                        committed.load(Ordering::Acquire),
+                                    );
+                                }
+                            });
+                            counted.and_then(|()| answer.map_err(|e| network.garbled(&e)))
                         }
                         Err(status) => {
                             network.introduce_again(&status, to_boot).await;
@@ -340,16 +350,18 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let within = option.hard_ttl();
-        let answer = self
+        let (answer, boot) = self
             .call(
                 codec::encode_vote_request(&rpc),
                 |mut stub, message| async move { stub.vote(with_deadline(message, within)).await },
             )
             .await?;
         let answer = codec::decode_vote_response(answer).map_err(|e| self.garbled(&e))?;
-        if answer.vote_granted {
-            self.promised.lock().voted(rpc.vote.leader_id.term);
-        }
+        self.count(boot, || {
+            if answer.vote_granted {
+                self.promised.lock().voted(rpc.vote.leader_id.term);
+            }
+        })?;
         Ok(answer)
     }
 
@@ -359,7 +371,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let within = option.hard_ttl();
-        let answer = self
+        let (answer, _) = self
             .call(
                 codec::encode_vote_request(&rpc),
                 |mut stub, message| async move {
@@ -389,7 +401,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let within = option.hard_ttl();
-        let answer = self
+        let (answer, _) = self
             .call(
                 codec::encode_transfer(&req),
                 |mut stub, message| async move {
@@ -437,6 +449,16 @@ impl Network {
         self.introduced().await?;
         // Whoever receives a snapshot needs what follows it, and the object itself.
         let _pinned = Pinned::new(&self.factory.context.transfers);
+        let header = self.header();
+        let offer = Offer {
+            vote,
+            last: snapshot.meta.last_log_id,
+            to_boot: header.to_boot,
+        };
+        let part = move |part| proto::SnapshotMessage {
+            header: Some(header.clone()),
+            part: Some(part),
+        };
         let mut head = proto::SnapshotHead {
             vote: codec::encode_vote(&vote),
             meta: codec::encode_meta(&snapshot.meta),
@@ -448,9 +470,8 @@ impl Network {
             SnapshotHandle::Recorded(record) => {
                 tracing::info!(%group, target = %self.member, snapshot = %record.id, "snapshot offered by reference");
                 head.record = record.encode_to_vec();
-                let answer = self.install(futures::stream::iter([
-                    self.part(proto::snapshot_message::Part::Head(head))
-                ]));
+                let head = part(proto::snapshot_message::Part::Head(head));
+                let answer = self.install(offer, futures::stream::iter([head]));
                 answer.await.map_err(|status| {
                     // The target cannot fetch it: the next attempt streams a local one. A target
                     // that is merely away says nothing about the store.
@@ -472,18 +493,14 @@ impl Network {
                         local.path().display()
                     )))
                 })?;
-                let header = self.header();
-                let first = self.part(proto::snapshot_message::Part::Head(head));
+                let first = part(proto::snapshot_message::Part::Head(head));
                 let pieces = tokio_util::io::ReaderStream::with_capacity(file, PIECE_BYTES)
                     // A failed read ends the stream early: the target sees too few bytes and refuses.
                     .take_while(|piece| futures::future::ready(piece.is_ok()))
                     .filter_map(|piece| futures::future::ready(piece.ok()))
-                    .map(move |piece| proto::SnapshotMessage {
-                        header: Some(header.clone()),
-                        part: Some(proto::snapshot_message::Part::Piece(piece)),
-                    });
+                    .map(move |piece| part(proto::snapshot_message::Part::Piece(piece)));
                 let answer = self
-                    .install(futures::stream::iter([first]).chain(pieces))
+                    .install(offer, futures::stream::iter([first]).chain(pieces))
                     .await;
                 if answer.is_ok() {
                     // The next follower may well reach the store.
@@ -497,35 +514,45 @@ impl Network {
         }
     }
 
-    fn part(&self, part: proto::snapshot_message::Part) -> proto::SnapshotMessage {
-        proto::SnapshotMessage {
-            header: Some(self.header()),
-            part: Some(part),
-        }
-    }
-
     async fn install(
         &self,
+        offer: Offer,
         parts: impl Stream<Item = proto::SnapshotMessage> + Send + 'static,
     ) -> Result<SnapshotResponse<TypeConfig>, Status> {
         let mut stub = self
             .stub()
             .map_err(|e| Status::unavailable(e.to_string()))?;
-        let to_boot = self.header().to_boot;
         let reply = tokio::time::timeout(INSTALL_WITHIN, stub.install_snapshot(parts))
             .await
             .map_err(|_| Status::deadline_exceeded("snapshot was not installed in time"))?;
         let reply = match reply {
             Ok(reply) => reply,
             Err(status) => {
-                self.introduce_again(&status, to_boot).await;
+                self.introduce_again(&status, offer.to_boot).await;
                 return Err(status);
             }
         };
         let vote = codec::decode_vote(reply.into_inner().body)
             .map_err(|e| Status::data_loss(e.to_string()))?;
+        let acquaintances = &self.factory.context.acquaintances;
+        acquaintances.count(self.target, offer.to_boot, || {
+            // Else it follows a later leader, and took nothing. What a snapshot stands for is committed.
+            if vote == offer.vote {
+                self.acked(vote.leader_id.term, offer.last, end(offer.last));
+            }
+        })?;
         Ok(SnapshotResponse::new(vote))
     }
+}
+
+/// What a target of a snapshot promises when it takes it.
+struct Offer {
+    /// Of the leader that sends it.
+    vote: Vote,
+    /// The last entry that it stands for.
+    last: Option<LogId>,
+    /// The process that it is for.
+    to_boot: u64,
 }
 
 /// A snapshot transfer under way, counted while it lives.

@@ -228,6 +228,22 @@ impl Acquaintances {
         }
     }
 
+    /// Notes what the process of that boot promised by an answer, unless another one has taken its place: then the answer must not be
+    /// counted, and nothing is noted. It may have slept since it was asked, and what it then wrote down the other does not have.
+    ///
+    /// In one turn of the book: who takes the place is judged with what was noted before, or is found here.
+    pub(crate) fn count(&self, id: u64, boot: u64, note: impl FnOnce()) -> Result<(), Status> {
+        let book = self.book.lock();
+        book.hears(id, boot).map_err(|_| {
+            Refusal::NotServing.status(format!(
+                "the process that answered for node id {id} is not the one that speaks for it by now"
+            ))
+        })?;
+        note();
+        drop(book);
+        Ok(())
+    }
+
     /// A process that was just heard of, and lives, says that it is this node.
     /// `answered` when it is the one that answered at that address.
     async fn meet(
@@ -255,13 +271,14 @@ impl Acquaintances {
                 );
             }
         }
-        // With what was promised until now: from here on this process's own promises are added.
-        let missing = self.missing(id, boot, standings);
         let mut book = self.book.lock();
         match book.judge(id, boot) {
             Newcomer::Gone { addr } => return Err(second(taken(id, &addr))),
             Newcomer::Welcome if book.get(id).is_some() => {}
             _ => {
+                // With what was promised until now: from here on this process's own promises are added. Judged in the book's turn, see
+                // `count`.
+                let missing = self.missing(id, boot, standings);
                 if let Some(missing) = &missing {
                     tracing::error!(
                         node_id = id,
@@ -302,25 +319,27 @@ impl Acquaintances {
     }
 
     /// Calls a peer that knows this process. One that does not, or is another process by now, is told who speaks, and
-    /// called once more.
+    /// called once more. Answers with the boot of who answered, for [`Acquaintances::count`].
     pub(crate) async fn call<T, F>(
         &self,
         id: u64,
         addr: &str,
         mut call: impl FnMut() -> F,
-    ) -> Result<T, Status>
+    ) -> Result<(T, u64), Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
         self.introduced(id, addr).await?;
-        let before = self.boot_of(id);
-        match call().await {
+        let mut boot = self.boot_of(id);
+        let answer = match call().await {
             Err(status) if Refusal::of(&status) == Some(Refusal::NotIntroduced) => {
-                self.introduce(id, addr, before).await?;
-                call().await
+                self.introduce(id, addr, boot).await?;
+                boot = self.boot_of(id);
+                call().await?
             }
-            answer => answer,
-        }
+            answer => answer?,
+        };
+        Ok((answer, boot))
     }
 
     /// Introduces this process to a node, unless somebody else has done so since it was known as `before`.

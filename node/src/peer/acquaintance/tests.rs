@@ -88,3 +88,28 @@ async fn d08_who_goes_on_is_taken_for_what_it_is_and_its_next_process_is_judged(
     later.become_node(own(1), Vec::new());
     assert!(later.answer(&own(1), &introduction(21, 9)).await.is_some());
 }
+
+/// A process that slept while a copy of its directory took its place may wake up and answer what it was asked before.
+#[tokio::test]
+async fn i14_what_a_process_answers_after_its_place_was_taken_does_not_count() {
+    let known = new();
+    known.become_node(own(1), Vec::new());
+    assert_eq!(known.answer(&own(1), &introduction(20, 5)).await, None);
+    let acks = |boot, end: u64| {
+        let promised = known.promised("config/0", 2);
+        known.count(2, boot, || promised.lock().acked(3, end - 1, end))
+    };
+    acks(20, 3).expect("it speaks for its node");
+    let copy = introduction(21, 5);
+    assert_eq!(known.answer(&own(1), &copy).await, None);
+    acks(21, 5).expect("it took the place");
+    let status = acks(20, 9).expect_err("its place was taken");
+    // Whoever asked is not to blame: this must not end its process, as being taken for a second one would.
+    assert_eq!(Refusal::of(&status), Some(Refusal::NotServing));
+    // Who starts with what the node has is not judged by what the other wrote down when its time was over.
+    assert_eq!(known.answer(&own(1), &introduction(22, 5)).await, None);
+    // And with less than was counted it is not spoken to.
+    let older = known.answer(&own(1), &introduction(23, 4)).await;
+    assert_eq!(older.map(|r| r.refusal), Some(Refusal::OlderDirectory));
+    assert!(acks(22, 6).is_err() && acks(23, 6).is_err());
+}
