@@ -430,7 +430,10 @@ impl Cluster {
     pub fn finish(mut self) -> anyhow::Result<()> {
         for node in &self.nodes {
             let text = node.log_text().unwrap_or_default();
-            if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+            // As a node's log says it, and as Rust does before there is a log.
+            let panic =
+                |line: &&str| line.contains("a thread panicked") || line.contains("panicked at");
+            if let Some(line) = text.lines().find(panic) {
                 bail!("{} has panicked: {line}", node.name);
             }
         }

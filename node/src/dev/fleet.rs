@@ -48,6 +48,8 @@ struct Slot {
     paused: bool,
     /// The end of the present process was asked for, so it is no news.
     expected: bool,
+    /// A process of it that has ended was reported.
+    reported: bool,
 }
 
 /// One node as `confman dev status` shows it.
@@ -77,6 +79,7 @@ impl Fleet {
             keeper: None,
             paused: false,
             expected: false,
+            reported: true,
         };
         let nodes = Mutex::new(nodes.into_iter().map(slot).collect());
         Self {
@@ -126,6 +129,7 @@ impl Fleet {
         slot.keeper = Some(keeper.clone());
         slot.paused = false;
         slot.expected = false;
+        slot.reported = false;
         tokio::spawn(self.clone().report_exit(index, keeper, log));
         self.inner.document.write(&statuses(slots))?;
         Ok(pid)
@@ -135,18 +139,19 @@ impl Fleet {
         let Some(status) = keeper.wait().await else {
             return;
         };
-        let slots = self.inner.nodes.lock().await;
+        let mut slots = self.inner.nodes.lock().await;
         if self.inner.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let slot = &slots[index];
         if let Err(error) = self.inner.document.write(&statuses(&slots)) {
             eprintln!("confman dev: {error:#}");
         }
+        let slot = &mut slots[index];
         let same = slot
             .keeper
             .as_ref()
             .is_some_and(|now| now.pid() == keeper.pid());
+        slot.reported |= same;
         if same && !slot.expected {
             let name = &slot.plan.name;
             eprintln!(
@@ -259,12 +264,22 @@ impl Fleet {
         statuses(&self.inner.nodes.lock().await)
     }
 
-    /// Name and API address of the nodes that run now.
+    /// Those whose end was not asked for.
+    pub(super) async fn ended_by_themselves(&self) -> Vec<String> {
+        let slots = self.inner.nodes.lock().await;
+        slots
+            .iter()
+            .filter(|slot| running(slot).is_none() && slot.keeper.is_some() && !slot.expected)
+            .map(|slot| slot.plan.name.clone())
+            .collect()
+    }
+
+    /// The nodes that run now, and those of whose end nobody has been told yet.
     pub(super) async fn running(&self) -> Vec<NodePlan> {
         let slots = self.inner.nodes.lock().await;
         slots
             .iter()
-            .filter(|slot| running(slot).is_some())
+            .filter(|slot| running(slot).is_some() || !slot.reported)
             .map(|slot| slot.plan.clone())
             .collect()
     }

@@ -7,6 +7,7 @@ mod commands;
 mod consistency;
 mod crash;
 mod delay;
+mod dev;
 mod disk_full;
 mod disk_loss;
 mod doctor;

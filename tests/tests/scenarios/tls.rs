@@ -50,6 +50,7 @@ fn succeeds(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: .ci/verify runs it"]
 async fn a_cluster_over_tls_does_everything_that_one_in_the_clear_does() -> anyhow::Result<()> {
     let cluster = Plan::new("tls").tls().start().await?;
     for node in cluster.nodes() {
