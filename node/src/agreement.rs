@@ -4,7 +4,7 @@
 //! Without it the builder whose state went wrong records its own hash, and every sound replica stops at the record.
 //! What this replica does not remember it cannot judge: replicas judge once more when they apply the record.
 
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 use confman_store::Remembered;
 use confman_store::command::{Command, Op};
 

@@ -71,6 +71,7 @@ impl Group {
             .call(leader.info.id, &leader.peer_addr, ask)
             .await
             .map_err(|s| s.message().to_owned())?
+            .0
             .into_inner();
         Ok(reply.index)
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use confman_snapshot::lthash::Digest;
+use confman_snapshot::Digest;
 use confman_store::membership::{ChangeKind, Registry};
 use confman_store::records::NodeState;
 use confman_store::types::Member;
@@ -340,6 +340,7 @@ async fn ask_state(group: &Group, learner: &Registered) -> Result<(u64, Digest),
         .call(learner.id, &learner.peer_addr, ask)
         .await
         .map_err(|s| failed(&s.message()))?
+        .0
         .into_inner();
     let hash = Digest::from_slice(&reply.hash).map_err(|e| failed(&e))?;
     Ok((reply.index, hash))
