@@ -28,8 +28,6 @@ pub const CONFIG: &str = "config/0";
 /// The group that holds the cluster's own affairs.
 pub const META: &str = "__meta/0";
 
-const LOG_LINES_SHOWN: usize = 60;
-
 /// A cluster of test processes; dropping it ends them and removes its directory.
 pub struct Cluster {
     pub(crate) name: String,
@@ -453,7 +451,7 @@ impl Drop for Cluster {
             let _ = node.kill();
         }
         for node in &self.nodes {
-            node.show_log(LOG_LINES_SHOWN);
+            node.show_log();
         }
         if std::env::var_os("CONFMAN_TEST_KEEP").is_some()
             && let Some(dir) = self.dir.take()

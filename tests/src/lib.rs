@@ -36,6 +36,7 @@ pub mod http;
 pub mod judge;
 pub mod lives;
 pub mod load;
+mod log_tail;
 pub mod members;
 pub mod metrics;
 pub mod node;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal};
 
 use crate::binary;
+use crate::log_tail::log_tail;
 use crate::wait::wait_until;
 
 /// A node of a test cluster, running or not.
@@ -274,19 +275,9 @@ impl Node {
         fs::write(format!("/proc/{pid}/clear_refs"), "5").context("reset the peak in /proc")
     }
 
-    pub(crate) fn show_log(&self, lines_max: usize) {
-        let text = self.log_text().unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let skipped = lines.len().saturating_sub(lines_max);
-        eprintln!(
-            "---- {} ({} lines, the last {}) ----",
-            self.name,
-            lines.len(),
-            lines.len() - skipped
-        );
-        for line in &lines[skipped..] {
-            eprintln!("{line}");
-        }
+    pub(crate) fn show_log(&self) {
+        let log = self.log_text().unwrap_or_default();
+        eprint!("{}", log_tail(&self.name, &log));
     }
 
     /// Whether there is anything in its data directory.

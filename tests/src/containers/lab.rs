@@ -13,10 +13,11 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as
 
 use super::docker::{Engine, WITHIN, within};
 use super::store::Server;
+use crate::log_tail::log_tail;
+use crate::wait::wait_until;
 
 /// The label of everything that is made here; its value is the run of `.ci/containers`, or of this process.
 pub(super) const LABEL: &str = "confman-test";
-const LOG_LINES_SHOWN: usize = 60;
 /// Seconds that a container may take to leave by itself.
 const STOP_SECONDS: i32 = 15;
 const LOOPBACK: &str = "127.0.0.1";
@@ -83,9 +84,13 @@ impl Machine {
         Engine::connect().await?.kill(&self.name).await
     }
 
-    /// Freezes every process of it.
+    /// Freezes every process of it. Where a process is too busy to be caught, runc gives up ("unable to freeze") and lets all go on: it is
+    /// then asked again.
     pub(super) async fn pause(&self) -> anyhow::Result<()> {
-        within(format!("pause {}", self.name), self.container.pause()).await
+        wait_until(&format!("{} is frozen", self.name), WITHIN, || async {
+            within(format!("pause {}", self.name), self.container.pause()).await
+        })
+        .await
     }
 
     /// Lets it go on.
@@ -340,7 +345,7 @@ impl Lab {
         does(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The last lines of everybody but the pods, which say nothing.
+    /// The ends of the logs of everybody but the pods, which say nothing.
     async fn show_logs(&self, machines: &BTreeMap<String, Machine>) {
         for (short, machine) in machines {
             if short.ends_with("-pod") {
@@ -348,11 +353,7 @@ impl Lab {
             }
             let logs = machine.logs().await;
             let logs = logs.unwrap_or_else(|error| format!("no log: {error:#}"));
-            let lines: Vec<&str> = logs.lines().collect();
-            eprintln!("---- {} ----", self.name(short));
-            for line in &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..] {
-                eprintln!("{line}");
-            }
+            eprint!("{}", log_tail(&self.name(short), &logs));
         }
     }
 }
