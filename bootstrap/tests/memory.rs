@@ -56,7 +56,7 @@ async fn publish(world: &World) -> SnapshotRecord {
         first_time_us: 1,
         last_time_us: 60,
     };
-    let records = Box::new((0..VALUES).map(|n| Ok((key(n), value(n)))));
+    let records = Box::new((0..VALUES).map(|n| Ok((key(n).into(), value(n).into()))));
     let write = WriteOptions {
         codec: Codec::None,
         ..WriteOptions::default()

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-// Memory that does not grow with the state (I6) must be given back too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    // Memory that does not grow with the state (I6) must be given back too.
+    confman_allocator::give_back_at_once();
     confman_node::cli::main()
 }

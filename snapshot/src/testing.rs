@@ -591,5 +591,5 @@ fn record(index: u64, i: usize, value_bytes: usize) -> Record {
         b' ',
     );
     value.extend(noise);
-    (key, value)
+    (key.into(), value.into())
 }

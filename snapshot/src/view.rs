@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 use crate::StateHash;
 use crate::error::BoxError;
 use crate::model::{ClusterId, GroupId, Membership, Position};
@@ -27,8 +29,9 @@ pub struct SnapshotInfo {
     pub last_time_us: i64,
 }
 
-/// A key and its value.
-pub type Record = (Vec<u8>, Vec<u8>);
+/// A key and its value. Those that were read from a snapshot are parts of their chunk, all of which stays in memory with any of them:
+/// who keeps one for longer copies it.
+pub type Record = (Bytes, Bytes);
 
 /// All records of a state in ascending order of their keys; each is read when asked for.
 pub type RecordIter = Box<dyn Iterator<Item = Result<Record, BoxError>> + Send>;

@@ -24,7 +24,7 @@ fn records(count: u32) -> impl Iterator<Item = Record> + Send {
             noise ^= noise << 17;
             *piece = noise.to_le_bytes();
         }
-        (i.to_be_bytes().to_vec(), value)
+        (i.to_be_bytes().to_vec().into(), value.into())
     })
 }
 

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 const SMALL_VALUE_BYTES: usize = 256;
 const LARGE_VALUE_BYTES: usize = 100 * 1024 * 1024;
-/// The aim is 256 MiB, which one machine held and another did not: the README has the figures.
-const BOUND_OVER_IDLE_KIB: u64 = 384 * 1024;
+/// The aim is 256 MiB, which is held by little: the README has the figures.
+const BOUND_OVER_IDLE_KIB: u64 = 320 * 1024;
 const LONG: Duration = Duration::from_secs(900);
 
 #[tokio::main]
@@ -77,6 +77,18 @@ async fn main() -> anyhow::Result<ExitCode> {
             .max()
             .unwrap_or_default()
     };
+    let names = cluster.nodes().iter().map(|node| node.name.clone());
+    let names: Vec<String> = names.collect();
+    // Where a phase began counts too: a peak cannot be less than what an earlier phase left.
+    let each = |measured: &[(u64, u64)]| {
+        let nodes = names.iter().zip(measured);
+        nodes
+            .map(|(name, (now, peak))| {
+                let measured = json!({ "peakMib": peak / 1024, "afterMib": now / 1024 });
+                (name.clone(), measured)
+            })
+            .collect::<serde_json::Map<_, _>>()
+    };
     let over_idle = |measured: &[(u64, u64)]| peak(measured).saturating_sub(idle_kib) / 1024;
     let document = json!({
         "entries": entries, "smallValueBytes": SMALL_VALUE_BYTES, "largeValues": large,
@@ -89,6 +101,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         "peakOverIdleMib": {
             "fill": over_idle(&after_fill), "snapshot": over_idle(&while_snapshot), "restore": over_idle(&while_restore),
             "peerTransfer": over_idle(&while_transfer),
+        },
+        "nodes": {
+            "lost": cluster.node(victim).name,
+            "fill": each(&after_fill), "snapshot": each(&while_snapshot), "restore": each(&while_restore),
+            "peerTransfer": each(&while_transfer),
         },
     });
     println!("{document:#}");

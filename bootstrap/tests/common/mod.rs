@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use confman_bootstrap::{GroupTask, Limits, Restorer};
 use confman_snapshot::build::{BuildOptions, build_and_upload};
 use confman_snapshot::model::{ClusterId, GroupId, Membership, NodeInfo, Position};
@@ -108,7 +109,7 @@ pub(crate) fn limits() -> Limits {
 }
 
 /// A state that depends on its index only: facts, one namespace, entries of different sizes.
-pub(crate) fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn state(index: u64, entries: u64) -> BTreeMap<Bytes, Bytes> {
     let mut state = BTreeMap::new();
     let facts = FactsRecord {
         first_time_us: 1,
@@ -116,14 +117,17 @@ pub(crate) fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
         commands: index,
         ..FactsRecord::default()
     };
-    state.insert(keys::facts(), facts.encode_to_vec());
+    state.insert(keys::facts().into(), facts.encode_to_vec().into());
     let namespace = NamespaceRecord {
         created_us: 1,
         created_by: "alice".to_owned(),
         keys: entries,
         children: 0,
     };
-    state.insert(keys::namespace("apps"), namespace.encode_to_vec());
+    state.insert(
+        keys::namespace("apps").into(),
+        namespace.encode_to_vec().into(),
+    );
     for n in 0..entries {
         let value = format!(
             "{{\"n\":{n},\"at\":{index},\"pad\":\"{}\"}}",
@@ -146,8 +150,8 @@ pub(crate) fn state(index: u64, entries: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
             changed: None,
         };
         state.insert(
-            keys::entry("apps", &format!("key-{n:06}")),
-            entry.encode_to_vec(),
+            keys::entry("apps", &format!("key-{n:06}")).into(),
+            entry.encode_to_vec().into(),
         );
     }
     state
@@ -218,7 +222,7 @@ pub(crate) fn assert_is(paths: &GroupPaths, record: &SnapshotRecord, entries: u6
     assert_eq!(view.info.position, record.position);
     assert_eq!(view.info.state_hash.digest(), record.state_digest());
     assert_eq!(view.info.membership, membership());
-    let records: BTreeMap<Vec<u8>, Vec<u8>> = view.records.by_ref().map(|r| r.unwrap()).collect();
+    let records: BTreeMap<Bytes, Bytes> = view.records.by_ref().map(|r| r.unwrap()).collect();
     assert_eq!(records, state(record.position.index, entries));
     drop((view, log, machine, handle));
 }

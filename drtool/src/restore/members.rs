@@ -46,9 +46,9 @@ pub(super) async fn registry(reader: &SnapshotReader) -> Result<Option<Registry>
         }
         for (key, value) in reader.chunk(index).await? {
             if key == from {
-                cluster = Some(ClusterRecord::decode(value.as_slice()).map_err(damaged)?);
+                cluster = Some(ClusterRecord::decode(value.as_ref()).map_err(damaged)?);
             } else if key > from && key <= to {
-                nodes.push(NodeRecord::decode(value.as_slice()).map_err(damaged)?);
+                nodes.push(NodeRecord::decode(value.as_ref()).map_err(damaged)?);
             }
         }
     }

@@ -55,11 +55,11 @@ impl Records {
             return Ok(None);
         }
         let records = self.chunk(at).await?;
-        let found = records.binary_search_by(|(there, _)| there.as_slice().cmp(key));
+        let found = records.binary_search_by(|(there, _)| there.as_ref().cmp(key));
         Ok(found
             .ok()
             .and_then(|at| records.get(at))
-            .map(|(_, value)| value.clone()))
+            .map(|(_, value)| value.to_vec()))
     }
 
     /// One record, decoded.

@@ -129,7 +129,11 @@ async fn publish(repository: &Repository, dir: &Path, group: &GroupId, index: u6
     };
     let view = StateView {
         info,
-        records: Box::new(records.into_iter().map(Ok)),
+        records: Box::new(
+            records
+                .into_iter()
+                .map(|(key, value)| Ok((key.into(), value.into()))),
+        ),
     };
     let options = BuildOptions {
         write: WriteOptions {

@@ -13,7 +13,7 @@ use confman_snapshot::view::Record;
 use confman_snapshot::{Digest, StateHash};
 use confman_snapshot::{LocalFiles, RecordStream, SnapshotReader, SnapshotRecord};
 use prost::Message;
-use redb::{Durability, ReadableTableMetadata};
+use redb::{Durability, ReadableTableMetadata, WriteTransaction};
 
 use crate::error::StoreError;
 use crate::files::sync_dir;
@@ -237,7 +237,7 @@ async fn build(
         let mut building = Building::begin(&writing_path, group, cache_bytes)?;
         while let Some(step) = received.blocking_recv() {
             match step {
-                Step::Chunk(records) => building.add(records)?,
+                Step::Chunk(records) => building.add(&records)?,
                 Step::Proven { hash, records } => {
                     return building
                         .finish(position, membership, &installed, hash, records)
@@ -329,8 +329,8 @@ async fn feed(
 struct Building {
     database: Arc<StateDb>,
     group: GroupId,
-    pending: Vec<Record>,
-    pending_bytes: usize,
+    /// The transaction that is being filled, with how many bytes of records are in it.
+    writing: Option<(WriteTransaction, usize)>,
     records: u64,
     bytes: u64,
     facts: FactsRecord,
@@ -342,48 +342,50 @@ impl Building {
         Ok(Self {
             database,
             group,
-            pending: Vec::new(),
-            pending_bytes: 0,
+            writing: None,
             records: 0,
             bytes: 0,
             facts: FactsRecord::default(),
         })
     }
 
-    fn add(&mut self, records: Vec<Record>) -> Result<(), StoreError> {
-        for (key, value) in &records {
-            self.pending_bytes += key.len() + value.len();
-            if *key == keys::facts() {
-                self.facts = FactsRecord::decode(value.as_slice()).map_err(|e| {
-                    StoreError::Internal(format!("the snapshot's record of facts: {e}"))
-                })?;
-            }
-        }
-        self.pending.extend(records);
-        if self.pending_bytes >= COMMIT_BYTES {
-            self.write()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn write(&mut self) -> Result<(), StoreError> {
+    fn add(&mut self, records: &[Record]) -> Result<(), StoreError> {
         let path = self.database.path().to_owned();
-        let tx = self.database.begin(Durability::None)?;
+        let (tx, mut tx_bytes) = match self.writing.take() {
+            Some(writing) => writing,
+            None => (self.database.begin(Durability::None)?, 0),
+        };
+        let facts = keys::facts();
         {
             let mut table = tx
                 .open_table(RECORDS)
                 .map_err(database_error("write", &path))?;
-            for (key, value) in self.pending.drain(..) {
+            for (key, value) in records {
+                if *key == facts {
+                    self.facts = FactsRecord::decode(value.as_ref()).map_err(|e| {
+                        StoreError::Internal(format!("the snapshot's record of facts: {e}"))
+                    })?;
+                }
                 table
-                    .insert(key.as_slice(), value.as_slice())
+                    .insert(key.as_ref(), value.as_ref())
                     .map_err(database_error("write", &path))?;
+                tx_bytes += key.len() + value.len();
                 self.records += 1;
                 self.bytes += (key.len() + value.len()) as u64;
             }
         }
-        self.pending_bytes = 0;
-        self.database.commit(tx)
+        self.writing = Some((tx, tx_bytes));
+        if tx_bytes < COMMIT_BYTES {
+            return Ok(());
+        }
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        match self.writing.take() {
+            Some((tx, _)) => self.database.commit(tx),
+            None => Ok(()),
+        }
     }
 
     fn finish(
@@ -394,7 +396,7 @@ impl Building {
         hash: StateHash,
         records: u64,
     ) -> Result<(Arc<StateDb>, Head, u64, u64), StoreError> {
-        self.write()?;
+        self.commit()?;
         let path = self.database.path().to_owned();
         let head = Head {
             position: Some(position),

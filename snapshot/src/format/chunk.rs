@@ -3,6 +3,8 @@
 //! Before compression a chunk is its records one after the other: length of key and length of value (u32, little
 //! endian), key, value.
 
+use bytes::Bytes;
+
 use super::limits::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
 use super::{ChunkEntry, Codec};
 use crate::StateHash;
@@ -78,7 +80,7 @@ pub(crate) struct DecodedChunk {
 }
 
 /// Checks sums, decodes, checks everything that the entry says. The entry itself has been checked against the limits.
-pub(crate) fn decode_chunk(entry: &ChunkEntry, stored: &[u8]) -> Result<DecodedChunk, String> {
+pub(crate) fn decode_chunk(entry: &ChunkEntry, stored: &Bytes) -> Result<DecodedChunk, String> {
     check_sums(entry, stored)?;
     let codec =
         Codec::try_from(entry.codec).map_err(|_| format!("unknown codec {}", entry.codec))?;
@@ -91,8 +93,8 @@ pub(crate) fn decode_chunk(entry: &ChunkEntry, stored: &[u8]) -> Result<DecodedC
             entry.records
         ));
     }
-    let first = records.first().map(|(key, _)| key.as_slice());
-    let last = records.last().map(|(key, _)| key.as_slice());
+    let first = records.first().map(|(key, _)| key.as_ref());
+    let last = records.last().map(|(key, _)| key.as_ref());
     if first != Some(entry.first_key.as_slice()) || last != Some(entry.last_key.as_slice()) {
         return Err("its first and last keys are not those recorded".to_owned());
     }
@@ -120,9 +122,11 @@ pub(crate) fn check_sums(entry: &ChunkEntry, stored: &[u8]) -> Result<(), String
     Ok(())
 }
 
-fn parse_records(raw: &[u8]) -> Result<Vec<Record>, String> {
+/// The records are parts of `raw`, and no copies: a chunk is one allocation and not one for each key and value, which one thread would make
+/// and another free. An allocator gives that back late, and memory would grow with the state (I6).
+fn parse_records(raw: &Bytes) -> Result<Vec<Record>, String> {
     let mut records: Vec<Record> = Vec::new();
-    let mut rest = raw;
+    let mut rest: &[u8] = raw;
     while !rest.is_empty() {
         let at = raw.len() - rest.len();
         let cut = || format!("the record at byte {at} is cut short");
@@ -141,13 +145,13 @@ fn parse_records(raw: &[u8]) -> Result<Vec<Record>, String> {
         let (value, tail) = tail.split_at_checked(value_len).ok_or_else(cut)?;
         if records
             .last()
-            .is_some_and(|(previous, _)| previous.as_slice() >= key)
+            .is_some_and(|(previous, _)| previous.as_ref() >= key)
         {
             return Err(format!(
                 "the key of the record at byte {at} is not above the one before"
             ));
         }
-        records.push((key.to_vec(), value.to_vec()));
+        records.push((raw.slice_ref(key), raw.slice_ref(value)));
         rest = tail;
     }
     Ok(records)
@@ -157,12 +161,13 @@ fn parse_records(raw: &[u8]) -> Result<Vec<Record>, String> {
 mod tests {
     use super::*;
 
-    fn chunk(records: &[(&[u8], &[u8])], codec: Codec) -> (Vec<u8>, ChunkEntry) {
+    fn chunk(records: &[(&[u8], &[u8])], codec: Codec) -> (Bytes, ChunkEntry) {
         let mut builder = ChunkBuilder::default();
         for (key, value) in records {
             builder.push(key, value);
         }
-        builder.finish(codec, 0).unwrap()
+        let (stored, entry) = builder.finish(codec, 0).unwrap();
+        (stored.into(), entry)
     }
 
     #[test]
@@ -173,7 +178,7 @@ mod tests {
         );
         let decoded = decode_chunk(&entry, &stored).unwrap();
         assert_eq!(decoded.records.len(), 3);
-        assert_eq!(decoded.records[2], (b"c".to_vec(), vec![9; 3000]));
+        assert_eq!(decoded.records[2], ("c".into(), vec![9; 3000].into()));
     }
 
     #[test]
@@ -204,7 +209,7 @@ mod tests {
                 records: 2,
                 ..ChunkEntry::default()
             };
-            let error = decode_chunk(&entry, &raw).unwrap_err();
+            let error = decode_chunk(&entry, &raw.into()).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }

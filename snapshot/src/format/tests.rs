@@ -111,7 +111,7 @@ fn id(index: u64) -> SnapshotId {
 
 fn few_records() -> Vec<Record> {
     (0..6_u8)
-        .map(|i| (vec![b'k', i], vec![i; 20 + i as usize]))
+        .map(|i| (vec![b'k', i].into(), vec![i; 20 + i as usize].into()))
         .collect()
 }
 
@@ -203,7 +203,7 @@ proptest! {
         codec in prop::sample::select(vec![Codec::None, Codec::Gzip, Codec::Zstd]),
         chunk_bytes in 1..2000_usize,
     ) {
-        let records: Vec<Record> = records.into_iter().collect();
+        let records: Vec<Record> = records.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         let (bytes, written) = write(9, &records, codec, chunk_bytes);
         prop_assert_eq!(written.manifest.records, records.len() as u64);
         prop_assert_eq!(written.manifest.info().unwrap(), info(9, &records));
@@ -259,7 +259,9 @@ async fn i8_any_truncation_and_any_addition_is_found() {
 #[tokio::test]
 async fn i9_a_swapped_chunk_is_found_and_named() {
     // Two chunks of one size that change places: the sums are those of other chunks.
-    let records: Vec<Record> = (0..4_u8).map(|i| (vec![i], vec![i; 50])).collect();
+    let records: Vec<Record> = (0..4_u8)
+        .map(|i| (vec![i].into(), vec![i; 50].into()))
+        .collect();
     let (mut bytes, written) = write(7, &records, Codec::None, 100);
     let chunks = own_chunks(&bytes, &written.manifest);
     assert_eq!((chunks.len(), chunks[0].len()), (2, chunks[1].len()));
@@ -286,7 +288,7 @@ async fn i7_a_manifest_may_refer_to_chunks_in_other_objects() {
     let old_name = paths::snapshot(&GroupId::config(0), &id(7));
     // The new state: the old one, and one record more in a chunk of its own.
     let mut records = few_records();
-    records.push((b"z".to_vec(), b"new".to_vec()));
+    records.push(("z".into(), "new".into()));
     let new_info = info(8, &records);
     let mut builder = chunk::ChunkBuilder::default();
     builder.push(b"z", b"new");
@@ -527,7 +529,7 @@ fn what_cannot_be_read_back_is_not_written() {
         assert!(!path.exists());
         error.unwrap_err().to_string()
     };
-    let pair = |key: &[u8], len: usize| Ok((key.to_vec(), vec![0; len]));
+    let pair = |key: &[u8], len: usize| Ok((key.to_vec().into(), vec![0; len].into()));
     assert!(write(vec![pair(b"b", 1), pair(b"a", 1)], id(7)).contains("not below"));
     assert!(write(vec![pair(b"a", 1), pair(b"a", 1)], id(7)).contains("not below"));
     assert!(write(vec![pair(b"a", RECORD_BYTES_MAX)], id(7)).contains("limit"));
@@ -543,7 +545,9 @@ fn what_cannot_be_read_back_is_not_written() {
 
 #[tokio::test]
 async fn i6_no_more_chunks_are_read_ahead_than_asked_for() {
-    let records: Vec<Record> = (0..200_u8).map(|i| (vec![i], vec![i; 100])).collect();
+    let records: Vec<Record> = (0..200_u8)
+        .map(|i| (vec![i].into(), vec![i; 100].into()))
+        .collect();
     let (bytes, written) = write(7, &records, Codec::None, 1);
     assert_eq!(written.manifest.chunks.len(), 200);
     let source = Arc::new(Objects::one("o", bytes));

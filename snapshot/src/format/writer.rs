@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::chunk::ChunkBuilder;
@@ -184,7 +185,7 @@ impl<'a> Writer<'a> {
             path: path.to_owned(),
             source,
         };
-        let mut previous: Option<Vec<u8>> = None;
+        let mut previous: Option<Bytes> = None;
         for record in records {
             let (key, value) = record.map_err(|e| SnapshotError::Records {
                 id: *self.id,

@@ -300,7 +300,7 @@ impl Diff {
 }
 
 fn value(record: &Option<Record>) -> Option<&[u8]> {
-    record.as_ref().map(|(_, value)| value.as_slice())
+    record.as_ref().map(|(_, value)| value.as_ref())
 }
 
 /// Whether two chunks hold the same records. Their sums are over what is stored, so a chunk that was compressed otherwise only

@@ -371,7 +371,8 @@ impl StateHandle {
             .map_err(database_error("read", database.path()))?;
         let records = range.map(|item| -> Result<Record, BoxError> {
             let (key, value) = item?;
-            Ok((key.value().to_vec(), value.value().to_vec()))
+            let (key, value) = (key.value().to_vec(), value.value().to_vec());
+            Ok((key.into(), value.into()))
         });
         let info = SnapshotInfo {
             cluster: self.shared.cluster.clone(),

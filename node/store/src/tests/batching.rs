@@ -1,5 +1,6 @@
 //! I2: the same commands in the same order give the same state, however they come.
 
+use confman_snapshot::Record;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -59,7 +60,7 @@ fn any_history() -> impl Strategy<Value = Vec<Command>> {
 }
 
 /// All records of a replica.
-fn records(r: &Replica) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn records(r: &Replica) -> Vec<Record> {
     let view = r.state.open_view(0).unwrap();
     view.records.map(Result::unwrap).collect()
 }

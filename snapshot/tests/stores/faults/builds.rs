@@ -47,7 +47,7 @@ async fn c06_a_build_that_nobody_waits_for_ends_and_leaves_nothing() {
     // Ends only because nobody waits for it.
     endless.records = Box::new((0_u64..).map(move |i| {
         produced.send_replace(i);
-        Ok((i.to_be_bytes().to_vec(), vec![0; 1000]))
+        Ok((i.to_be_bytes().to_vec().into(), vec![0; 1000].into()))
     }));
     let (repository, options) = (bench.repository.clone(), bench.options(CHUNK_BYTES));
     let task =
