@@ -30,7 +30,7 @@ pub struct SnapshotInfo {
 }
 
 /// A key and its value. Those that were read from a snapshot are parts of their chunk, all of which stays in memory with any of them:
-/// who keeps one for longer copies it.
+/// who keeps one for longer copies it (`Bytes::copy_from_slice`; a clone keeps the chunk).
 pub type Record = (Bytes, Bytes);
 
 /// All records of a state in ascending order of their keys; each is read when asked for.

@@ -10,33 +10,46 @@ const LINE_CHARS_MAX: usize = 240;
 /// A line is left out when one of this many shown before it says the same: who cannot reach a node says so in turns, many times a second.
 const KINDS_REMEMBERED: usize = 6;
 
-/// The last lines of a log under its name. Of lines that differ in nothing but numbers the first is shown and the rest are counted.
+/// The last lines of a log under its name. Of lines that differ in nothing but times and other numbers the first is shown; the rest are
+/// counted, up to when.
 pub(crate) fn log_tail(name: &str, log: &str) -> String {
-    let mut shown: Vec<(String, usize)> = Vec::new();
+    let mut shown: Vec<(String, usize, &str)> = Vec::new();
     let mut kinds: VecDeque<String> = VecDeque::new();
     for line in log.lines() {
-        let kind: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let words = line.split(' ').filter(|word| !is_number(word));
+        let kind = words.collect::<Vec<_>>().join(" ");
         match shown.last_mut() {
-            Some((_, alike)) if kinds.contains(&kind) => *alike += 1,
+            Some((_, alike, until)) if kinds.contains(&kind) => {
+                *alike += 1;
+                *until = line.split(' ').next().unwrap_or_default();
+            }
             _ => {
                 kinds.push_back(kind);
                 if kinds.len() > KINDS_REMEMBERED {
                     kinds.pop_front();
                 }
-                shown.push((line.chars().take(LINE_CHARS_MAX).collect(), 0));
+                shown.push((line.chars().take(LINE_CHARS_MAX).collect(), 0, ""));
             }
         }
     }
     let skipped = shown.len().saturating_sub(LINES_MAX);
     let mut text = format!("---- {name} ({} lines) ----\n", log.lines().count());
-    for (line, alike) in &shown[skipped..] {
+    for (line, alike, until) in &shown[skipped..] {
         text.push_str(line);
         text.push('\n');
         if *alike > 0 {
-            let _ = writeln!(text, "    and {alike} more like those above");
+            let _ = writeln!(text, "    and {alike} more like those above until {until}");
         }
     }
     text
+}
+
+/// A number by itself, or a time; not the number in a name.
+fn is_number(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_digit())
+        && word
+            .chars()
+            .all(|c| c.is_ascii_digit() || ".:-TZ".contains(c))
 }
 
 #[cfg(test)]
@@ -44,15 +57,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_again_and_again_is_counted_and_nothing_else_is_left_out() {
+    fn what_is_said_again_and_again_is_counted_and_of_another_node_shown() {
         let mut log = String::from("00:00 starting\n");
         for second in 10..60 {
             let _ = writeln!(log, "00:{second} cannot reach node2\n00:{second} no vote");
         }
-        log += "01:00 ready\n";
+        log += "01:00 cannot reach node3\n";
         assert_eq!(
             log_tail("node1", &log),
-            "---- node1 (102 lines) ----\n00:00 starting\n00:10 cannot reach node2\n00:10 no vote\n    and 98 more like those above\n01:00 ready\n"
+            "---- node1 (102 lines) ----\n00:00 starting\n00:10 cannot reach node2\n00:10 no vote\n    and 98 more like those above until 00:59\n01:00 cannot reach node3\n"
         );
     }
 

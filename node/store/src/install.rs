@@ -1,6 +1,6 @@
 //! A whole state from a snapshot, proven before the old one is touched.
 //!
-//! The new database is built beside the old one, in memory bounded by a chunk or two. Only when the stream has proven
+//! The new database is built beside the old one, in memory bounded by a few chunks. Only when the stream has proven
 //! its counts and its state hash, and the database is synced, is it renamed into place. Crash points: before the
 //! rename the old state is there (and a file that the next start removes), after it the new one; there is no third.
 
@@ -25,7 +25,7 @@ use crate::snapshot::LocalSnapshot;
 use crate::state::{Head, InstalledRecord, RECORDS, Shared, StateDb, database_error};
 use crate::wire::WireVote;
 
-/// Bytes of records in one transaction.
+/// Bytes of records after which a transaction is committed.
 const COMMIT_BYTES: usize = 32 * 1024 * 1024;
 /// Memory for pages while a state is built offline.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -327,10 +327,10 @@ async fn feed(
 
 /// A database that is being filled.
 struct Building {
+    /// The transaction that is being filled, with how many bytes of records are in it. Before its database, which it must not outlive.
+    writing: Option<(WriteTransaction, usize)>,
     database: Arc<StateDb>,
     group: GroupId,
-    /// The transaction that is being filled, with how many bytes of records are in it.
-    writing: Option<(WriteTransaction, usize)>,
     records: u64,
     bytes: u64,
     facts: FactsRecord,
@@ -340,9 +340,9 @@ impl Building {
     fn begin(path: &Path, group: GroupId, cache_bytes: usize) -> Result<Self, StoreError> {
         let (database, _) = StateDb::open(path, &group, cache_bytes)?;
         Ok(Self {
+            writing: None,
             database,
             group,
-            writing: None,
             records: 0,
             bytes: 0,
             facts: FactsRecord::default(),

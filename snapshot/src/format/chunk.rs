@@ -123,7 +123,7 @@ pub(crate) fn check_sums(entry: &ChunkEntry, stored: &[u8]) -> Result<(), String
 }
 
 /// The records are parts of `raw`, and no copies: a chunk is one allocation and not one for each key and value, which one thread would make
-/// and another free. An allocator gives that back late, and memory would grow with the state (I6).
+/// and another free, and which an allocator would give back late.
 fn parse_records(raw: &Bytes) -> Result<Vec<Record>, String> {
     let mut records: Vec<Record> = Vec::new();
     let mut rest: &[u8] = raw;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use confman_snapshot::model::{ClusterId, GroupId, Membership, Position};
 use confman_snapshot::view::{Record, SnapshotInfo, StateView};
 use confman_snapshot::{BoxError, SnapshotRecord};
@@ -371,8 +372,10 @@ impl StateHandle {
             .map_err(database_error("read", database.path()))?;
         let records = range.map(|item| -> Result<Record, BoxError> {
             let (key, value) = item?;
-            let (key, value) = (key.value().to_vec(), value.value().to_vec());
-            Ok((key.into(), value.into()))
+            Ok((
+                Bytes::copy_from_slice(key.value()),
+                Bytes::copy_from_slice(value.value()),
+            ))
         });
         let info = SnapshotInfo {
             cluster: self.shared.cluster.clone(),
