@@ -87,7 +87,8 @@ impl Machine {
     /// Freezes every process of it. Where a process is too busy to be caught, runc gives up ("unable to freeze") and lets all go on: it is
     /// then asked again.
     pub(super) async fn pause(&self) -> anyhow::Result<()> {
-        let asked = wait_until(&format!("{} is frozen", self.name), WITHIN, || async {
+        let what = format!("{} is frozen", self.name);
+        let asked = wait_until(&what, WITHIN, || async {
             match within(format!("pause {}", self.name), self.container.pause()).await {
                 Err(error) if format!("{error:#}").contains("unable to freeze") => Err(error),
                 other => Ok(other),
