@@ -2,8 +2,7 @@
 //!
 //! A node that snapshots or restores makes and frees buffers of megabytes on one thread after the other. What is free goes back to the system
 //! after a delay, which mimalloc 3 has raised to a second; of 2 GB that pass through in half a minute, that second is much of the node's peak
-//! (I6). Without the delay a node that is written to as fast as it can takes about 7 % fewer writes; with 10 ms it
-//! cost as much and kept more.
+//! (I6). Without the delay a node that is written to as fast as it can takes about 7 % fewer writes; with 10 ms it cost as much and kept more.
 //!
 //! The option is set by [`give_back_at_once`], which `main` calls first.
 
@@ -16,8 +15,10 @@ const PURGE_DELAY: c_int = 15;
 /// What mimalloc 3 begins with: by it the option is known to be the one that is meant.
 const PURGE_DELAY_MS_BEFORE: c_long = 1000;
 
-/// The options are those of the `mimalloc.h` that was read: another number of them is another mimalloc.
-const _: () = assert!(libmimalloc_sys::_mi_option_last == 47);
+const _: () = assert!(
+    libmimalloc_sys::_mi_option_last == 47,
+    "this mimalloc has other options: look for mi_option_purge_delay in its mimalloc.h"
+);
 
 pub use mimalloc::MiMalloc;
 

@@ -182,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn i6_the_records_of_a_chunk_are_parts_of_it_and_no_copies() {
+        let (stored, entry) = chunk(&[(b"a", b"1"), (b"b", &[9; 3000])], Codec::None);
+        let there = stored.as_ptr_range();
+        for (key, value) in decode_chunk(&entry, &stored).unwrap().records {
+            assert!(there.contains(&key.as_ptr()) && there.contains(&value.as_ptr()));
+        }
+    }
+
+    #[test]
     fn i19_sums_that_match_do_not_excuse_records_that_do_not() {
         // X05: whoever can write the object can make every checksum right.
         let cases: [(&str, Vec<u8>); 4] = [
